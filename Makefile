@@ -1,0 +1,33 @@
+# make demo: train and evaluate on real photographs.   make test: run the tests.
+PYTHON ?= python3
+SEED ?= 0
+PIP := .venv/bin/python -m pip --disable-pip-version-check
+
+.PHONY: demo test install quality style clean
+
+demo: install
+	.venv/bin/python tools/demo.py --seed $(SEED)
+
+test: install
+	.venv/bin/python -m pytest
+
+quality: install
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+
+style: install
+	.venv/bin/ruff check --fix .
+	.venv/bin/ruff format .
+
+install: .venv/installed
+
+# A compiled MMCV in .venv is kept: mmcv-lite is installed only where there is no MMCV.
+.venv/installed: pyproject.toml setup.py constraints.txt
+	test -d .venv || $(PYTHON) -m venv .venv
+	@echo "Installing ghostdet and what it needs into .venv"
+	extras=test; .venv/bin/python -c "import mmcv" 2>/dev/null || extras=test,lite; \
+	$(PIP) install --quiet --constraint constraints.txt --editable ".[$$extras]"
+	touch $@
+
+clean:
+	rm -rf .venv build dist *.egg-info

@@ -1,0 +1,7 @@
+# Faster R-CNN with GhostNet 1.1x, 1x schedule: the paper's COCO table, mAP 26.9.
+_base_ = [
+    "_base_/models/faster_rcnn_ghostnet_fpn.py",
+    "_base_/datasets/coco_detection.py",
+    "_base_/schedules/schedule_1x.py",
+    "_base_/default_runtime.py",
+]

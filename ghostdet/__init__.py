@@ -1,0 +1,14 @@
+"""GhostNet detectors for MMDetection.
+
+Importing the package registers everything in MMDetection's registries, after giving
+MMCV its operators where it was installed without compiled ones.
+"""
+
+from ghostdet._version import __version__
+from ghostdet.ops import ensure_mmcv_ops
+
+ensure_mmcv_ops()
+
+from ghostdet import datasets, engine, models  # noqa: E402
+
+__all__ = ["__version__", "datasets", "engine", "models"]

@@ -1,0 +1,168 @@
+"""A check of a data set before a run, where mistakes cost seconds, not hours."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+from mmdet.registry import DATASETS
+from mmengine import fileio
+from mmengine.logging import print_log
+
+from ghostdet.errors import UserError
+
+# The keys without which CocoDataset.parse_data_info or pycocotools fails.
+_COCO_KEYS = {
+    "images": {"id", "width", "height"},
+    "annotations": {"id", "image_id", "category_id", "bbox", "area"},
+    "categories": {"id", "name"},
+}
+
+
+def check_dataset(dataset_cfg: dict) -> None:
+    """Check that a data set is where its configuration says, and is COCO.
+
+    MMDetection's own words for a wrong class name are "need at least one array to
+    concatenate". Here, the files, the layout of the JSON and the class names are
+    checked, and the error says what to type. Images are not opened:
+    :class:`~ghostdet.datasets.LoadReadableImage` does that as they are needed.
+
+    Class names that are missing from the annotation file are an error where none is
+    left, otherwise a warning: MMDetection leaves them out.
+
+    The annotation file is parsed once here and again by MMDetection: about 10 s
+    more for the 450 MB of COCO's training set.
+
+    Args:
+        dataset_cfg: Configuration of a :class:`mmdet.datasets.CocoDataset`, or of a
+            wrapper that holds one as ``dataset`` or several as ``datasets``. A
+            data set of another kind is not checked.
+
+    Raises:
+        UserError: If the annotation file or the image directory is missing, the
+            file is not JSON or not COCO, or nothing in it bears one of the classes.
+
+    Example:
+        >>> cfg = dict(type='RepeatDataset', times=2, dataset=dict(
+        ...     type='CocoDataset', data_root='nowhere', ann_file='train.json',
+        ...     data_prefix=dict(img='train/')))
+        >>> check_dataset(cfg)  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+        ghostdet.errors.UserError: nowhere/train.json: no such annotation file. ...
+    """
+    if "datasets" in dataset_cfg:
+        for cfg in dataset_cfg["datasets"]:
+            check_dataset(cfg)
+        return
+    if "dataset" in dataset_cfg:
+        check_dataset(dataset_cfg["dataset"])
+        return
+
+    # Needs MMCV's operators, which importing this module must not.
+    from mmdet.datasets import CocoDataset, CocoPanopticDataset
+
+    # Built without reading anything, for its resolved paths and class names.
+    cfg = dataset_cfg.copy()
+    cfg.update(pipeline=[], lazy_init=True)
+    dataset = DATASETS.build(cfg)
+    if not isinstance(dataset, CocoDataset) or isinstance(dataset, CocoPanopticDataset):
+        return
+    _check_files(dataset, dataset_cfg)
+    _check_classes(dataset, _load_coco(dataset))
+
+
+def _check_files(dataset: Any, cfg: dict) -> None:
+    """Check that the annotation file and the image directory exist."""
+    images = dataset.data_prefix.get("img", "")
+    expected = [cfg.get("ann_file", ""), cfg.get("data_prefix", {}).get("img", "")]
+    remedy = (
+        "Give the directory of the data set with --data-root DIR. It must hold\n"
+        + "\n".join(f"  {fileio.join_path('DIR', path)}" for path in expected)
+    )
+    if not fileio.isfile(dataset.ann_file, dataset.backend_args):
+        raise UserError(f"{dataset.ann_file}: no such annotation file. {remedy}")
+    if images and not fileio.isdir(images, dataset.backend_args):
+        raise UserError(f"{images}: no such image directory. {remedy}")
+
+
+def _load_coco(dataset: Any) -> dict:
+    """Parse the annotation file and check its outline."""
+    path = dataset.ann_file
+    try:
+        coco = json.loads(fileio.get(path, dataset.backend_args))
+    except json.JSONDecodeError as err:
+        raise UserError(
+            f"{path}: not JSON: line {err.lineno}, column {err.colno}: {err.msg}. "
+            f"Expected COCO annotations; download or export the file again"
+        ) from err
+    except UnicodeDecodeError as err:
+        raise UserError(
+            f"{path}: not JSON but binary data ({err.reason} at byte {err.start}). "
+            f"Expected COCO annotations; give the .json file as ann_file"
+        ) from err
+    found = coco if isinstance(coco, dict) else {}
+    missing = [key for key in _COCO_KEYS if not isinstance(found.get(key), list)]
+    if missing:
+        kind = f"keys {_shorten(list(coco))}" if found else type(coco).__name__
+        raise UserError(
+            f"{path}: JSON but not COCO annotations: no list {', '.join(missing)} "
+            f"(found {kind}). Expected an object with the lists {', '.join(_COCO_KEYS)}"
+        )
+    for name, keys in _COCO_KEYS.items():
+        for i, entry in enumerate(coco[name]):
+            if not isinstance(entry, dict) or not keys <= entry.keys():
+                raise UserError(
+                    f"{path}: JSON but not COCO annotations for detection: {name}[{i}] "
+                    f"is {json.dumps(entry)[:100]}. Expected an object with the keys "
+                    f"{', '.join(sorted(keys))}"
+                )
+    return coco
+
+
+def _check_classes(dataset: Any, coco: dict) -> None:
+    """Check that the file has images, and objects of the configured classes."""
+    path = dataset.ann_file
+    classes = dataset.metainfo["classes"]
+    ids = {category["name"]: category["id"] for category in coco["categories"]}
+    present = [name for name in ids if name in classes]
+    if not present:
+        raise UserError(
+            f"{path}: none of the configured classes is in the file.\n"
+            f"  configured: {_shorten(classes)}\n"
+            f"  in the file: {_shorten(list(ids))}\n"
+            f"Set metainfo=dict(classes=(...)) to names from the file, and num_classes "
+            f"of the head to their number"
+        )
+    if not coco["images"]:
+        raise UserError(f"{path}: lists no images. Expected at least one")
+    wanted = {ids[name] for name in present}
+    if not any(a["category_id"] in wanted for a in coco["annotations"]):
+        raise UserError(
+            f"{path}: none of its {len(coco['annotations'])} annotations has one of "
+            f"the classes {_shorten(present)}. Give a file with annotated objects"
+        )
+    # CocoDataset.cat2label numbers the classes that are present in the order of the
+    # file's categories, whatever the order of metainfo.
+    if present != list(classes):
+        missing = [name for name in classes if name not in ids]
+        problem = (
+            f"has no category {_shorten(missing)}"
+            if missing
+            else "lists its categories in another order than the configured classes"
+        )
+        print_log(
+            f"{path} {problem}. MMDetection leaves out missing classes and numbers the "
+            f"others in the order of the file, so labels mean other classes than "
+            f"configured from the first difference on. To be safe, set "
+            f"metainfo=dict(classes=...) to the file's order: {_shorten(present)}",
+            logger="current",
+            level=logging.WARNING,
+        )
+
+
+def _shorten(names: Sequence[str], limit: int = 10) -> str:
+    """List at most ``limit`` names."""
+    listed = ", ".join(map(str, names[:limit]))
+    return listed if len(names) <= limit else f"{listed}, ... ({len(names)} in all)"

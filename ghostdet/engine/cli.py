@@ -1,0 +1,48 @@
+"""What the command lines in ``tools/`` share."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+
+from ghostdet.errors import UserError
+
+
+def add_config_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments that :func:`config_from_args` turns into a config."""
+    from mmengine.config import DictAction
+
+    parser.add_argument("--work-dir", metavar="DIR", help="where the run writes")
+    parser.add_argument(
+        "--data-root",
+        metavar="DIR",
+        help="folder of the data set, in place of the one the config names",
+    )
+    parser.add_argument(
+        "--cfg-options",
+        nargs="+",
+        action=DictAction,
+        metavar="KEY=VALUE",
+        help="override keys of the config, such as train_dataloader.batch_size=4; "
+        'lists as "[a,b]"',
+    )
+    parser.add_argument(
+        "--launcher",
+        choices=["none", "pytorch", "slurm", "mpi"],
+        default="none",
+        help="how the processes of a distributed run were started",
+    )
+    # torchrun's predecessor passes this one.
+    parser.add_argument(
+        "--local_rank", "--local-rank", type=int, default=0, help=argparse.SUPPRESS
+    )
+
+
+def run(main: Callable[[], object]) -> None:
+    """Run a tool: what the user can mend ends in one message and exit code 1."""
+    try:
+        main()
+    except UserError as error:
+        print(f"error: {error.text}", file=sys.stderr)
+        sys.exit(1)

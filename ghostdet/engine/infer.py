@@ -1,0 +1,162 @@
+"""Detection in pictures of the user's own."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import mmcv
+from mmdet.apis import inference_detector
+from mmdet.registry import DATASETS, MODELS, VISUALIZERS
+from mmengine.config import Config
+from mmengine.device import get_device
+from mmengine.model import revert_sync_batchnorm
+from mmengine.registry import init_default_scope
+from torch import nn
+from tqdm import tqdm
+
+from ghostdet.errors import UserError
+
+from .checkpoint import check_state_dict, read_checkpoint
+from .config import load_config
+
+IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"}
+
+
+def load_detector(config: str | Path | Config, checkpoint: str | Path) -> nn.Module:
+    """Build a detector and fill it with trained weights, all of them.
+
+    Args:
+        config: The config it was trained with.
+        checkpoint: Its checkpoint.
+
+    Returns:
+        The detector in evaluation mode, on the GPU if there is one, as MMDetection's
+        ``init_detector`` returns it: for ``inference_detector``.
+
+    Raises:
+        UserError: If a file is missing or the weights do not fit.
+    """
+    cfg = config if isinstance(config, Config) else load_config(config)
+    init_default_scope(cfg.get("default_scope", "mmdet"))
+    model = revert_sync_batchnorm(MODELS.build(cfg.model))
+    loaded = read_checkpoint(str(checkpoint))
+    state_dict = loaded.get("state_dict", loaded)
+    check_state_dict(model, state_dict, str(checkpoint))
+    model.load_state_dict(state_dict, strict=False)  # checked: fits
+    dataset = DATASETS.build({**cfg.test_dataloader.dataset, "lazy_init": True})
+    model.dataset_meta = {
+        **dataset.metainfo,
+        **loaded.get("meta", {}).get("dataset_meta", {}),
+    }
+    model.cfg = cfg
+    return model.to(get_device()).eval()
+
+
+def infer(
+    images: str | Path,
+    config: str | Path,
+    checkpoint: str | Path,
+    out: str | Path = "outputs",
+    score_thr: float = 0.3,
+) -> Path:
+    """Detect objects in an image or a folder of images.
+
+    Writes a picture with boxes for each image, under its own name, and
+    ``results.json``, all detections in COCO's results format: ``image_id``,
+    ``category_id``, ``bbox`` (x, y, width, height in pixels of the image) and
+    ``score``; ``file_name`` and ``category_name`` beside them. The identifiers are
+    those of the config's test annotations where these are there and name the image;
+    otherwise categories count from 1 in the order of the classes, and images from 1 in
+    the order of their names.
+
+    Args:
+        images: An image or a folder.
+        config: The config the detector was trained with.
+        checkpoint: Its checkpoint.
+        out: Folder to write to.
+        score_thr: The lowest score that is drawn; the file holds all.
+
+    Returns:
+        The path of ``results.json``.
+
+    Raises:
+        UserError: If there is no image, one cannot be read, ``out`` cannot be written,
+            or the checkpoint does not fit.
+    """
+    paths = _image_paths(Path(images))
+    cfg = load_config(config, work_dir=out)
+    model = load_detector(cfg, checkpoint)
+    out = Path(out)
+    visualizer = VISUALIZERS.build({**cfg.visualizer, "vis_backends": None})
+    visualizer.dataset_meta = model.dataset_meta
+    classes = model.dataset_meta["classes"]
+    image_ids, category_ids = _coco_ids(cfg)
+
+    results: list[dict[str, Any]] = []
+    for number, path in enumerate(tqdm(paths, unit="image"), start=1):
+        sample = inference_detector(model, str(path))
+        picture = mmcv.imread(str(path), channel_order="rgb")
+        visualizer.add_datasample(
+            path.stem,
+            picture,
+            sample,
+            draw_gt=False,
+            pred_score_thr=score_thr,
+            out_file=str(out / path.name),
+        )
+        instances = sample.pred_instances.cpu()
+        for box, score, label in zip(
+            instances.bboxes.tolist(),
+            instances.scores.tolist(),
+            instances.labels.tolist(),
+        ):
+            x1, y1, x2, y2 = box
+            results.append(
+                dict(
+                    image_id=image_ids.get(path.name, number),
+                    file_name=path.name,
+                    category_id=category_ids.get(classes[label], label + 1),
+                    category_name=classes[label],
+                    bbox=[x1, y1, x2 - x1, y2 - y1],
+                    score=score,
+                )
+            )
+    target = out / "results.json"
+    target.write_text(json.dumps(results, indent=1))
+    print(
+        f"{len(paths)} image(s), {len(results)} detections, "
+        f"{sum(r['score'] >= score_thr for r in results)} of them drawn "
+        f"(score of {score_thr} or more)\npictures: {out}\nCOCO results: {target}"
+    )
+    return target
+
+
+def _image_paths(images: Path) -> list[Path]:
+    if images.is_file():
+        return [images]
+    paths = (
+        sorted(p for p in images.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
+        if images.is_dir()
+        else []
+    )
+    if not paths:
+        raise UserError(
+            f"no image at {str(images)!r}; give an image or a folder with images "
+            f"({', '.join(sorted(IMAGE_SUFFIXES))})"
+        )
+    return paths
+
+
+def _coco_ids(cfg: Config) -> tuple[dict[str, int], dict[str, int]]:
+    """Identifiers of images by file name and of categories by name, if known."""
+    dataset = cfg.test_dataloader.dataset
+    file = Path(dataset.get("data_root", "")) / dataset.get("ann_file", "")
+    if not file.is_file():
+        return {}, {}
+    annotations = json.loads(file.read_text())
+    return (
+        {Path(i["file_name"]).name: i["id"] for i in annotations["images"]},
+        {c["name"]: c["id"] for c in annotations["categories"]},
+    )

@@ -1,0 +1,45 @@
+"""The error for mistakes that the person at the keyboard can mend."""
+
+from __future__ import annotations
+
+
+class UserError(Exception):
+    """A mistake in the command, the configuration or the data.
+
+    The message names what was given, what was expected and what to type next.
+    A command line prints :attr:`text` without a traceback and exits with 1::
+
+        except UserError as err:
+            sys.exit(f'error: {err.text}')
+
+    The class takes one string and nothing else: PyTorch's DataLoader rebuilds an
+    exception of a worker as ``type(err)(text)``, and any other signature would
+    turn it into a ``RuntimeError``. For the same reason there is no attribute
+    named ``message``: where a class has one, PyTorch passes the text by keyword.
+
+    Args:
+        message: What was given, what was expected, what to type next.
+
+    Example:
+        >>> from ghostdet.errors import UserError
+        >>> UserError('no file x.json; type --data-root DIR').text
+        'no file x.json; type --data-root DIR'
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+
+    @property
+    def text(self) -> str:
+        """The message as it was raised.
+
+        An error that crossed from a DataLoader worker carries the worker's whole
+        traceback in its message (``torch._utils.ExceptionWrapper``); the message
+        itself follows the last line that names this class.
+        """
+        message = str(self)
+        if not message.startswith("Caught "):
+            return message
+        cls = type(self)
+        heading = f"\n{cls.__module__}.{cls.__qualname__}: "
+        return message.rpartition(heading)[2].rstrip("\n")

@@ -1,0 +1,269 @@
+"""Ghost convolutions, the building blocks of GhostNet.
+
+"GhostNet: More Features from Cheap Operations", CVPR 2020,
+https://arxiv.org/abs/1911.11907.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+
+import torch
+import torch.nn.functional as F
+from mmcv.cnn import build_activation_layer, build_norm_layer
+from mmengine.model import BaseModule
+from mmengine.utils.dl_utils.parrots_wrapper import _BatchNorm
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+BN = dict(type="BN")
+RELU = dict(type="ReLU")
+
+
+def make_divisible(value: float, divisor: int = 4) -> int:
+    """Round a channel count to a multiple of ``divisor``, as GhostNet does.
+
+    To the nearest multiple, at least ``divisor``, and one multiple more where rounding
+    down would lose over a tenth (``_make_divisible`` of the official
+    ``ghostnet_pytorch/ghostnet.py``).
+
+    >>> [make_divisible(v) for v in (16 * 1.1, 80 * 1.1, 0.25 * 72, 1)]
+    [16, 88, 20, 4]
+    """
+    rounded = max(divisor, int(value + divisor / 2) // divisor * divisor)
+    return rounded + divisor if rounded < 0.9 * value else rounded
+
+
+def _conv_norm(
+    in_channels: int,
+    out_channels: int,
+    kernel_size: int,
+    norm_cfg: dict,
+    stride: int = 1,
+    groups: int = 1,
+) -> tuple[nn.Conv2d, nn.Module]:
+    """A bias-free convolution that keeps the size (at stride 1), and its norm."""
+    conv = nn.Conv2d(
+        in_channels,
+        out_channels,
+        kernel_size,
+        stride,
+        padding=kernel_size // 2,
+        groups=groups,
+        bias=False,
+    )
+    return conv, build_norm_layer(norm_cfg, out_channels)[1]
+
+
+class GhostModule(BaseModule):
+    """A convolution of which only a part is computed densely.
+
+    A primary convolution makes ``m = ceil(out_channels / ratio)`` intrinsic maps, a
+    depthwise one makes ``m * (ratio - 1)`` ghost maps from them; both are concatenated
+    and cut to ``out_channels``.
+
+    Args:
+        in_channels: Channels of the input.
+        out_channels: Channels of the output; need not be a multiple of ``ratio``.
+        kernel_size: Kernel of the primary convolution.
+        ratio: ``s`` of the paper. 1 is an ordinary convolution.
+        dw_kernel: ``d`` of the paper, the kernel of the cheap depthwise convolution.
+        stride: Stride of the primary convolution.
+        norm_cfg: Norm behind each of the two convolutions.
+        act_cfg: Activation behind each of the two norms; ``None`` for a linear module.
+        init_cfg: MMEngine initialiser.
+
+    Raises:
+        ValueError: If ``ratio`` or a kernel is not a usable integer.
+
+    Example:
+        >>> import torch
+        >>> GhostModule(16, 25, ratio=3)(torch.rand(2, 16, 8, 8)).shape
+        torch.Size([2, 25, 8, 8])
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int = 1,
+        ratio: int = 2,
+        dw_kernel: int = 3,
+        stride: int = 1,
+        norm_cfg: dict = BN,
+        act_cfg: dict | None = RELU,
+        init_cfg: dict | list | None = None,
+    ) -> None:
+        super().__init__(init_cfg)
+        if ratio < 1 or ratio != int(ratio):
+            raise ValueError(f"ratio is {ratio!r}, expected an integer of 1 or more")
+        for name, kernel in (("kernel_size", kernel_size), ("dw_kernel", dw_kernel)):
+            if kernel < 1 or kernel % 2 != 1:
+                raise ValueError(f"{name} is {kernel!r}, expected an odd integer")
+        self.out_channels = out_channels
+        intrinsic = math.ceil(out_channels / ratio)
+
+        def activation() -> nn.Module:
+            return nn.Identity() if act_cfg is None else build_activation_layer(act_cfg)
+
+        self.primary_conv = nn.Sequential(
+            *_conv_norm(in_channels, intrinsic, kernel_size, norm_cfg, stride),
+            activation(),
+        )
+        self.cheap_operation = None
+        if ratio > 1:
+            self.cheap_operation = nn.Sequential(
+                *_conv_norm(
+                    intrinsic,
+                    intrinsic * (ratio - 1),
+                    dw_kernel,
+                    norm_cfg,
+                    groups=intrinsic,
+                ),
+                activation(),
+            )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Run the module.
+
+        Args:
+            x: ``(N, in_channels, H, W)``, floating point.
+
+        Returns:
+            ``(N, out_channels, H / stride, W / stride)``, sizes rounded up.
+        """
+        intrinsic = self.primary_conv(x)
+        if self.cheap_operation is None:
+            return intrinsic
+        maps = torch.cat([intrinsic, self.cheap_operation(intrinsic)], dim=1)
+        return maps[:, : self.out_channels]
+
+
+class SqueezeExcite(nn.Module):
+    """Channel attention with the hard-sigmoid gate ``relu6(x + 3) / 6``.
+
+    Args:
+        channels: Channels of the input and the output.
+        reduced_channels: Channels between the two 1x1 convolutions.
+    """
+
+    def __init__(self, channels: int, reduced_channels: int) -> None:
+        super().__init__()
+        self.conv_reduce = nn.Conv2d(channels, reduced_channels, 1)
+        self.conv_expand = nn.Conv2d(reduced_channels, channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Scale each channel of ``x`` ``(N, channels, H, W)`` by a factor in [0, 1]."""
+        gate = F.relu(self.conv_reduce(x.mean((2, 3), keepdim=True)))
+        return x * F.hardsigmoid(self.conv_expand(gate))
+
+
+class GhostBottleneck(BaseModule):
+    """Ghost module, optional strided depthwise convolution and SE, Ghost module.
+
+    The output is linear: neither the second Ghost module nor the addition of the
+    shortcut is followed by an activation.
+
+    Args:
+        in_channels: Channels of the input.
+        mid_channels: Channels between the two Ghost modules (``exp`` of the paper).
+        out_channels: Channels of the output.
+        kernel_size: Kernel of the strided depthwise convolution and of the shortcut's.
+        stride: 1, or 2 and more to reduce the size.
+        se_ratio: SE's reduced channels as a share of ``mid_channels``; 0 for no SE.
+        ratio: ``ratio`` of both Ghost modules.
+        dw_kernel: ``dw_kernel`` of both Ghost modules.
+        with_cp: Save memory in training by recomputing the block in the backward pass.
+            The recomputation leaves BN's running statistics alone.
+        norm_cfg: Norm behind each convolution.
+        init_cfg: MMEngine initialiser.
+
+    Example:
+        >>> import torch
+        >>> block = GhostBottleneck(24, 72, 40, kernel_size=5, stride=2, se_ratio=0.25)
+        >>> block(torch.rand(1, 24, 15, 15)).shape
+        torch.Size([1, 40, 8, 8])
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        mid_channels: int,
+        out_channels: int,
+        kernel_size: int = 3,
+        stride: int = 1,
+        se_ratio: float = 0.0,
+        ratio: int = 2,
+        dw_kernel: int = 3,
+        with_cp: bool = False,
+        norm_cfg: dict = BN,
+        init_cfg: dict | list | None = None,
+    ) -> None:
+        super().__init__(init_cfg)
+        self.with_cp = with_cp
+        ghost = dict(ratio=ratio, dw_kernel=dw_kernel, norm_cfg=norm_cfg)
+
+        self.ghost1 = GhostModule(in_channels, mid_channels, **ghost)
+        self.conv_dw = self.bn_dw = None
+        if stride > 1:
+            self.conv_dw, self.bn_dw = _conv_norm(
+                mid_channels, mid_channels, kernel_size, norm_cfg, stride, mid_channels
+            )
+        self.se = None
+        if se_ratio > 0:
+            self.se = SqueezeExcite(
+                mid_channels, make_divisible(mid_channels * se_ratio)
+            )
+        self.ghost2 = GhostModule(mid_channels, out_channels, act_cfg=None, **ghost)
+
+        self.shortcut = nn.Sequential()
+        if stride > 1 or in_channels != out_channels:
+            self.shortcut = nn.Sequential(
+                *_conv_norm(
+                    in_channels, in_channels, kernel_size, norm_cfg, stride, in_channels
+                ),
+                *_conv_norm(in_channels, out_channels, 1, norm_cfg),
+            )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Run the block.
+
+        Args:
+            x: ``(N, in_channels, H, W)``, floating point.
+
+        Returns:
+            ``(N, out_channels, H / stride, W / stride)``, sizes rounded up.
+        """
+        if self.with_cp and self.training and x.requires_grad:
+            return checkpoint(
+                self._forward,
+                x,
+                use_reentrant=False,
+                context_fn=lambda: (nullcontext(), _norm_statistics_kept(self)),
+            )
+        return self._forward(x)
+
+    def _forward(self, x: Tensor) -> Tensor:
+        out = self.ghost1(x)
+        if self.conv_dw is not None:
+            out = self.bn_dw(self.conv_dw(out))
+        if self.se is not None:
+            out = self.se(out)
+        return self.ghost2(out) + self.shortcut(x)
+
+
+@contextmanager
+def _norm_statistics_kept(module: nn.Module) -> Iterator[None]:
+    """BN layers normalise by the batch, but do not record its statistics again."""
+    norms = [m for m in module.modules() if isinstance(m, _BatchNorm)]
+    saved = [(norm.momentum, norm.num_batches_tracked.clone()) for norm in norms]
+    for norm in norms:
+        norm.momentum = 0.0  # of the batch's share in the running statistics
+    try:
+        yield
+    finally:
+        for norm, (momentum, batches) in zip(norms, saved):
+            norm.momentum = momentum
+            norm.num_batches_tracked.copy_(batches)

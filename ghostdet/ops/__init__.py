@@ -1,0 +1,79 @@
+"""MMCV's operators on torchvision's kernels, for MMCV without compiled ones.
+
+MMDetection imports ``mmcv.ops``, which loads the compiled module ``mmcv._ext``.
+``mmcv-lite`` does not have it. :func:`ensure_mmcv_ops` puts a module of the same
+interface in its place, made of PyTorch and torchvision only, so it runs on CPU and
+GPU and needs no compiler. A compiled ``mmcv._ext`` is left alone.
+
+Example:
+    >>> from ghostdet.ops import ensure_mmcv_ops, operator_backend
+    >>> ensure_mmcv_ops()
+    >>> operator_backend() in ('mmcv', 'torchvision')
+    True
+"""
+
+import importlib
+import importlib.util
+import sys
+from types import ModuleType
+
+__all__ = ["ensure_mmcv_ops", "operator_backend"]
+
+_EXTENSION = "mmcv._ext"
+
+
+def ensure_mmcv_ops() -> None:
+    """Make ``mmcv.ops`` importable. May be called any number of times.
+
+    Raises:
+        RuntimeError: If MMCV is not installed or cannot be imported, or if its
+            compiled operators are there and cannot be loaded. It is never an
+            ``ImportError``: MMEngine hides those behind advice on PYTHONPATH.
+    """
+    if _EXTENSION in sys.modules:
+        return
+    mmcv = _import_mmcv()
+    compiled = importlib.util.find_spec(_EXTENSION)
+    if compiled is None:
+        from ghostdet.ops import extension
+
+        sys.modules[_EXTENSION] = mmcv._ext = extension
+        return
+    try:
+        importlib.import_module(_EXTENSION)
+    except Exception as error:
+        raise RuntimeError(
+            f"MMCV's compiled operators, {compiled.origin}, cannot be loaded: "
+            f"{error}\nThey were most likely built for another PyTorch. Either build "
+            "MMCV for this one (docs/operators.md), or do without: "
+            "`pip uninstall mmcv && pip install mmcv-lite==2.1.0`."
+        ) from error
+
+
+def operator_backend() -> str:
+    """Say whose operators ``mmcv.ops`` runs, for logs and error reports.
+
+    Returns:
+        str: ``'mmcv'`` for a compiled MMCV, ``'torchvision'`` for this package.
+
+    Raises:
+        RuntimeError: As :func:`ensure_mmcv_ops`, which it calls.
+    """
+    ensure_mmcv_ops()
+    ours = sys.modules.get("ghostdet.ops.extension")
+    return "torchvision" if sys.modules[_EXTENSION] is ours else "mmcv"
+
+
+def _import_mmcv() -> ModuleType:
+    """Import MMCV, turning an ``ImportError`` into a ``RuntimeError``."""
+    try:
+        return importlib.import_module("mmcv")
+    except ModuleNotFoundError as error:
+        if error.name != "mmcv":
+            raise RuntimeError(f"MMCV cannot be imported: {error}") from error
+        raise RuntimeError(
+            "MMCV is not installed. Type `pip install mmcv-lite==2.1.0`, which needs "
+            "no compiler, or build MMCV 2.1.0 with its operators (docs/operators.md)."
+        ) from error
+    except ImportError as error:
+        raise RuntimeError(f"MMCV cannot be imported: {error}") from error

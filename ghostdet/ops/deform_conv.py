@@ -1,0 +1,227 @@
+"""Deformable convolution, in the interface of ``mmcv._ext``.
+
+Both versions are torchvision's kernel: version 1 without a mask, version 2
+(modulated) with one. Offsets come as ``(y, x)`` pairs for each kernel position, for
+each deformable group. MMCV's working buffers (``columns``, ``ones``) and the number
+of images it unfolds at a time (``im2col_step``) are not needed.
+
+Shapes: input ``(B, C, H, W)``, offset ``(B, 2 * DG * kH * kW, H', W')``, mask
+``(B, DG * kH * kW, H', W')``, weight ``(O, C / groups, kH, kW)``, bias ``(O,)``,
+output ``(B, O, H', W')``. Gradients have the shapes of what they belong to.
+"""
+
+import torch
+import torchvision  # noqa: F401  (registers torch.ops.torchvision)
+from torch import Tensor
+
+from ghostdet.ops.precision import at_least_float32
+
+
+def deform_conv_forward(
+    input: Tensor,
+    weight: Tensor,
+    offset: Tensor,
+    output: Tensor,
+    columns: Tensor,
+    ones: Tensor,
+    kW: int,
+    kH: int,
+    dW: int,
+    dH: int,
+    padW: int,
+    padH: int,
+    dilationW: int,
+    dilationH: int,
+    group: int,
+    deformable_group: int,
+    im2col_step: int,
+) -> None:
+    """Write a deformable convolution, version 1, into ``output``.
+
+    `Deformable Convolutional Networks <https://arxiv.org/abs/1703.06211>`_.
+    Shapes are in the head of this file.
+    """
+    arguments = _arguments(
+        (input, weight, offset, None, None),
+        (dH, dW, padH, padW, dilationH, dilationW),
+        (group, deformable_group),
+    )
+    output.copy_(torch.ops.torchvision.deform_conv2d(*arguments))
+
+
+def deform_conv_backward_input(
+    input: Tensor,
+    offset: Tensor,
+    grad_output: Tensor,
+    grad_input: Tensor,
+    grad_offset: Tensor,
+    weight: Tensor,
+    columns: Tensor,
+    kW: int,
+    kH: int,
+    dW: int,
+    dH: int,
+    padW: int,
+    padH: int,
+    dilationW: int,
+    dilationH: int,
+    group: int,
+    deformable_group: int,
+    im2col_step: int,
+) -> None:
+    """Write the gradients of input and offset into ``grad_input``, ``grad_offset``.
+
+    Shapes are in the head of this file.
+    """
+    arguments = _arguments(
+        (input, weight, offset, None, None),
+        (dH, dW, padH, padW, dilationH, dilationW),
+        (group, deformable_group),
+    )
+    gradients = _backward(grad_output, arguments)
+    grad_input.copy_(gradients[0])
+    grad_offset.copy_(gradients[2])
+
+
+def deform_conv_backward_parameters(
+    input: Tensor,
+    offset: Tensor,
+    grad_output: Tensor,
+    grad_weight: Tensor,
+    columns: Tensor,
+    ones: Tensor,
+    kW: int,
+    kH: int,
+    dW: int,
+    dH: int,
+    padW: int,
+    padH: int,
+    dilationW: int,
+    dilationH: int,
+    group: int,
+    deformable_group: int,
+    scale: float,
+    im2col_step: int,
+) -> None:
+    """Add ``scale`` times the gradient of the weight to ``grad_weight``.
+
+    Shapes are in the head of this file.
+    """
+    # The kernel reads the weight for the other gradients only: any will do.
+    weight = torch.zeros_like(grad_weight)
+    arguments = _arguments(
+        (input, weight, offset, None, None),
+        (dH, dW, padH, padW, dilationH, dilationW),
+        (group, deformable_group),
+    )
+    gradients = _backward(grad_output, arguments)
+    grad_weight.add_(gradients[1], alpha=scale)
+
+
+def modulated_deform_conv_forward(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    ones: Tensor,
+    offset: Tensor,
+    mask: Tensor,
+    output: Tensor,
+    columns: Tensor,
+    kernel_h: int,
+    kernel_w: int,
+    stride_h: int,
+    stride_w: int,
+    pad_h: int,
+    pad_w: int,
+    dilation_h: int,
+    dilation_w: int,
+    group: int,
+    deformable_group: int,
+    with_bias: bool,
+) -> None:
+    """Write a deformable convolution, version 2, into ``output``.
+
+    `Deformable ConvNets v2 <https://arxiv.org/abs/1811.11168>`_. Shapes are in the
+    head of this file; without a bias, ``bias`` is an empty tensor.
+    """
+    arguments = _arguments(
+        (input, weight, offset, mask, bias if with_bias else None),
+        (stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w),
+        (group, deformable_group),
+    )
+    output.copy_(torch.ops.torchvision.deform_conv2d(*arguments))
+
+
+def modulated_deform_conv_backward(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    ones: Tensor,
+    offset: Tensor,
+    mask: Tensor,
+    columns: Tensor,
+    grad_input: Tensor,
+    grad_weight: Tensor,
+    grad_bias: Tensor,
+    grad_offset: Tensor,
+    grad_mask: Tensor,
+    grad_output: Tensor,
+    kernel_h: int,
+    kernel_w: int,
+    stride_h: int,
+    stride_w: int,
+    pad_h: int,
+    pad_w: int,
+    dilation_h: int,
+    dilation_w: int,
+    group: int,
+    deformable_group: int,
+    with_bias: bool,
+) -> None:
+    """Write the gradients of version 2 into the five ``grad_*`` tensors.
+
+    Shapes are in the head of this file; without a bias, ``grad_bias`` is left alone.
+    """
+    arguments = _arguments(
+        (input, weight, offset, mask, bias if with_bias else None),
+        (stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w),
+        (group, deformable_group),
+    )
+    targets = (grad_input, grad_weight, grad_offset, grad_mask, grad_bias)
+    gradients = _backward(grad_output, arguments)
+    for target, gradient in zip(
+        targets if with_bias else targets[:4], gradients, strict=False
+    ):
+        target.copy_(gradient)
+
+
+def _arguments(
+    tensors: tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor | None],
+    geometry: tuple[int, int, int, int, int, int],
+    groups: tuple[int, int],
+) -> list:
+    """What torchvision's kernel and its gradient have in common.
+
+    Args:
+        tensors (tuple): Input, weight, offset, mask or None, bias or None.
+        geometry (tuple): Stride, padding and dilation, each as height, width.
+        groups (tuple): Convolution groups and deformable groups.
+
+    Returns:
+        list: Arguments for ``torch.ops.torchvision.deform_conv2d``.
+    """
+    input, weight, offset, mask, bias = tensors
+    if bias is None:
+        bias = weight.new_zeros(weight.shape[0])
+    use_mask = mask is not None
+    if mask is None:
+        mask = weight.new_zeros(len(input), 1)
+    widened = [at_least_float32(t) for t in (input, weight, offset, mask, bias)]
+    return [*widened, *geometry, *groups, use_mask]
+
+
+def _backward(grad_output: Tensor, arguments: list) -> tuple[Tensor, ...]:
+    """Gradients of input, weight, offset, mask and bias, by torchvision's kernel."""
+    return torch.ops.torchvision._deform_conv2d_backward(
+        at_least_float32(grad_output), *arguments
+    )

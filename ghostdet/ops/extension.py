@@ -1,0 +1,80 @@
+"""The module that stands in for ``mmcv._ext``.
+
+``mmcv.ops`` asks for about a hundred operators by name when it is imported. Those
+that are imported here work; any other name is a function that raises, when called,
+an error with the name of the operator.
+"""
+
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+import torchvision
+
+from ghostdet.ops.boxes import bbox_overlaps
+from ghostdet.ops.deform_attn import ms_deform_attn_backward, ms_deform_attn_forward
+from ghostdet.ops.deform_conv import (
+    deform_conv_backward_input,
+    deform_conv_backward_parameters,
+    deform_conv_forward,
+    modulated_deform_conv_backward,
+    modulated_deform_conv_forward,
+)
+from ghostdet.ops.focal_loss import (
+    sigmoid_focal_loss_backward,
+    sigmoid_focal_loss_forward,
+    softmax_focal_loss_backward,
+    softmax_focal_loss_forward,
+)
+from ghostdet.ops.nms import nms, nms_match, softnms
+from ghostdet.ops.roi_align import roi_align_backward, roi_align_forward
+from ghostdet.ops.roi_pool import roi_pool_backward, roi_pool_forward
+
+__all__ = [
+    "bbox_overlaps",
+    "deform_conv_backward_input",
+    "deform_conv_backward_parameters",
+    "deform_conv_forward",
+    "get_compiler_version",
+    "get_compiling_cuda_version",
+    "modulated_deform_conv_backward",
+    "modulated_deform_conv_forward",
+    "ms_deform_attn_backward",
+    "ms_deform_attn_forward",
+    "nms",
+    "nms_match",
+    "roi_align_backward",
+    "roi_align_forward",
+    "roi_pool_backward",
+    "roi_pool_forward",
+    "sigmoid_focal_loss_backward",
+    "sigmoid_focal_loss_forward",
+    "softmax_focal_loss_backward",
+    "softmax_focal_loss_forward",
+    "softnms",
+]
+
+
+def get_compiler_version() -> str:
+    """Tell environment reports that nothing was compiled."""
+    return f"not compiled, ghostdet on torchvision {torchvision.__version__}"
+
+
+def get_compiling_cuda_version() -> str:
+    """Tell environment reports what an MMCV compiled without CUDA tells them."""
+    return "not available"
+
+
+def __getattr__(name: str) -> Callable[..., NoReturn]:
+    """Stand in for an operator that has no counterpart here."""
+    if name.startswith("_"):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+    def missing(*args: Any, **kwargs: Any) -> NoReturn:
+        raise RuntimeError(
+            f"The operator {name!r} needs an MMCV with compiled operators, and "
+            "mmcv-lite has none. To get one: `pip uninstall mmcv-lite && pip install "
+            "mmcv==2.1.0`, which compiles it (docs/operators.md)."
+        )
+
+    missing.__name__ = name
+    return missing

@@ -1,0 +1,173 @@
+"""Focal losses, in the interface of ``mmcv._ext``.
+
+`Focal Loss for Dense Object Detection <https://arxiv.org/abs/1708.02002>`_.
+
+Logarithms are cut off at the smallest normal float32, as in MMCV. A class weight
+belongs to a row by its target. Where the target is no class (background, ``C``, or
+ignored, negative) MMCV reads past the end of the weights; here the weight is 1.
+"""
+
+import torch
+from torch import Tensor
+
+from ghostdet.ops.precision import at_least_float32
+
+_TINY = torch.finfo(torch.float32).tiny
+
+
+def sigmoid_focal_loss_forward(
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor,
+    output: Tensor,
+    gamma: float,
+    alpha: float,
+) -> None:
+    """Write the focal loss of independent classes into ``output``.
+
+    Args:
+        input (Tensor): Logits, ``(N, C)``.
+        target (Tensor): int64 ``(N,)``. A target outside ``0 .. C - 1`` makes every
+            class of the row a negative.
+        weight (Tensor): Class weights, ``(C,)``, or empty for none.
+        output (Tensor): ``(N, C)``, overwritten.
+        gamma (float): Exponent that plays down easy examples.
+        alpha (float): Share of the positives; negatives get ``1 - alpha``.
+
+    Raises:
+        ValueError: If a target is larger than ``C``.
+    """
+    _check_target(target, input.shape[1])
+    p = at_least_float32(input).sigmoid()
+    positive = -alpha * (1 - p).pow(gamma) * _log(p)
+    negative = -(1 - alpha) * p.pow(gamma) * _log(1 - p)
+    loss = torch.where(_is_target(target, p), positive, negative)
+    output.copy_(loss * _row_weight(weight, target)[:, None])
+
+
+def sigmoid_focal_loss_backward(
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor,
+    grad_input: Tensor,
+    gamma: float,
+    alpha: float,
+) -> None:
+    """Write the derivative of each loss by its logit into ``grad_input``.
+
+    Args:
+        input (Tensor): As in the forward pass.
+        target (Tensor): As in the forward pass.
+        weight (Tensor): As in the forward pass.
+        grad_input (Tensor): ``(N, C)``, overwritten.
+        gamma (float): As in the forward pass.
+        alpha (float): As in the forward pass.
+    """
+    p = at_least_float32(input).sigmoid()
+    positive = -alpha * (1 - p).pow(gamma) * (1 - p - gamma * p * _log(p))
+    negative = -(1 - alpha) * p.pow(gamma) * (gamma * (1 - p) * _log(1 - p) - p)
+    grad = torch.where(_is_target(target, p), positive, negative)
+    grad_input.copy_(grad * _row_weight(weight, target)[:, None])
+
+
+def softmax_focal_loss_forward(
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor,
+    output: Tensor,
+    gamma: float,
+    alpha: float,
+) -> None:
+    """Write the focal loss of exclusive classes into ``output``.
+
+    Args:
+        input (Tensor): Probabilities, that is after the softmax, ``(N, C)``.
+        target (Tensor): int64 ``(N,)``. A target outside ``0 .. C - 1`` costs
+            nothing.
+        weight (Tensor): Class weights, ``(C,)``, or empty for none.
+        output (Tensor): ``(N,)``, overwritten.
+        gamma (float): Exponent that plays down easy examples.
+        alpha (float): Factor on the whole loss.
+
+    Raises:
+        ValueError: If a target is larger than ``C``.
+    """
+    _check_target(target, input.shape[1])
+    p = _target_probability(at_least_float32(input), target)
+    loss = -alpha * (1 - p).pow(gamma) * _log(p)
+    output.copy_(loss * _row_weight(weight, target))
+
+
+def softmax_focal_loss_backward(
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor,
+    buff: Tensor,
+    grad_input: Tensor,
+    gamma: float,
+    alpha: float,
+) -> None:
+    """Write the derivative of each loss by the row's logits into ``grad_input``.
+
+    Args:
+        input (Tensor): As in the forward pass.
+        target (Tensor): As in the forward pass.
+        weight (Tensor): As in the forward pass.
+        buff (Tensor): ``(N,)``, overwritten with the derivative by the logarithm of
+            the target's probability.
+        grad_input (Tensor): ``(N, C)``, overwritten.
+        gamma (float): As in the forward pass.
+        alpha (float): As in the forward pass.
+    """
+    softmax = at_least_float32(input)
+    p = _target_probability(softmax, target)
+    # The clamp keeps 0 * infinity out where p is 1 and gamma below 1.
+    slope = gamma * (1 - p).clamp(min=_TINY).pow(gamma - 1) * p * _log(p)
+    derivative = alpha * (slope - (1 - p).pow(gamma)) * _row_weight(weight, target)
+    derivative = derivative * _is_class(target, softmax.shape[1])
+    buff.copy_(derivative)
+    is_target = _is_target(target, softmax).to(softmax.dtype)
+    grad_input.copy_(derivative[:, None] * (is_target - softmax))
+
+
+def _check_target(target: Tensor, num_classes: int) -> None:
+    """Refuse labels of more classes than the predictions have."""
+    if target.numel() and target.max() > num_classes:
+        raise ValueError(
+            f"The largest target is {int(target.max())}, and predictions have "
+            f"{num_classes} classes: targets may be 0 to {num_classes - 1}, and "
+            f"{num_classes} for background. Set the head's `num_classes` to that of "
+            "the data set."
+        )
+
+
+def _log(p: Tensor) -> Tensor:
+    """Logarithm cut off where MMCV cuts it off."""
+    return p.clamp(min=_TINY).log()
+
+
+def _is_class(target: Tensor, num_classes: int) -> Tensor:
+    """Whether targets are classes, bool ``(N,)``, not background or ignored."""
+    return (target >= 0) & (target < num_classes)
+
+
+def _is_target(target: Tensor, scores: Tensor) -> Tensor:
+    """Where a class is its row's target, bool ``(N, C)``."""
+    classes = torch.arange(scores.shape[1], device=scores.device)
+    return target[:, None] == classes
+
+
+def _target_probability(softmax: Tensor, target: Tensor) -> Tensor:
+    """Probability of the target, ``(N,)``; 1, which is free, if it is no class."""
+    num_classes = softmax.shape[1]
+    index = target.clamp(0, num_classes - 1)
+    p = softmax.gather(1, index[:, None])[:, 0]
+    return torch.where(_is_class(target, num_classes), p, 1.0)
+
+
+def _row_weight(weight: Tensor, target: Tensor) -> Tensor:
+    """Weight of each row by its target, ``(N,)``."""
+    if weight.numel() == 0:
+        return torch.ones((), device=target.device).expand(target.shape)
+    row_weight = at_least_float32(weight)[target.clamp(0, len(weight) - 1)]
+    return torch.where(_is_class(target, len(weight)), row_weight, 1.0)

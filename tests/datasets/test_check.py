@@ -1,0 +1,148 @@
+import json
+
+import pytest
+
+from ghostdet.datasets import check, check_dataset
+from ghostdet.errors import UserError
+
+
+def coco() -> dict:
+    return dict(
+        images=[dict(id=1, file_name="1.jpg", width=10, height=10)],
+        annotations=[dict(id=1, image_id=1, category_id=5, bbox=[0, 0, 4, 4], area=16)],
+        categories=[dict(id=3, name="cat"), dict(id=5, name="tree")],
+    )
+
+
+@pytest.fixture
+def data(tmp_path):
+    """A data set's configuration, after writing it; content None writes no file."""
+
+    def write(content, classes=("cat", "tree")) -> dict:
+        (tmp_path / "images").mkdir()
+        (tmp_path / "annotations").mkdir()
+        path = tmp_path / "annotations" / "train.json"
+        if isinstance(content, bytes):
+            path.write_bytes(content)
+        elif content is not None:
+            path.write_text(json.dumps(content))
+        cfg = dict(
+            type="CocoDataset",
+            data_root=str(tmp_path),
+            ann_file="annotations/train.json",
+            data_prefix=dict(img="images/"),
+            pipeline=[dict(type="NoSuchTransform")],
+        )
+        return cfg if classes is None else {**cfg, "metainfo": dict(classes=classes)}
+
+    return write
+
+
+@pytest.fixture
+def logged(monkeypatch):
+    messages = []
+    monkeypatch.setattr(check, "print_log", lambda text, **_: messages.append(text))
+    return messages
+
+
+def test_good(data, logged):
+    cfg = data(coco())
+    before = json.dumps(cfg)
+    assert check_dataset(cfg) is None
+    assert json.dumps(cfg) == before
+    assert not logged
+
+
+def test_mini_coco(mini_coco, logged):
+    check_dataset(
+        dict(
+            type="mmdet.CocoDataset",
+            data_root=f"{mini_coco}/",
+            ann_file="annotations/instances_val2017.json",
+            data_prefix=dict(img="val2017/"),
+            test_mode=True,
+        )
+    )
+    assert not logged
+
+
+def changed(**lists) -> dict:
+    return {**coco(), **lists}
+
+
+def without(key) -> dict:
+    return {k: v for k, v in coco().items() if k != key}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, r"train\.json: no such annotation file(.|\n)*--data-root DIR(.|\n)*"),
+        (b'{"images": [\n  1,,]}', r"not JSON: line 2, column 5"),
+        (b"", r"not JSON: line 1, column 1"),
+        (b"PK\x03\x04\xff\xfe", r"not JSON but binary"),
+        ([1], r"not COCO.*no list images, annotations, categories \(found list\)"),
+        ({}, r"not COCO.*found dict"),
+        (without("images"), r"no list images \(found keys annotations, categories"),
+        (without("annotations"), r"no list annotations"),
+        (changed(categories={}), r"no list categories"),
+        (changed(categories=["tree"]), r'categories\[0\] is "tree".*id, name'),
+        (changed(annotations=[dict(caption="x")]), r"annotations\[0\].*area, bbox"),
+        (changed(images=[]), r"lists no images"),
+        (changed(annotations=[]), r"none of its 0 annotations"),
+        (
+            changed(categories=[dict(id=1, name="Tree")]),
+            r"configured: cat, tree\n  in the file: Tree\n.*metainfo",
+        ),
+    ],
+)
+@pytest.mark.parametrize("wrapper", ["plain", "repeated"])
+def test_bad(data, content, message, wrapper):
+    cfg = data(content)
+    if wrapper == "repeated":
+        inner = dict(type="ClassBalancedDataset", oversample_thr=1e-3, dataset=cfg)
+        cfg = dict(type="RepeatDataset", times=2, dataset=inner)
+    with pytest.raises(UserError, match=message) as caught:
+        check_dataset(cfg)
+    assert "train.json" in str(caught.value)
+
+
+def test_every_part_of_a_concatenation(data):
+    good = data(coco())
+    bad = {**good, "ann_file": "annotations/val.json"}
+    with pytest.raises(UserError, match="annotations/val.json: no such annotation"):
+        check_dataset(dict(type="ConcatDataset", datasets=[good, bad]))
+
+
+def test_no_image_directory(data):
+    cfg = {**data(coco()), "data_prefix": dict(img="train2017/")}
+    with pytest.raises(UserError, match="train2017/: no such image directory") as error:
+        check_dataset(cfg)
+    assert "  DIR/annotations/train.json\n  DIR/train2017/" in str(error.value)
+
+
+def test_classes_default_to_those_of_coco(data, logged):
+    check_dataset(data(changed(categories=[dict(id=5, name="cat")]), classes=None))
+    assert "person, bicycle" in logged[0] and "79 in all" in logged[0]
+
+
+def test_classes_default_to_those_of_coco_none_found(data):
+    content = changed(categories=[dict(id=5, name="tree")])
+    with pytest.raises(UserError, match=r"configured: person, .*\(80 in all\)"):
+        check_dataset(data(content, classes=None))
+
+
+def test_missing_class_is_a_warning(data, logged):
+    check_dataset(data(coco(), classes=("cat", "dog", "tree")))
+    assert len(logged) == 1
+    assert "has no category dog." in logged[0]
+    assert logged[0].endswith("order: cat, tree")
+
+
+def test_other_order_is_a_warning(data, logged):
+    check_dataset(data(coco(), classes=("tree", "cat")))
+    assert len(logged) == 1 and "another order" in logged[0]
+
+
+def test_other_kinds_are_not_checked(tmp_path):
+    check_dataset(dict(type="VOCDataset", data_root=f"{tmp_path}/VOC2007"))

@@ -1,0 +1,83 @@
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from ghostdet.models import GhostBottleneck, GhostModule
+from ghostdet.models.ghost import make_divisible
+
+
+@pytest.mark.parametrize("value", [0.5, 3, 5, 5.9, 18, 30, 17.6, 88, 1000])
+def test_make_divisible_is_a_near_multiple_of_four(value):
+    channels = make_divisible(value)
+    assert channels % 4 == 0 and channels >= 0.9 * value
+    assert abs(channels - value) <= 2 or channels == 4 or channels - 4 < 0.9 * value
+
+
+@pytest.mark.parametrize("kernel_size", [1, 3])
+@pytest.mark.parametrize("ratio", [1, 2, 3, 5])
+@pytest.mark.parametrize("dw_kernel", [1, 5])
+@pytest.mark.parametrize("out_channels", [1, 7, 16])
+def test_ghost_module_is_its_definition(kernel_size, ratio, dw_kernel, out_channels):
+    """Map by map: the first are convolutions, the others filter one of them each."""
+    module = GhostModule(5, out_channels, kernel_size, ratio, dw_kernel, stride=2)
+    module.eval()
+    x = torch.randn(2, 5, 9, 11)
+    conv, norm = module.primary_conv[:2]
+    intrinsic = F.relu(norm(F.conv2d(x, conv.weight, None, 2, kernel_size // 2)))
+    expected = list(intrinsic.unbind(1))
+    if ratio > 1:
+        conv, norm = module.cheap_operation[:2]
+        maps = [
+            F.conv2d(
+                intrinsic[:, i // (ratio - 1)].unsqueeze(1),
+                kernel.unsqueeze(0),
+                padding=dw_kernel // 2,
+            )
+            for i, kernel in enumerate(conv.weight)
+        ]
+        expected += F.relu(norm(torch.cat(maps, 1))).unbind(1)
+    torch.testing.assert_close(module(x), torch.stack(expected[:out_channels], 1))
+
+
+@pytest.mark.parametrize("arguments", [{"ratio": 0}, {"ratio": 1.5}, {"dw_kernel": 4}])
+def test_ghost_module_refuses(arguments):
+    with pytest.raises(ValueError, match=next(iter(arguments))):
+        GhostModule(4, 4, **arguments)
+
+
+@pytest.mark.parametrize("stride", [1, 2, 3])
+@pytest.mark.parametrize("in_channels, out_channels", [(7, 7), (5, 9)])
+@pytest.mark.parametrize("kernel_size", [3, 7])
+@pytest.mark.parametrize("size", [(1, 1), (13, 8)])
+def test_bottleneck_shapes(stride, in_channels, out_channels, kernel_size, size):
+    block = GhostBottleneck(
+        in_channels, 11, out_channels, kernel_size, stride, se_ratio=0.25, ratio=3
+    ).eval()
+    out = block(torch.randn(2, in_channels, *size))
+    assert out.shape == (2, out_channels, *(-(-side // stride) for side in size))
+
+
+def test_bottleneck_output_is_linear():
+    """No activation behind the addition: the output has negative values."""
+    block = GhostBottleneck(8, 16, 8).eval()
+    assert (block(torch.randn(1, 8, 8, 8)) < 0).any()
+    assert len(block.shortcut) == 0
+
+
+def test_checkpointing_changes_nothing():
+    """Outputs, gradients and BN statistics, in training, over two steps."""
+    plain = GhostBottleneck(6, 12, 10, stride=2, se_ratio=0.25)
+    saving = copy.deepcopy(plain)
+    saving.with_cp = True
+    for _ in range(2):
+        x = torch.randn(3, 6, 8, 8)
+        grads = []
+        for block in (plain, saving):
+            x_ = x.clone().requires_grad_()
+            out = block(x_)
+            out.square().sum().backward()
+            grads.append([out, x_.grad] + [p.grad for p in block.parameters()])
+        torch.testing.assert_close(*grads)
+        torch.testing.assert_close(plain.state_dict(), saving.state_dict())

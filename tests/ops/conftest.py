@@ -1,0 +1,23 @@
+import pytest
+import torch
+
+from ghostdet.ops import ensure_mmcv_ops, operator_backend
+
+ensure_mmcv_ops()  # before test modules import mmcv.ops
+
+
+@pytest.fixture(params=["cpu"] + ["cuda"] * torch.cuda.is_available())
+def device(request):
+    return request.param
+
+
+@pytest.fixture
+def ours():
+    if operator_backend() == "mmcv":
+        pytest.skip("MMCV's compiled operators do not promise this")
+
+
+@pytest.fixture
+def not_on_cpu_in_mmcv(device):
+    if operator_backend() == "mmcv" and device == "cpu":
+        pytest.skip("MMCV's compiled operator exists for the GPU only")

@@ -1,0 +1,175 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+from mmcv.ops import batched_nms, nms, nms_match, soft_nms
+
+
+def random_boxes(count, seed, device="cpu"):
+    generator = torch.Generator().manual_seed(seed)
+    corner = torch.rand(count, 2, generator=generator) * 40
+    size = torch.rand(count, 2, generator=generator) * 20 + 1
+    scores = torch.rand(count, generator=generator)
+    return torch.cat([corner, corner + size], 1).to(device), scores.to(device)
+
+
+def integer_boxes(count, seed, device="cpu"):
+    """Boxes with IoUs that are simple fractions, and scores with many ties."""
+    generator = torch.Generator().manual_seed(seed)
+    corner = torch.randint(0, 4, (count, 2), generator=generator)
+    size = torch.randint(1, 6, (count, 2), generator=generator)
+    scores = torch.randint(0, 5, (count,), generator=generator) / 4
+    return torch.cat([corner, corner + size], 1).float().to(device), scores.to(device)
+
+
+def iou(a, b, offset):
+    width = max(min(a[2], b[2]) - max(a[0], b[0]) + offset, 0)
+    height = max(min(a[3], b[3]) - max(a[1], b[1]) + offset, 0)
+    area_a = (a[2] - a[0] + offset) * (a[3] - a[1] + offset)
+    area_b = (b[2] - b[0] + offset) * (b[3] - b[1] + offset)
+    return np.float32(width * height / (area_a + area_b - width * height))
+
+
+def slow_nms(boxes, scores, threshold, offset=0):
+    boxes = boxes.tolist()
+    kept = []
+    for i in sorted(range(len(boxes)), key=lambda i: -scores[i]):
+        if all(iou(boxes[i], boxes[k], offset) <= np.float32(threshold) for k in kept):
+            kept.append(i)
+    return kept
+
+
+@pytest.mark.parametrize("offset", [0, 1])
+@pytest.mark.parametrize("threshold", [0.3, 0.5, 0.7])
+@pytest.mark.parametrize("boxes", [random_boxes, integer_boxes])
+def test_nms(boxes, threshold, offset, device):
+    boxes, scores = boxes(60, 0, device)
+    dets, inds = nms(boxes, scores, threshold, offset)
+    assert inds.tolist() == slow_nms(boxes, scores, threshold, offset)
+    assert torch.equal(dets, torch.cat([boxes, scores[:, None]], 1)[inds])
+
+
+@pytest.mark.parametrize("tenths", range(1, 10))
+def test_nms_keeps_an_overlap_of_exactly_the_threshold(tenths):
+    boxes = torch.tensor([[0.0, 0, 10, 1], [0, 0, tenths, 1]])
+    scores = torch.tensor([0.9, 0.8])
+    assert nms(boxes, scores, tenths / 10)[1].tolist() == [0, 1]
+    assert nms(boxes, scores, tenths / 10 - 0.01)[1].tolist() == [0]
+
+
+def test_nms_keeps_the_first_of_equals(device):
+    boxes = torch.tensor([[0.0, 0, 4, 4]] * 3 + [[9, 9, 12, 12]] * 3, device=device)
+    scores = torch.full((6,), 0.5, device=device)
+    assert nms(boxes, scores, 0.5)[1].tolist() == [0, 3]
+
+
+def test_nms_filters_and_limits():
+    boxes, scores = random_boxes(50, 1)
+    _, inds = nms(boxes, scores, 0.5, score_threshold=0.4, max_num=7)
+    high = (scores > 0.4).nonzero()[:, 0]
+    expected = high[slow_nms(boxes[high], scores[high], 0.5)][:7]
+    assert torch.equal(inds, expected)
+
+
+def test_nms_of_views_and_arrays():
+    boxes, scores = random_boxes(40, 2)
+    expected = slow_nms(boxes, scores, 0.5)
+    view = boxes.t().contiguous().t()
+    assert nms(view, scores, 0.5)[1].tolist() == expected
+    assert nms(boxes.numpy(), scores.numpy(), 0.5)[1].tolist() == expected
+
+
+def test_nms_in_half_precision(ours, device):
+    boxes, scores = (t.half() for t in random_boxes(40, 3, device))
+    boxes = boxes * 16  # areas over 65504
+    dets, inds = nms(boxes, scores, 0.5)
+    assert dets.dtype == torch.float16
+    assert inds.tolist() == slow_nms(boxes, scores, 0.5)
+
+
+def test_batched_nms_keeps_classes_apart(device):
+    boxes, scores = random_boxes(60, 4, device)
+    labels = torch.arange(60, device=device) % 3
+    _, inds = batched_nms(boxes, scores, labels, dict(type="nms", iou_threshold=0.3))
+    expected = []
+    for label in range(3):
+        members = (labels == label).nonzero()[:, 0]
+        kept = slow_nms(boxes[members], scores[members], 0.3)
+        expected += members[kept].tolist()
+    assert sorted(inds.tolist()) == sorted(expected)
+
+
+def slow_soft_nms(boxes, scores, threshold, sigma, min_score, method, offset):
+    boxes, left = boxes.tolist(), dict(enumerate(scores.tolist()))
+    kept = []
+    while left:
+        best = max(left, key=left.get)
+        kept.append((best, left.pop(best)))
+        for i in list(left):
+            overlap = float(iou(boxes[best], boxes[i], offset))
+            if method == "gaussian":
+                left[i] *= math.exp(-(overlap**2) / sigma)
+            elif overlap >= threshold:
+                left[i] *= 1 - overlap if method == "linear" else 0
+            if left[i] < min_score:
+                del left[i]
+    return kept
+
+
+@pytest.mark.parametrize("offset", [0, 1])
+@pytest.mark.parametrize("method", ["naive", "linear", "gaussian"])
+@pytest.mark.parametrize("min_score", [1e-3, 0.3])
+def test_soft_nms(method, offset, min_score):
+    boxes, scores = random_boxes(60, 5)
+    dets, inds = soft_nms(boxes, scores, 0.3, 0.5, min_score, method, offset)
+    expected = slow_soft_nms(boxes, scores, 0.3, 0.5, min_score, method, offset)
+    assert inds.tolist() == [i for i, _ in expected]
+    assert torch.equal(dets[:, :4], boxes[inds])
+    torch.testing.assert_close(dets[:, 4], torch.tensor([s for _, s in expected]))
+
+
+def test_soft_nms_of_boxes_without_area(ours):
+    dets, inds = soft_nms(
+        torch.ones(3, 4), torch.tensor([0.5, 0.7, 0.6]), method="gaussian"
+    )
+    assert inds.tolist() == [1, 2, 0]
+    torch.testing.assert_close(dets[:, 4], torch.tensor([0.7, 0.6, 0.5]))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
+def test_soft_nms_keeps_the_dtype(ours, dtype):
+    boxes, scores = (t.to(dtype) for t in random_boxes(20, 6))
+    dets, _ = soft_nms(boxes, scores)
+    assert dets.dtype == dtype
+
+
+@pytest.mark.parametrize("threshold", [0.3, 0.5])
+def test_nms_match(threshold):
+    boxes, scores = random_boxes(60, 7)
+    groups = nms_match(torch.cat([boxes, scores[:, None]], 1), threshold)
+    kept = slow_nms(boxes, scores, threshold)
+    expected = {i: [i] for i in kept}
+    for i in scores.argsort(descending=True).tolist():
+        if i not in expected:
+            suppressor = next(
+                k
+                for k in kept
+                if iou(boxes[k].tolist(), boxes[i].tolist(), 0) >= threshold
+            )
+            expected[suppressor].append(i)
+    assert [group.tolist() for group in groups] == list(expected.values())
+
+
+def test_nms_match_suppresses_an_overlap_of_exactly_the_threshold():
+    dets = torch.tensor([[0.0, 0, 10, 1, 0.9], [0, 0, 3, 1, 0.8]])
+    assert [group.tolist() for group in nms_match(dets, 0.3)] == [[0, 1]]
+
+
+def test_no_boxes(device):
+    boxes, scores = torch.zeros(0, 4, device=device), torch.zeros(0, device=device)
+    for operator in (nms, soft_nms):
+        dets, inds = operator(boxes, scores, 0.5)
+        assert dets.shape == (0, 5) and inds.shape == (0,)
+        assert inds.dtype == torch.int64
+    assert nms_match(torch.zeros(0, 5, device=device), 0.5) == []

@@ -1,0 +1,27 @@
+"""Train and evaluate on photographs of trees: make demo"""
+
+import argparse
+from pathlib import Path
+
+from ghostdet.engine import cli
+from ghostdet.engine.demo import run_demo
+
+CONFIG = Path(__file__).parents[1] / "configs/demo/retinanet_ghostnet_trees.py"
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Train on photographs of trees")
+    parser.add_argument("--config", default=CONFIG, help="config file")
+    parser.add_argument("--work-dir", default="work_dirs/demo", metavar="DIR")
+    parser.add_argument("--data-root", default="data/trees", metavar="DIR")
+    parser.add_argument("--seed", type=int, default=0)
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_args()
+    run_demo(args.config, args.work_dir, args.data_root, args.seed)
+
+
+if __name__ == "__main__":
+    cli.run(main)

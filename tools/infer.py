@@ -1,0 +1,33 @@
+"""Detect objects in pictures: python tools/infer.py IMAGES --config C --checkpoint F"""
+
+import argparse
+
+from ghostdet.engine import cli, infer
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Detect objects in pictures")
+    parser.add_argument("images", help="an image, or a folder of images")
+    parser.add_argument("--config", required=True, help="config file")
+    parser.add_argument(
+        "--checkpoint", required=True, help="checkpoint trained with that config"
+    )
+    parser.add_argument(
+        "--out", default="outputs", metavar="DIR", help="folder to write to"
+    )
+    parser.add_argument(
+        "--score-thr",
+        type=float,
+        default=0.3,
+        help="lowest score that is drawn; results.json holds all (default: 0.3)",
+    )
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_args()
+    infer(args.images, args.config, args.checkpoint, args.out, args.score_thr)
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,31 @@
+"""Evaluate a checkpoint: python tools/test.py CONFIG CHECKPOINT"""
+
+import argparse
+
+from ghostdet.engine import cli, load_config, test
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Evaluate a detector")
+    parser.add_argument("config", help="config file")
+    parser.add_argument("checkpoint", help="checkpoint trained with that config")
+    parser.add_argument(
+        "--out", metavar="FILE.pkl", help="file for the predictions, as MMDetection's"
+    )
+    parser.add_argument(
+        "--show-dir", metavar="DIR", help="folder for pictures of the detections"
+    )
+    cli.add_config_arguments(parser)
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_args()
+    cfg = load_config(
+        args.config, args.work_dir, args.data_root, args.cfg_options, args.launcher
+    )
+    test(cfg, args.checkpoint, args.out, args.show_dir)
+
+
+if __name__ == "__main__":
+    cli.run(main)

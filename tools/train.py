@@ -1,0 +1,39 @@
+"""Train a detector: python tools/train.py configs/retinanet_ghostnet_fpn.py"""
+
+import argparse
+
+from ghostdet.engine import cli, load_config, train
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Train a detector")
+    parser.add_argument("config", help="config file")
+    parser.add_argument(
+        "--resume",
+        nargs="?",
+        const="auto",
+        metavar="CHECKPOINT",
+        help="resume from a checkpoint, or from the latest in the work directory",
+    )
+    parser.add_argument(
+        "--amp", action="store_true", help="train in mixed precision (GPU)"
+    )
+    parser.add_argument(
+        "--auto-scale-lr",
+        action="store_true",
+        help="scale the learning rate to the batch of this run",
+    )
+    cli.add_config_arguments(parser)
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_args()
+    cfg = load_config(
+        args.config, args.work_dir, args.data_root, args.cfg_options, args.launcher
+    )
+    train(cfg, args.resume, args.amp, args.auto_scale_lr)
+
+
+if __name__ == "__main__":
+    cli.run(main)
