@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Sequence
 from typing import Any
 
 from mmdet.registry import DATASETS
 from mmengine import fileio
-from mmengine.logging import print_log
 
 from ghostdet.errors import UserError
 
@@ -29,8 +27,8 @@ def check_dataset(dataset_cfg: dict) -> None:
     checked, and the error says what to type. Images are not opened:
     :class:`~ghostdet.datasets.LoadReadableImage` does that as they are needed.
 
-    Class names that are missing from the annotation file are an error where none is
-    left, otherwise a warning: MMDetection leaves them out.
+    All class names have to be in the annotation file, in its order: MMDetection leaves
+    out those that are not and numbers the others as the file does, in silence.
 
     The annotation file is parsed once here and again by MMDetection: about 10 s
     more for the 450 MB of COCO's training set.
@@ -42,7 +40,8 @@ def check_dataset(dataset_cfg: dict) -> None:
 
     Raises:
         UserError: If the annotation file or the image directory is missing, the
-            file is not JSON or not COCO, or nothing in it bears one of the classes.
+            file is not JSON or not COCO, nothing in it bears one of the classes, or
+            its classes are fewer or in another order.
 
     Example:
         >>> cfg = dict(type='RepeatDataset', times=2, dataset=dict(
@@ -152,13 +151,11 @@ def _check_classes(dataset: Any, coco: dict) -> None:
             if missing
             else "lists its categories in another order than the configured classes"
         )
-        print_log(
+        raise UserError(
             f"{path} {problem}. MMDetection leaves out missing classes and numbers the "
-            f"others in the order of the file, so labels mean other classes than "
-            f"configured from the first difference on. To be safe, set "
-            f"metainfo=dict(classes=...) to the file's order: {_shorten(present)}",
-            logger="current",
-            level=logging.WARNING,
+            f"others in the order of the file, so labels would mean other classes from "
+            f"the first difference on. Set metainfo=dict(classes=...) to the file's "
+            f"order: {_shorten(present)}"
         )
 
 

@@ -158,13 +158,23 @@ class LoadReadableImage(LoadImageFromFile):
         """All images passed over so far, by any worker, with the reasons."""
         try:
             with open(self._record, encoding="utf-8") as file:
-                return dict(json.loads(line) for line in file)
+                # Another worker may be in the middle of the last line.
+                return dict(json.loads(line) for line in file if line.endswith("\n"))
         except FileNotFoundError:
             return {}
 
     def __repr__(self) -> str:
         """Show all arguments."""
         return f"{super().__repr__()[:-1]}, max_unreadable={self.max_unreadable})"
+
+
+def use_readable_images() -> None:
+    """Let ``LoadImageFromFile`` in MMDetection's configs mean ``LoadReadableImage``.
+
+    For the tools: an image that cannot be read is then named in any config's test
+    pipeline, and configs keep the name that MMDetection's ``DetInferencer`` looks for.
+    """
+    TRANSFORMS.register_module("LoadImageFromFile", force=True, module=LoadReadableImage)
 
 
 def _is_truncated_jpeg(content: bytes) -> bool:

@@ -10,6 +10,7 @@ from typing import Any
 
 from mmengine.config import Config
 
+from ghostdet.datasets import use_readable_images
 from ghostdet.errors import UserError
 
 COCO_LAYOUT = (
@@ -36,7 +37,8 @@ def load_config(
         launcher: ``none``, ``pytorch``, ``slurm`` or ``mpi``.
 
     Returns:
-        The config, ready for MMEngine's Runner; its ``work_dir`` exists.
+        The config, ready for MMEngine's Runner; its ``work_dir`` exists, and images
+        that cannot be read are named (:func:`~ghostdet.datasets.use_readable_images`).
 
     Raises:
         UserError: If the file is missing or not a config, or ``work_dir`` cannot be
@@ -51,6 +53,7 @@ def load_config(
         cfg = Config.fromfile(path)
     except (SyntaxError, FileNotFoundError, KeyError) as error:
         raise UserError(f"{path} cannot be read as a config: {error}") from error
+    use_readable_images()
     cfg.launcher = launcher
     if data_root is not None:
         _set_data_root(cfg, str(data_root))

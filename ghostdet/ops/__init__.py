@@ -35,9 +35,9 @@ def ensure_mmcv_ops() -> None:
     mmcv = _import_mmcv()
     compiled = importlib.util.find_spec(_EXTENSION)
     if compiled is None:
-        from ghostdet.ops import extension
+        from ghostdet.ops.extension import load_operators
 
-        sys.modules[_EXTENSION] = mmcv._ext = extension
+        sys.modules[_EXTENSION] = mmcv._ext = load_operators(_EXTENSION)
         return
     try:
         importlib.import_module(_EXTENSION)
@@ -60,8 +60,10 @@ def operator_backend() -> str:
         RuntimeError: As :func:`ensure_mmcv_ops`, which it calls.
     """
     ensure_mmcv_ops()
-    ours = sys.modules.get("ghostdet.ops.extension")
-    return "torchvision" if sys.modules[_EXTENSION] is ours else "mmcv"
+    from ghostdet.ops.extension import OperatorModule
+
+    ours = isinstance(sys.modules[_EXTENSION], OperatorModule)
+    return "torchvision" if ours else "mmcv"
 
 
 def _import_mmcv() -> ModuleType:

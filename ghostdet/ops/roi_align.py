@@ -167,7 +167,7 @@ def _max_of_samples(
     def position(axis: int, step: Tensor, count: int, per_bin: int) -> Tensor:
         shape = (-1, 1) if axis == 0 else (1, -1)
         bin_index = torch.arange(count, device=step.device).view(shape)
-        fraction = bin_index + (step + 0.5) / per_bin
+        fraction = bin_index + (step.to(start.dtype) + 0.5) / per_bin
         origin, size = (t[:, axis].view(-1, 1, 1, 1) for t in (start, bin_size))
         return origin + fraction * size
 

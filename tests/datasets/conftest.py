@@ -1,10 +1,12 @@
 """Data for the tests of ``ghostdet.datasets``."""
 
-import gc
 import os
+import traceback
 from pathlib import Path
 
 import pytest
+
+from ghostdet.errors import UserError
 
 PROJECT = Path(__file__).parents[2]
 MINI_COCO = PROJECT.parent / "shared" / "data" / "mini_coco"
@@ -31,11 +33,17 @@ def mini_coco() -> Path:
 
 
 @pytest.fixture
-def workers():
-    """For a test in which a DataLoader's worker raises.
+def failure():
+    """A function that runs through a DataLoader and returns its UserError."""
 
-    The traceback keeps the loader's iterator alive, and a worker forked later would
-    inherit it and spend five seconds on shutting down workers that are not its own.
-    """
-    yield
-    gc.collect()
+    def run(loader) -> UserError:
+        try:
+            list(loader)
+        except UserError as err:
+            # The frames hold the iterator in a cycle. Collected later, it waits five
+            # seconds for each worker, and so does every worker forked meanwhile.
+            traceback.clear_frames(err.__traceback__)
+            return err
+        pytest.fail("no UserError")
+
+    return run

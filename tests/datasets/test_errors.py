@@ -30,11 +30,11 @@ def test_text(message):
 
 
 @pytest.mark.parametrize("message", [MESSAGE, f"ghostdet.errors.UserError: {MESSAGE}"])
-def test_through_a_worker(message, workers):
-    with pytest.raises(UserError) as caught:
-        next(iter(DataLoader(Broken(message), num_workers=1)))
-    assert "Traceback" in str(caught.value)
-    assert caught.value.text == message
+def test_through_a_worker(message, failure):
+    error = failure(DataLoader(Broken(message), num_workers=1))
+    assert type(error) is UserError
+    assert "Traceback" in str(error)
+    assert error.text == message
 
 
 def test_through_a_registry():

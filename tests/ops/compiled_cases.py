@@ -58,8 +58,9 @@ def nms_match() -> Iterator[Case]:
     for name, boxes, scores in scored_boxes(ties=False):
         dets = torch.cat([boxes, scores[:, None]], dim=1)
         for threshold in (0.3, 0.5, 0.7):
-            yield f"{name} {threshold}", lambda d=dets, t=threshold: (
-                mmcv.ops.nms_match(d, t)
+            yield (
+                f"{name} {threshold}",
+                lambda d=dets, t=threshold: mmcv.ops.nms_match(d, t),
             )
 
 

@@ -1,6 +1,7 @@
 """Equality with MMCV's compiled operators, where an interpreter has them.
 
-    GHOSTDET_COMPILED_PYTHON=/path/to/python pytest -rP tests/ops/test_against_compiled.py
+    GHOSTDET_COMPILED_PYTHON=/path/to/python \\
+        pytest -rP tests/ops/test_against_compiled.py
 
 prints the figures too. MMCV has no CPU kernels for RoIPool, the focal losses and
 multi-scale deformable attention, so these are not among the cases.

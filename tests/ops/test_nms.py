@@ -15,11 +15,11 @@ def random_boxes(count, seed, device="cpu"):
 
 
 def integer_boxes(count, seed, device="cpu"):
-    """Boxes with IoUs that are simple fractions, and scores with many ties."""
+    """Boxes with IoUs that are simple fractions, often exactly the threshold."""
     generator = torch.Generator().manual_seed(seed)
     corner = torch.randint(0, 4, (count, 2), generator=generator)
     size = torch.randint(1, 6, (count, 2), generator=generator)
-    scores = torch.randint(0, 5, (count,), generator=generator) / 4
+    scores = torch.randperm(count, generator=generator) / count
     return torch.cat([corner, corner + size], 1).float().to(device), scores.to(device)
 
 
@@ -58,10 +58,13 @@ def test_nms_keeps_an_overlap_of_exactly_the_threshold(tenths):
     assert nms(boxes, scores, tenths / 10 - 0.01)[1].tolist() == [0]
 
 
-def test_nms_keeps_the_first_of_equals(device):
-    boxes = torch.tensor([[0.0, 0, 4, 4]] * 3 + [[9, 9, 12, 12]] * 3, device=device)
-    scores = torch.full((6,), 0.5, device=device)
-    assert nms(boxes, scores, 0.5)[1].tolist() == [0, 3]
+def test_the_first_of_equal_scores_wins(ours, device):
+    boxes, scores = integer_boxes(300, 1, device)
+    scores = (scores * 5).ceil() / 5
+    expected = slow_nms(boxes, scores, 0.5)
+    assert nms(boxes, scores, 0.5)[1].tolist() == expected
+    groups = nms_match(torch.cat([boxes, scores[:, None]], 1), 0.5001)
+    assert [group[0] for group in groups] == slow_nms(boxes, scores, 0.5001)
 
 
 def test_nms_filters_and_limits():

@@ -82,7 +82,7 @@ def test_roi_align(mode, aligned, ratio, device):
 @pytest.mark.parametrize("aligned", [True, False])
 @pytest.mark.parametrize("mode", ["avg", "max"])
 def test_gradient_of_roi_align(mode, aligned, ratio, device):
-    x = features(device=device)[:, :2, :5, :5].requires_grad_()
+    x = features(device=device)[:, :2, :5, :5].contiguous().requires_grad_()
     arguments = (ROIS.to(device), (2, 2), 0.5, ratio, mode, aligned)
     # The GPU adds the gradients of a pixel in any order.
     assert gradcheck(roi_align, (x, *arguments), nondet_tol=1e-9)
@@ -162,14 +162,16 @@ class TestRoIPool:
 
     def test_the_first_of_equal_pixels_gets_the_gradient(self, device):
         x = torch.ones(1, 1, 4, 4, device=device, requires_grad=True)
-        roi_pool(x, torch.tensor([[0.0, 0, 0, 3, 3]], device=device), 2).sum().backward()
+        rois = torch.tensor([[0.0, 0, 0, 3, 3]], device=device)
+        roi_pool(x, rois, 2).sum().backward()
         expected = torch.zeros(4, 4)
         expected[::2, ::2] = 1
         assert torch.equal(x.grad[0, 0].cpu(), expected)
 
     def test_malformed_regions_have_no_gradient(self, ours, device):
         x = features(torch.float32, device).requires_grad_()
-        roi_pool(x, torch.tensor([[0.0, 5, 5, 2, 2]], device=device), 2).sum().backward()
+        rois = torch.tensor([[0.0, 5, 5, 2, 2]], device=device)
+        roi_pool(x, rois, 2).sum().backward()
         assert not x.grad.any()
 
     @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

@@ -16,7 +16,7 @@ train_pipeline = [
     dict(type="PackDetInputs"),
 ]
 test_pipeline = [
-    dict(type="LoadReadableImage"),
+    dict(type="LoadImageFromFile"),
     dict(type="Resize", scale=(600, 600), keep_ratio=True),
     dict(type="LoadAnnotations", with_bbox=True),
     dict(
