@@ -20,8 +20,17 @@ from torch import nn
 
 from ghostdet.errors import UserError
 
+
+def _history_method(owner: Any, name: str) -> Any:
+    """Stands in for ``getattr``, which HistoryBuffer's state needs and nothing else."""
+    if owner is not HistoryBuffer or name not in ("min", "max", "current", "mean"):
+        raise pickle.UnpicklingError(f"getattr({owner!r}, {name!r})")
+    return getattr(owner, name)
+
+
 # What an MMEngine 0.10 checkpoint holds beside tensors and Python's own containers.
 SAFE_TYPES = [
+    (_history_method, "builtins.getattr"),
     HistoryBuffer,
     np.ndarray,
     np.dtype,

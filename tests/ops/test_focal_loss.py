@@ -133,13 +133,12 @@ def test_half_precision(operator, dtype, ours, device):
     torch.testing.assert_close(loss.double().cpu(), expected, rtol=0.03, atol=0.03)
 
 
-@pytest.mark.parametrize("operator", SLOW)
-def test_no_rows(operator, ours, device):
+def test_no_rows(ours, device):
+    # MMCV's softmax_focal_loss takes a maximum first, which no rows do not have.
     x = torch.zeros(0, CLASSES, device=device, requires_grad=True)
     target = torch.zeros(0, dtype=torch.long, device=device)
-    if operator is sigmoid_focal_loss:  # the other takes a maximum of no rows first
-        operator(x, target, 2.0, 0.25, None, "sum").backward()
-        assert x.grad.shape == x.shape
+    sigmoid_focal_loss(x, target, 2.0, 0.25, None, "sum").backward()
+    assert x.grad.shape == x.shape
 
 
 @pytest.mark.parametrize("operator", SLOW)

@@ -1,0 +1,29 @@
+# Blood cells at 256 px, from scratch, in some minutes on two CPU cores:
+#   python tools/train.py configs/bccd/retinanet_ghostnet_bccd.py --data-root DIR
+_base_ = [
+    "../_base_/models/retinanet_ghostnet_fpn_small.py",
+    "../_base_/datasets/bccd_detection.py",
+    "../_base_/schedules/schedule_scratch.py",
+    "../_base_/default_runtime.py",
+]
+
+# Platelets span 16 px at this size: anchors from there.
+model = dict(bbox_head=dict(num_classes=3, anchor_generator=dict(octave_base_scale=2)))
+
+max_iters = 1000
+train_cfg = dict(type="IterBasedTrainLoop", max_iters=max_iters, val_interval=250)
+param_scheduler = [
+    dict(type="LinearLR", start_factor=0.01, by_epoch=False, begin=0, end=50),
+    dict(
+        type="CosineAnnealingLR",
+        by_epoch=False,
+        begin=50,
+        end=max_iters,
+        eta_min_ratio=0.01,
+    ),
+]
+default_hooks = dict(
+    logger=dict(interval=50),
+    checkpoint=dict(by_epoch=False, interval=250, max_keep_ckpts=1),
+)
+log_processor = dict(window_size=20, by_epoch=False)
