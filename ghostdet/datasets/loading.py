@@ -174,7 +174,9 @@ def use_readable_images() -> None:
     For the tools: an image that cannot be read is then named in any config's test
     pipeline, and configs keep the name that MMDetection's ``DetInferencer`` looks for.
     """
-    TRANSFORMS.register_module("LoadImageFromFile", force=True, module=LoadReadableImage)
+    TRANSFORMS.register_module(
+        "LoadImageFromFile", force=True, module=LoadReadableImage
+    )
 
 
 def _is_truncated_jpeg(content: bytes) -> bool:

@@ -88,7 +88,7 @@ def run_demo(
 
     Returns:
         What ``metrics.json`` holds: COCO's AP, AP50, AP75 and AP per size on the
-        held-out side, ``seconds`` of training and evaluation, the seed and the versions.
+        held-out side, ``seconds`` from start to end, the seed and the versions.
 
     Raises:
         UserError: If the data cannot be had or a folder cannot be written.
@@ -101,8 +101,9 @@ def run_demo(
     cfg = load_config(config, work_dir=work_dir, data_root=data_root)
     cfg.randomness.seed = seed
     cfg.custom_hooks.append(dict(type="ProgressBarHook"))
+    backbone = cfg.model.backbone
     print(
-        f"2/3  Training {cfg.model.type} on GhostNet {cfg.model.backbone.widen_factor}x "
+        f"2/3  Training {cfg.model.type} on {backbone.type} {backbone.widen_factor}x "
         f"from scratch, seed {seed} (log: {work_dir / 'log.txt'})"
     )
     with open(work_dir / "log.txt", "w") as log, contextlib.redirect_stdout(log):
