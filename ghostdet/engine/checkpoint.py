@@ -36,6 +36,9 @@ SAFE_TYPES = [
     np.dtype,
     np._core.multiarray._reconstruct,
     np._core.multiarray.scalar,
+    # Where NumPy 1 has them, and so checkpoints that were written with it.
+    (np._core.multiarray._reconstruct, "numpy.core.multiarray._reconstruct"),
+    (np._core.multiarray.scalar, "numpy.core.multiarray.scalar"),
     type(np.dtype(np.float64)),
     type(np.dtype(np.float32)),
     type(np.dtype(np.int64)),
@@ -44,6 +47,11 @@ SAFE_TYPES = [
 
 
 @CheckpointLoader.register_scheme(prefixes="", force=True)
+def load_from_local(filename: str, map_location: Any = None) -> dict[str, Any]:
+    """Make MMEngine load and resume safely; its log shows the last word of the name."""
+    return read_checkpoint(filename, map_location)
+
+
 def read_checkpoint(filename: str, map_location: Any = "cpu") -> dict[str, Any]:
     """Read a local checkpoint; MMEngine loads and resumes through this function.
 
@@ -54,8 +62,13 @@ def read_checkpoint(filename: str, map_location: Any = "cpu") -> dict[str, Any]:
         filename: Path of a ``.pth`` file.
         map_location: As in ``torch.load``.
 
+    Returns:
+        What the file holds, less ``meta['config']``: MMEngine's ``Runner.resume`` would
+        run that text as a Python config.
+
     Raises:
-        UserError: If the file is missing, damaged, or holds any other type.
+        UserError: If the file is missing, damaged, no checkpoint, or holds any other
+            type.
     """
     path = Path(filename)
     if not path.is_file():
@@ -65,19 +78,40 @@ def read_checkpoint(filename: str, map_location: Any = "cpu") -> dict[str, Any]:
         )
     try:
         with torch.serialization.safe_globals(SAFE_TYPES):
-            return torch.load(path, map_location=map_location, weights_only=True)
-    except pickle.UnpicklingError as error:
-        unsafe = ", ".join(_unsafe_types(path)) or str(error).splitlines()[0]
+            checkpoint = torch.load(path, map_location=map_location, weights_only=True)
+    except Exception as error:  # the unpickler fails in any way on a file of any kind
+        raise UserError(_refusal(path, error)) from None
+    if not isinstance(checkpoint, dict) or not isinstance(
+        checkpoint.get("state_dict", {}), dict
+    ):
         raise UserError(
-            f"{path} is not opened, since it holds more than weights: {unsafe}. "
-            "Loading it could run code of whoever made it; if that is you, save its "
-            "state_dict alone with torch.save and load that"
-        ) from None
-    except (RuntimeError, EOFError, OSError) as error:
-        raise UserError(
-            f"{path} cannot be read as a checkpoint ({str(error).splitlines()[0]}); it "
-            "is damaged or of another kind: take an earlier one, or copy it again"
-        ) from None
+            f"{path} holds no state_dict (found {type(checkpoint).__name__}); give a "
+            "checkpoint of a training run, or what torch.save(model.state_dict()) wrote"
+        )
+    _drop_config(checkpoint)
+    return checkpoint
+
+
+def _refusal(path: Path, error: Exception) -> str:
+    """Why a file is not opened."""
+    # PyTorch's reason is a paragraph of its own, behind one about weights_only.
+    paragraphs = re.split("\n\n+", str(error))
+    reason = paragraphs[1].rstrip(".") if len(paragraphs) > 2 else ""
+    unsafe = ", ".join(_unsafe_types(path))
+    if unsafe or "GLOBAL" in reason or "getattr" in reason:
+        return (
+            f"{path} is not opened, since it holds more than weights: "
+            f"{unsafe or reason}. Loading it could run code of whoever made it; if "
+            "that is you, save its state_dict alone with torch.save and load that"
+        )
+    if isinstance(error, (RuntimeError, OSError)):
+        reason = str(error).split(". ")[0]
+    else:
+        reason = "torch.save did not write it"
+    return (
+        f"{path} cannot be read as a checkpoint ({reason}); it is damaged or of "
+        "another kind: take an earlier one, or copy it again"
+    )
 
 
 def _unsafe_types(path: Path) -> list[str]:
@@ -86,6 +120,12 @@ def _unsafe_types(path: Path) -> list[str]:
             return sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path))
         except Exception:  # only adds names to a message; not every file has them
             return []
+
+
+def _drop_config(checkpoint: dict[str, Any]) -> None:
+    meta = checkpoint.get("meta")
+    if isinstance(meta, dict):
+        meta.pop("config", None)
 
 
 def check_state_dict(
@@ -167,5 +207,4 @@ class CheckpointGuardHook(Hook):
         state_dict = checkpoint.get("state_dict", checkpoint)
         state_dict = {re.sub("^module.", "", k): v for k, v in state_dict.items()}
         check_state_dict(model, state_dict, "the checkpoint", self.allow)
-        # Runner.resume would run this text as a Python config.
-        checkpoint.get("meta", {}).pop("config", None)
+        _drop_config(checkpoint)  # one that came by URL, past read_checkpoint

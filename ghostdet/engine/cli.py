@@ -22,6 +22,7 @@ def add_config_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--cfg-options",
         nargs="+",
+        type=_assignment,
         action=DictAction,
         metavar="KEY=VALUE",
         help="override keys of the config, such as train_dataloader.batch_size=4; "
@@ -37,6 +38,14 @@ def add_config_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--local_rank", "--local-rank", type=int, default=0, help=argparse.SUPPRESS
     )
+
+
+def _assignment(text: str) -> str:
+    if "=" not in text:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not of the form KEY=VALUE, without spaces"
+        )
+    return text
 
 
 def run(main: Callable[[], object]) -> None:

@@ -17,6 +17,12 @@ COCO_LAYOUT = (
     "annotations/instances_train2017.json, annotations/instances_val2017.json, "
     "train2017/, val2017/"
 )
+# What MMEngine reads the rank from, and what sets it.
+LAUNCHERS = {
+    "pytorch": ("RANK", "torchrun"),
+    "slurm": ("SLURM_PROCID", "srun"),
+    "mpi": ("OMPI_COMM_WORLD_RANK", "mpirun"),
+}
 
 
 def load_config(
@@ -41,8 +47,8 @@ def load_config(
         that cannot be read are named (:func:`~ghostdet.datasets.use_readable_images`).
 
     Raises:
-        UserError: If the file is missing or not a config, or ``work_dir`` cannot be
-            written.
+        UserError: If the file is missing or not a config, an option does not fit it,
+            ``work_dir`` cannot be written, or ``launcher`` did not start this process.
     """
     if not Path(path).is_file():
         raise UserError(
@@ -51,14 +57,28 @@ def load_config(
         )
     try:
         cfg = Config.fromfile(path)
-    except (SyntaxError, FileNotFoundError, KeyError) as error:
-        raise UserError(f"{path} cannot be read as a config: {error}") from error
+    except Exception as error:  # a config is Python, and imports more
+        raise UserError(
+            f"{path} cannot be read as a config: {type(error).__name__}: {error}"
+        ) from error
+    variable, starter = LAUNCHERS.get(launcher, ("", ""))
+    if variable and variable not in os.environ:
+        raise UserError(
+            f"--launcher {launcher} is for processes that {starter} starts, and this "
+            "one is not; leave it out to run on one device"
+        )
     use_readable_images()
     cfg.launcher = launcher
     if data_root is not None:
         _set_data_root(cfg, str(data_root))
     if cfg_options:
-        cfg.merge_from_dict(cfg_options)
+        try:
+            cfg.merge_from_dict(cfg_options)
+        except (KeyError, TypeError) as error:
+            # The message ends with the whole part of the config.
+            raise UserError(
+                f"--cfg-options does not fit {path}: {str(error)[:200]}"
+            ) from error
     if work_dir is not None:
         cfg.work_dir = str(work_dir)
     elif cfg.get("work_dir") is None:
@@ -67,8 +87,26 @@ def load_config(
     return cfg
 
 
-def check_writable(folder: str | Path) -> None:
+def require(cfg: Config, *keys: str) -> None:
+    """See that a config has what a tool needs.
+
+    Raises:
+        UserError: If it lacks one of the keys, or that is None.
+    """
+    missing = [key for key in keys if cfg.get(key) is None]
+    if missing:
+        raise UserError(
+            f"{cfg.filename} has no {', '.join(missing)}; add it as the configs in "
+            "configs/_base_ have it, or start from one of those"
+        )
+
+
+def check_writable(folder: str | Path, option: str = "--work-dir") -> None:
     """Make a folder and see that files can be written in it.
+
+    Args:
+        folder: Its path.
+        option: The option that names another, for the message.
 
     Raises:
         UserError: If they cannot.
@@ -79,7 +117,7 @@ def check_writable(folder: str | Path) -> None:
     except OSError as error:
         raise UserError(
             f"{str(folder)!r} cannot be written ({error.strerror}); give another "
-            "folder with --work-dir"
+            f"folder with {option}"
         ) from error
 
 

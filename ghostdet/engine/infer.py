@@ -19,7 +19,7 @@ from tqdm import tqdm
 from ghostdet.errors import UserError
 
 from .checkpoint import check_state_dict, read_checkpoint
-from .config import load_config
+from .config import check_writable, load_config, require
 
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"}
 
@@ -39,6 +39,7 @@ def load_detector(config: str | Path | Config, checkpoint: str | Path) -> nn.Mod
         UserError: If a file is missing or the weights do not fit.
     """
     cfg = config if isinstance(config, Config) else load_config(config)
+    require(cfg, "model", "test_dataloader")
     init_default_scope(cfg.get("default_scope", "mmdet"))
     model = revert_sync_batchnorm(MODELS.build(cfg.model))
     loaded = read_checkpoint(str(checkpoint))
@@ -68,8 +69,8 @@ def infer(
     ``category_id``, ``bbox`` (x, y, width, height in pixels of the image) and
     ``score``; ``file_name`` and ``category_name`` beside them. The identifiers are
     those of the config's test annotations where these are there and name the image;
-    otherwise categories count from 1 in the order of the classes, and images from 1 in
-    the order of their names.
+    otherwise categories count from 1 in the order of the classes, and images from 1, or
+    from the highest identifier there, in the order of their names.
 
     Args:
         images: An image or a folder.
@@ -82,17 +83,26 @@ def infer(
         The path of ``results.json``.
 
     Raises:
-        UserError: If there is no image, one cannot be read, ``out`` cannot be written,
-            or the checkpoint does not fit.
+        UserError: If there is no image, one cannot be read, ``out`` cannot be written
+            or is the folder of the images, or the checkpoint does not fit.
     """
     paths = _image_paths(Path(images))
+    check_writable(out, "--out")
+    out = Path(out)
+    if out.samefile(paths[0].parent):
+        raise UserError(
+            f"--out {str(out)!r} holds the images themselves, which the pictures would "
+            "overwrite; give another folder"
+        )
     cfg = load_config(config, work_dir=out)
     model = load_detector(cfg, checkpoint)
-    out = Path(out)
-    visualizer = VISUALIZERS.build({**cfg.visualizer, "vis_backends": None})
+    drawing = {"type": "DetLocalVisualizer", **cfg.get("visualizer", {})}
+    visualizer = VISUALIZERS.build({**drawing, "vis_backends": None})
     visualizer.dataset_meta = model.dataset_meta
     classes = model.dataset_meta["classes"]
     image_ids, category_ids = _coco_ids(cfg)
+    # Images that the annotations do not name are numbered behind those that they do.
+    last_id = max((i for i in image_ids.values() if isinstance(i, int)), default=0)
 
     results: list[dict[str, Any]] = []
     for number, path in enumerate(tqdm(paths, unit="image"), start=1):
@@ -104,7 +114,7 @@ def infer(
             sample,
             draw_gt=False,
             pred_score_thr=score_thr,
-            out_file=str(out / path.name),
+            out_file=str(out / _picture_name(path)),
         )
         instances = sample.pred_instances.cpu()
         for box, score, label in zip(
@@ -115,7 +125,7 @@ def infer(
             x1, y1, x2, y2 = box
             results.append(
                 dict(
-                    image_id=image_ids.get(path.name, number),
+                    image_id=image_ids.get(path.name, last_id + number),
                     file_name=path.name,
                     category_id=category_ids.get(classes[label], label + 1),
                     category_name=classes[label],
@@ -137,7 +147,7 @@ def _image_paths(images: Path) -> list[Path]:
     if images.is_file():
         return [images]
     paths = (
-        sorted(p for p in images.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
+        sorted(p for p in images.iterdir() if _is_image(p) and p.is_file())
         if images.is_dir()
         else []
     )
@@ -147,6 +157,15 @@ def _image_paths(images: Path) -> list[Path]:
             f"({', '.join(sorted(IMAGE_SUFFIXES))})"
         )
     return paths
+
+
+def _is_image(path: Path) -> bool:
+    return path.suffix.lower() in IMAGE_SUFFIXES
+
+
+def _picture_name(path: Path) -> str:
+    """The image's own name, where OpenCV can write a file of that name."""
+    return path.name if _is_image(path) else f"{path.name}.jpg"
 
 
 def _coco_ids(cfg: Config) -> tuple[dict[str, int], dict[str, int]]:

@@ -98,11 +98,11 @@ def plot_detections(
         image = np.transpose(image, (1, 0, 2))
         truth, boxes = truth[:, [1, 0, 3, 2]], boxes[:, [1, 0, 3, 2]]
     height, width = image.shape[:2]
-    inches = 15
-    figure = Figure(
-        figsize=(inches, 2 * inches * height / width + 1.2), layout="constrained"
-    )
-    figure.suptitle(title, fontsize=14)
+    inches, header = 15.0, 0.4  # width of the figure, and room above each panel
+    panel = inches * height / width
+    total = 2 * (panel + header) + header
+    figure = Figure(figsize=(inches, total))
+    figure.suptitle(title, y=1 - 0.1 / total, fontsize=14)
     panels = (
         (f"{len(truth)} labelled", ((truth, YELLOW, "labelled"),)),
         (
@@ -113,9 +113,11 @@ def plot_detections(
             ),
         ),
     )
-    for axes, (heading, groups) in zip(figure.subplots(2, 1), panels):
+    for row, (heading, groups) in enumerate(panels):
+        bottom = (1 - row) * (panel + header)
+        axes = figure.add_axes((0, bottom / total, 1, panel / total))
         axes.imshow(image)
-        axes.set_title(heading, loc="left")
+        axes.set_title(" " + heading, loc="left")
         axes.axis("off")
         for group, color, _ in groups:
             rectangles = [

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 from mmdet.evaluation import DumpDetResults
+from mmengine import fileio
 from mmengine.config import Config
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
@@ -15,6 +16,7 @@ from ghostdet.datasets import check_dataset
 from ghostdet.errors import UserError
 
 from .checkpoint import read_checkpoint
+from .config import check_writable, require
 
 
 def train(
@@ -39,13 +41,14 @@ def train(
     Raises:
         UserError: If the data set, a checkpoint or an option cannot be used.
     """
+    require(cfg, "model", "train_dataloader", "train_cfg", "optim_wrapper")
     if amp:
         if not torch.cuda.is_available():
             raise UserError("--amp needs a GPU and none is to be seen; leave it out")
         cfg.optim_wrapper.type = "AmpOptimWrapper"
         cfg.optim_wrapper.loss_scale = "dynamic"
     if auto_scale_lr:
-        if "base_batch_size" not in cfg.get("auto_scale_lr", {}):
+        if "base_batch_size" not in (cfg.get("auto_scale_lr") or {}):
             raise UserError(
                 "--auto-scale-lr needs auto_scale_lr=dict(base_batch_size=N) in the "
                 "config, the batch that its learning rate is for"
@@ -55,10 +58,15 @@ def train(
         cfg.resume = True
         cfg.load_from = None if resume == "auto" else resume
     if cfg.get("load_from"):
-        read_checkpoint(cfg.load_from)
-    for name in ("train_dataloader", "val_dataloader"):
-        if cfg.get(name):
-            check_dataset(cfg[name].dataset)
+        checkpoint = read_checkpoint(cfg.load_from)
+        if cfg.get("resume") and not {"meta", "message_hub"} <= checkpoint.keys():
+            raise UserError(
+                f"{cfg.load_from} holds weights without the state of a run, so there "
+                "is nothing to resume; to start from the weights, give "
+                f"--cfg-options load_from={cfg.load_from} in place of --resume"
+            )
+    _check_data(cfg, "train")
+    _check_data(cfg, "val")
     runner = _build_runner(cfg)
     runner.train()
     return runner
@@ -84,12 +92,22 @@ def test(
     Raises:
         UserError: If the data set, the checkpoint or an option cannot be used.
     """
-    if out is not None and not out.endswith((".pkl", ".pickle")):
-        raise UserError(f"--out is {out!r}, expected a file that ends in .pkl")
+    require(cfg, "model", "test_dataloader", "test_cfg", "test_evaluator")
+    if out is not None:
+        if not out.endswith((".pkl", ".pickle")):
+            raise UserError(f"--out is {out!r}, expected a file that ends in .pkl")
+        check_writable(os.path.dirname(out) or ".", "--out")
     read_checkpoint(str(checkpoint))
-    check_dataset(cfg.test_dataloader.dataset)
+    _check_data(cfg, "test")
     cfg.load_from = str(checkpoint)
     if show_dir is not None:
+        check_writable(show_dir, "--show-dir")
+        if "visualization" not in cfg.get("default_hooks", {}):
+            raise UserError(
+                f"--show-dir needs default_hooks=dict(visualization=dict("
+                f"type='DetVisualizationHook')) and a visualizer, which {cfg.filename} "
+                "has not; copy them from configs/_base_/default_runtime.py"
+            )
         # Absolute, since the hook joins it to the work directory.
         cfg.default_hooks.visualization.update(
             draw=True, test_out_dir=os.path.abspath(show_dir)
@@ -98,6 +116,20 @@ def test(
     if out is not None:
         runner.test_evaluator.metrics.append(DumpDetResults(out_file_path=out))
     return runner.test()
+
+
+def _check_data(cfg: Config, part: str) -> None:
+    """Check data set and evaluator's file of ``train``, ``val`` or ``test``."""
+    if cfg.get(f"{part}_dataloader"):
+        check_dataset(cfg[f"{part}_dataloader"].dataset)
+    evaluators = cfg.get(f"{part}_evaluator") or []
+    for evaluator in evaluators if isinstance(evaluators, list) else [evaluators]:
+        file = evaluator.get("ann_file")
+        if file and not fileio.isfile(file, evaluator.get("backend_args")):
+            raise UserError(
+                f"{file}: no such annotation file, which {part}_evaluator.ann_file "
+                f"names; give that of {part}_dataloader.dataset"
+            )
 
 
 def _build_runner(cfg: Config) -> Runner:

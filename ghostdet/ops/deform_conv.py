@@ -142,8 +142,10 @@ def modulated_deform_conv_forward(
     """Write a deformable convolution, version 2, into ``output``.
 
     `Deformable ConvNets v2 <https://arxiv.org/abs/1811.11168>`_. Shapes are in the
-    head of this file; without a bias, ``bias`` is an empty tensor.
+    head of this file; without a bias, ``bias`` is an empty tensor. Offset and mask may
+    be larger than the output, as DyHead's are: see :func:`_as_read`.
     """
+    offset, mask = (_as_read(t, output.shape[2:]) for t in (offset, mask))
     arguments = _arguments(
         (input, weight, offset, mask, bias if with_bias else None),
         (stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w),
@@ -182,17 +184,41 @@ def modulated_deform_conv_backward(
 
     Shapes are in the head of this file; without a bias, ``grad_bias`` is left alone.
     """
+    size = grad_output.shape[2:]
+    offset, mask = (_as_read(t, size) for t in (offset, mask))
     arguments = _arguments(
         (input, weight, offset, mask, bias if with_bias else None),
         (stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w),
         (group, deformable_group),
     )
+    grad_offset.zero_()
+    grad_mask.zero_()
+    grad_offset, grad_mask = (_as_read(t, size) for t in (grad_offset, grad_mask))
     targets = (grad_input, grad_weight, grad_offset, grad_mask, grad_bias)
     gradients = _backward(grad_output, arguments)
     for target, gradient in zip(
         targets if with_bias else targets[:4], gradients, strict=False
     ):
         target.copy_(gradient)
+
+
+def _as_read(tensor: Tensor, size: torch.Size) -> Tensor:
+    """What MMCV reads of an offset or a mask that is larger than the output.
+
+    It takes the values of an image in the order of memory, as many as it needs.
+    DyHead passes offsets of another pyramid level, and its weights are trained so.
+
+    Args:
+        tensor (Tensor): ``(B, K, H, W)``, contiguous if larger than the output.
+        size (torch.Size): ``(H', W')``, at most as many values.
+
+    Returns:
+        Tensor: ``(B, K, H', W')``, a view.
+    """
+    if tensor.shape[2:] == size:
+        return tensor
+    channels, values = tensor.shape[1], tensor.shape[1] * size.numel()
+    return tensor.view(len(tensor), -1)[:, :values].view(-1, channels, *size)
 
 
 def _arguments(

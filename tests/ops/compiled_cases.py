@@ -151,6 +151,15 @@ def modulated_deform_conv() -> Iterator[Case]:
                     mmcv.ops.modulated_deform_conv2d, i, *a
                 ),
             )
+    # DyHead's offsets and masks are those of a larger pyramid level.
+    x, weight = torch.randn(2, 4, 8, 8), torch.randn(4, 4, 3, 3)
+    both = torch.randn(2, 27, 16, 16)
+    yield (
+        "larger offsets",
+        lambda i=[x, both[:, :18], both[:, 18:].sigmoid(), weight, None]: (
+            with_gradients(mmcv.ops.modulated_deform_conv2d, i, 1, 1)
+        ),
+    )
 
 
 OPERATORS = (

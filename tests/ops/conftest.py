@@ -21,12 +21,3 @@ def ours():
 def not_on_cpu_in_mmcv(device):
     if operator_backend() == "mmcv" and device == "cpu":
         pytest.skip("MMCV's compiled operator exists for the GPU only")
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Tensors here are tiny, and threads that wait for busy cores cost seconds."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)

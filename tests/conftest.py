@@ -1,0 +1,140 @@
+"""What the tests share: one thread, data sets, and a detector trained for 4 steps."""
+
+import contextlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from ghostdet.ops import ensure_mmcv_ops
+
+ensure_mmcv_ops()  # before test modules import mmcv.ops
+
+from mmdet.visualization import DetLocalVisualizer  # noqa: E402
+from mmengine.logging import MessageHub, MMLogger  # noqa: E402
+from mmengine.registry import DefaultScope  # noqa: E402
+
+from ghostdet.engine import load_config, train  # noqa: E402
+
+PROJECT = Path(__file__).parents[1]
+DATA = PROJECT.parent / "shared" / "data"
+CONFIG = PROJECT / "configs/bccd/retinanet_ghostnet_bccd.py"
+
+# The smallest run that trains, saves twice and validates.
+TINY = {
+    "train_cfg.max_iters": 4,
+    "train_cfg.val_interval": 4,
+    "default_hooks.checkpoint.interval": 2,
+    "default_hooks.checkpoint.max_keep_ckpts": -1,
+    "train_dataloader.batch_size": 2,
+    "model.test_cfg.score_thr": 0.0,  # an untrained detector scores low
+    **{f"{part}_dataloader.dataset.indices": 4 for part in ("val", "test")},
+    **{
+        f"{part}_dataloader.{key}": value
+        for part in ("train", "val", "test")
+        for key, value in (("num_workers", 0), ("persistent_workers", False))
+    },
+}
+
+# Tensors here are small, and threads that wait for busy cores cost seconds.
+torch.set_num_threads(1)
+
+
+@contextlib.contextmanager
+def separate_run():
+    """MMEngine's global instances: those of an earlier run would be taken for new."""
+    managers = (MMLogger, MessageHub, DefaultScope, DetLocalVisualizer)
+    before = [dict(manager._instance_dict) for manager in managers]
+    for manager in managers:
+        manager._instance_dict.clear()
+    yield
+    for manager, instances in zip(managers, before):
+        manager._instance_dict.clear()
+        manager._instance_dict.update(instances)
+
+
+def data_set(name: str) -> Path:
+    if not (DATA / name).is_dir():
+        pytest.skip(f"needs {DATA / name}")
+    return DATA / name
+
+
+@pytest.fixture(scope="session")
+def project() -> Path:
+    return PROJECT
+
+
+@pytest.fixture(scope="session")
+def bccd() -> Path:
+    return data_set("bccd")
+
+
+@pytest.fixture(scope="session")
+def mini_coco() -> Path:
+    return data_set("mini_coco")
+
+
+@pytest.fixture(scope="session")
+def coco_eval() -> Path:
+    return data_set("coco_eval")
+
+
+@pytest.fixture
+def own_bccd(bccd, tmp_path) -> Path:
+    """A copy of six images a part, to be damaged."""
+    root = tmp_path / "bccd"
+    (root / "annotations").mkdir(parents=True)
+    (root / "images").mkdir()
+    for part in ("train", "val", "test"):
+        coco = json.loads((bccd / f"annotations/{part}.json").read_text())
+        coco["images"] = coco["images"][:6]
+        ids = {image["id"] for image in coco["images"]}
+        coco["annotations"] = [a for a in coco["annotations"] if a["image_id"] in ids]
+        (root / f"annotations/{part}.json").write_text(json.dumps(coco))
+        for image in coco["images"]:
+            shutil.copy(bccd / "images" / image["file_name"], root / "images")
+    return root
+
+
+@pytest.fixture
+def tiny(request, tmp_path):
+    """A function: the small config with options, on bccd or a folder like it."""
+
+    def load(options=None, data_root=None, work_dir=tmp_path / "run"):
+        data_root = data_root or request.getfixturevalue("bccd")
+        return load_config(CONFIG, work_dir, data_root, {**TINY, **(options or {})})
+
+    with separate_run():
+        yield load
+
+
+@pytest.fixture(scope="session")
+def trained(bccd, tmp_path_factory) -> Path:
+    """Work directory of a run of four iterations, with iter_2.pth and iter_4.pth."""
+    work_dir = tmp_path_factory.mktemp("trained")
+    with separate_run():
+        train(load_config(CONFIG, work_dir, bccd, TINY))
+    return work_dir
+
+
+@pytest.fixture
+def command(tmp_path):
+    """A function that runs Python in another process, as from a shell."""
+
+    def run(*arguments, cwd=PROJECT):
+        env = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+        return subprocess.run(
+            [sys.executable, *map(str, arguments)],
+            cwd=cwd,
+            env={**env, "OMP_NUM_THREADS": "1"},
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+
+    return run
