@@ -1,6 +1,5 @@
 """What the tests share: one thread, data sets, and a detector trained for 4 steps."""
 
-import contextlib
 import json
 import os
 import shutil
@@ -16,6 +15,7 @@ from ghostdet.ops import ensure_mmcv_ops
 ensure_mmcv_ops()  # before test modules import mmcv.ops
 
 from mmdet.visualization import DetLocalVisualizer  # noqa: E402
+from mmengine.config import config as mmengine_config  # noqa: E402
 from mmengine.logging import MessageHub, MMLogger  # noqa: E402
 from mmengine.registry import DefaultScope  # noqa: E402
 
@@ -44,18 +44,25 @@ TINY = {
 # Tensors here are small, and threads that wait for busy cores cost seconds.
 torch.set_num_threads(1)
 
+# MMEngine lays out the text of a config with yapf, for seconds, whenever it logs or
+# saves it.
+format_code = mmengine_config.FormatCode
+formatted = {}
 
-@contextlib.contextmanager
-def separate_run():
-    """MMEngine's global instances: those of an earlier run would be taken for new."""
-    managers = (MMLogger, MessageHub, DefaultScope, DetLocalVisualizer)
-    before = [dict(manager._instance_dict) for manager in managers]
-    for manager in managers:
+
+def format_once(text: str, **style) -> tuple[str, bool]:
+    if text not in formatted:
+        formatted[text] = format_code(text, **style)
+    return formatted[text]
+
+
+mmengine_config.FormatCode = format_once
+
+
+def new_run():
+    """Forget MMEngine's global instances; those of an earlier run would be used."""
+    for manager in (MMLogger, MessageHub, DefaultScope, DetLocalVisualizer):
         manager._instance_dict.clear()
-    yield
-    for manager, instances in zip(managers, before):
-        manager._instance_dict.clear()
-        manager._instance_dict.update(instances)
 
 
 def data_set(name: str) -> Path:
@@ -107,18 +114,18 @@ def tiny(request, tmp_path):
 
     def load(options=None, data_root=None, work_dir=tmp_path / "run"):
         data_root = data_root or request.getfixturevalue("bccd")
+        new_run()
         return load_config(CONFIG, work_dir, data_root, {**TINY, **(options or {})})
 
-    with separate_run():
-        yield load
+    return load
 
 
 @pytest.fixture(scope="session")
 def trained(bccd, tmp_path_factory) -> Path:
     """Work directory of a run of four iterations, with iter_2.pth and iter_4.pth."""
     work_dir = tmp_path_factory.mktemp("trained")
-    with separate_run():
-        train(load_config(CONFIG, work_dir, bccd, TINY))
+    new_run()
+    train(load_config(CONFIG, work_dir, bccd, TINY))
     return work_dir
 
 

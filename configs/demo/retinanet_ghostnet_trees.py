@@ -7,10 +7,16 @@ _base_ = [
     "../_base_/default_runtime.py",
 ]
 
-model = dict(bbox_head=dict(num_classes=1))
+model = dict(
+    bbox_head=dict(num_classes=1, anchor_generator=dict(octave_base_scale=3)),
+    # Trees of which a border leaves less than half are marked as crowd: neither
+    # objects nor background.
+    train_cfg=dict(assigner=dict(ignore_iof_thr=0.5)),
+    test_cfg=dict(max_per_img=300),  # a whole photograph has more than 100 trees
+)
 
-max_iters = 500
-train_cfg = dict(type="IterBasedTrainLoop", max_iters=max_iters, val_interval=100)
+max_iters = 1000
+train_cfg = dict(type="IterBasedTrainLoop", max_iters=max_iters, val_interval=200)
 param_scheduler = [
     dict(type="LinearLR", start_factor=0.01, by_epoch=False, begin=0, end=50),
     dict(
@@ -23,6 +29,6 @@ param_scheduler = [
 ]
 default_hooks = dict(
     logger=dict(interval=20),
-    checkpoint=dict(by_epoch=False, interval=100, max_keep_ckpts=1),
+    checkpoint=dict(by_epoch=False, interval=200, max_keep_ckpts=1),
 )
 log_processor = dict(window_size=20, by_epoch=False)

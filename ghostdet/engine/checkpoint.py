@@ -94,15 +94,16 @@ def read_checkpoint(filename: str, map_location: Any = "cpu") -> dict[str, Any]:
 
 def _refusal(path: Path, error: Exception) -> str:
     """Why a file is not opened."""
-    # PyTorch's reason is a paragraph of its own, behind one about weights_only.
-    paragraphs = re.split("\n\n+", str(error))
-    reason = paragraphs[1].rstrip(".") if len(paragraphs) > 2 else ""
-    unsafe = ", ".join(_unsafe_types(path))
-    if unsafe or "GLOBAL" in reason or "getattr" in reason:
+    # PyTorch's words among much advice, and those of _history_method.
+    first = re.search(r"GLOBAL [\w.]+|getattr\(<.*\)", str(error))
+    unsafe = ", ".join(_unsafe_types(path)) or (
+        first.group().removeprefix("GLOBAL ") if first else ""
+    )
+    if unsafe:
         return (
-            f"{path} is not opened, since it holds more than weights: "
-            f"{unsafe or reason}. Loading it could run code of whoever made it; if "
-            "that is you, save its state_dict alone with torch.save and load that"
+            f"{path} is not opened, since it holds more than weights: {unsafe}. "
+            "Loading it could run code of whoever made it; if that is you, save its "
+            "state_dict alone with torch.save and load that"
         )
     if isinstance(error, (RuntimeError, OSError)):
         reason = str(error).split(". ")[0]

@@ -93,7 +93,7 @@ def plot_detections(
         title: Stands above the picture.
         iou_thr: Least overlap of a right detection.
     """
-    right = _match(truth, boxes, iou_thr)
+    right = match(truth, boxes, iou_thr)
     if image.shape[0] > image.shape[1]:
         image = np.transpose(image, (1, 0, 2))
         truth, boxes = truth[:, [1, 0, 3, 2]], boxes[:, [1, 0, 3, 2]]
@@ -140,8 +140,17 @@ def plot_detections(
     figure.savefig(path, dpi=100)
 
 
-def _match(truth: np.ndarray, boxes: np.ndarray, iou_thr: float) -> np.ndarray:
-    """Which boxes, best first, find an object that none before it found."""
+def match(truth: np.ndarray, boxes: np.ndarray, iou_thr: float) -> np.ndarray:
+    """Tell which boxes find an object that none before them found.
+
+    Args:
+        truth: ``(T, 4)`` x1, y1, x2, y2.
+        boxes: ``(D, 4)`` likewise, best score first.
+        iou_thr: Least overlap.
+
+    Returns:
+        ``(D,)`` bool.
+    """
     right = np.zeros(len(boxes), bool)
     if not len(truth) or not len(boxes):
         return right

@@ -69,7 +69,7 @@ def test_reads_what_numpy_1_wrote(tmp_path):
 def test_foreign_code_is_not_run(tmp_path, save):
     marker, path = tmp_path / "marker", tmp_path / "a.pth"
     save({"state_dict": {}, "x": Calls(Path.touch, marker)}, path)
-    with pytest.raises(UserError, match=r"holds more than weights: .*touch|.*Path"):
+    with pytest.raises(UserError, match="more than weights: (getattr|pathlib)"):
         read_checkpoint(str(path))
     assert not marker.exists()
     pickle.loads(pickle.dumps(Calls(Path.touch, marker)))
@@ -161,11 +161,11 @@ def test_another_head_from_a_trained_detector(tiny, trained):
     options = {
         "load_from": str(trained / "iter_4.pth"),
         "train_cfg.max_iters": 1,
-        "model.bbox_head.num_classes": 5,
+        "model.bbox_head.anchor_generator.ratios": [1.0],
     }
-    with pytest.raises(UserError, match=r"retina_cls.bias is \(27,\), not \(45,\)"):
+    with pytest.raises(UserError, match=r"retina_cls.bias is \(27,\), not \(9,\)"):
         train(tiny(options))
-    cfg = tiny({**options, "train_cfg.val_interval": 9})
+    cfg = tiny(options)
     cfg.custom_hooks = [dict(type="CheckpointGuardHook", allow=["bbox_head.retina"])]
     assert train(cfg).iter == 1
 

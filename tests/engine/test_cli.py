@@ -1,0 +1,133 @@
+import json
+import runpy
+import sys
+
+import pytest
+
+from ghostdet.engine import cli
+from ghostdet.errors import UserError
+
+TOOLS = ["train", "test", "infer"]
+
+
+@pytest.fixture
+def in_process(project, monkeypatch):
+    """A function that runs a tool here, where nothing has to be imported again."""
+
+    def run(tool, *arguments):
+        monkeypatch.setattr(sys, "argv", [tool, *map(str, arguments)])
+        runpy.run_path(str(project / f"tools/{tool}.py"), run_name="__main__")
+
+    return run
+
+
+def check_error(result, *texts):
+    """A message that a shell shows on its own, behind logs and warnings of others."""
+    assert result.returncode == 1, result.stderr
+    assert "Traceback" not in result.stdout + result.stderr
+    message = result.stderr[result.stderr.rindex("error: ") :]
+    assert result.stderr.count("error: ") == 1
+    for text in texts:
+        assert text in message
+
+
+@pytest.mark.parametrize("tool", TOOLS)
+def test_help(in_process, capsys, tool):
+    with pytest.raises(SystemExit) as caught:
+        in_process(tool, "--help")
+    assert caught.value.code == 0
+    assert f"usage: {tool}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "tool, arguments",
+    [
+        ("train", ["nowhere.py"]),
+        ("test", ["nowhere.py", "nowhere.pth"]),
+        ("infer", [".", "--config", "nowhere.py", "--checkpoint", "nowhere.pth"]),
+    ],
+)
+def test_error(in_process, capsys, tmp_path, monkeypatch, tool, arguments):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.jpg").touch()
+    with pytest.raises(SystemExit) as caught:
+        in_process(tool, *arguments)
+    assert caught.value.code == 1
+    assert capsys.readouterr().err.startswith("error: no config at 'nowhere.py'; give")
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ([], "required: config"),
+        (["a.py", "--launcher", "ssh"], "invalid choice"),
+        (["a.py", "--cfg-options", "a", "=", "1"], "'a' is not of the form KEY=VALUE"),
+    ],
+)
+def test_usage(in_process, capsys, arguments, message):
+    with pytest.raises(SystemExit) as caught:
+        in_process("train", *arguments)
+    assert caught.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_other_errors_keep_their_traceback():
+    def main():
+        raise ValueError("a bug")
+
+    with pytest.raises(ValueError, match="a bug"):
+        cli.run(main)
+
+
+def test_error_of_a_main(capsys):
+    def main():
+        raise UserError("one\ntwo")
+
+    with pytest.raises(SystemExit):
+        cli.run(main)
+    assert capsys.readouterr().err == "error: one\ntwo\n"
+
+
+def test_train_in_a_shell(command, tmp_path):
+    result = command(
+        "tools/train.py",
+        "configs/retinanet_ghostnet_fpn.py",
+        *("--data-root", tmp_path, "--work-dir", tmp_path / "run"),
+    )
+    check_error(
+        result,
+        f"{tmp_path}/annotations/instances_train2017.json: no such annotation file",
+        "--data-root DIR",
+    )
+    assert result.stderr.startswith("error: ")
+
+
+def test_test_in_a_shell(command, own_bccd, trained, tmp_path):
+    # The error is of a DataLoader's worker, and arrives with its traceback.
+    images = json.loads((own_bccd / "annotations/test.json").read_text())["images"]
+    path = own_bccd / "images" / images[0]["file_name"]
+    path.write_bytes(path.read_bytes()[:2000])
+    result = command(
+        *("tools/test.py", "configs/bccd/retinanet_ghostnet_bccd.py"),
+        *(trained / "iter_4.pth", "--data-root", own_bccd),
+        *("--work-dir", tmp_path / "run"),
+        *("--cfg-options", "test_dataloader.num_workers=1"),
+    )
+    check_error(result, f"error: {path}: cannot be read as an image (the JPEG data")
+
+
+def test_infer_in_a_shell(command, bccd, trained, tmp_path):
+    config = "configs/bccd/retinanet_ghostnet_bccd.py"
+    images = json.loads((bccd / "annotations/test.json").read_text())["images"]
+    result = command(
+        *("tools/infer.py", bccd / "images" / images[0]["file_name"]),
+        *("--config", config, "--checkpoint", trained / "iter_4.pth"),
+        *("--out", tmp_path / "out"),
+    )
+    assert result.returncode == 0, result.stderr
+    assert "Traceback" not in result.stderr
+    assert "1 image(s), 0 detections" in result.stdout
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        images[0]["file_name"],
+        "results.json",
+    }

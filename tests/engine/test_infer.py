@@ -1,0 +1,203 @@
+import json
+import pickle
+import shutil
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from mmdet.apis import DetInferencer
+from mmdet.registry import MODELS
+from mmengine.registry import init_default_scope
+from pycocotools.coco import COCO
+
+from ghostdet import engine
+from ghostdet.engine import infer, load_config
+from ghostdet.errors import UserError
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+
+
+def write_config(path: Path, base: str, text: str) -> Path:
+    path.write_text(f"_base_ = '{CONFIGS / base}'\n{text}")
+    return path
+
+
+@pytest.fixture
+def config(tmp_path, bccd) -> Path:
+    """The small config with its data set and every detection."""
+    text = (
+        "model = dict(test_cfg=dict(score_thr=0.0))\n"
+        f"test_dataloader = dict(dataset=dict(data_root={str(bccd)!r}))"
+    )
+    return write_config(tmp_path / "own.py", "bccd/retinanet_ghostnet_bccd.py", text)
+
+
+@pytest.fixture
+def images(tmp_path, bccd) -> Path:
+    """The first three test images."""
+    (tmp_path / "images").mkdir()
+    coco = json.loads((bccd / "annotations/test.json").read_text())
+    for image in coco["images"][:3]:
+        shutil.copy(bccd / "images" / image["file_name"], tmp_path / "images")
+    return tmp_path / "images"
+
+
+def test_coco(tmp_path, mini_coco, capsys):
+    # Random weights, with every class as likely as another.
+    config = write_config(
+        tmp_path / "own.py",
+        "retinanet_ghostnet_fpn.py",
+        f"""
+test_pipeline = _base_.test_pipeline
+test_pipeline[1].scale = (160, 160)
+test_dataloader = dict(
+    dataset=dict(data_root={str(mini_coco)!r}, pipeline=test_pipeline))
+init_cfg = dict(type="Normal", layer="Conv2d", std=0.05)
+model = dict(bbox_head=dict(init_cfg=init_cfg), test_cfg=dict(score_thr=0.3))
+""",
+    )
+    cfg = load_config(config, tmp_path / "run")
+    init_default_scope("mmdet")
+    torch.manual_seed(0)
+    model = MODELS.build(cfg.model)
+    model.init_weights()
+    torch.save(model.state_dict(), tmp_path / "a.pth")
+    truth = COCO(mini_coco / "annotations/instances_val2017.json")
+    chosen = [truth.imgs[i] for i in truth.getImgIds()[::20]]
+    (tmp_path / "images").mkdir()
+    for image in chosen:
+        shutil.copy(mini_coco / "val2017" / image["file_name"], tmp_path / "images")
+
+    results = infer(tmp_path / "images", config, tmp_path / "a.pth", tmp_path / "out")
+    detections = json.loads(results.read_text())
+    truth.loadRes(str(results))
+    assert {d["image_id"] for d in detections} == {image["id"] for image in chosen}
+    assert {d["category_id"] for d in detections} - set(range(1, 81))  # not numbers
+    for d in detections:
+        image, (x, y, width, height) = truth.imgs[d["image_id"]], d["bbox"]
+        assert truth.cats[d["category_id"]]["name"] == d["category_name"]
+        assert d["file_name"] == image["file_name"]
+        assert 0 <= x <= x + width <= image["width"] + 1e-3
+        assert 0 <= y <= y + height <= image["height"] + 1e-3
+    for image in chosen:
+        picture = cv2.imread(tmp_path / "out" / image["file_name"])
+        assert picture.shape[:2] == (image["height"], image["width"])
+    assert "3 image(s)" in capsys.readouterr().out
+
+
+def test_same_as_evaluation(tmp_path, tiny, trained, bccd, config, images):
+    checkpoint = trained / "iter_4.pth"
+    detections = json.loads(
+        infer(images, config, checkpoint, tmp_path / "o").read_text()
+    )
+    cfg = tiny({"test_dataloader.dataset.indices": 3})
+    engine.test(cfg, checkpoint, out=str(tmp_path / "out.pkl"))
+    predictions = pickle.loads((tmp_path / "out.pkl").read_bytes())
+    assert len(predictions) == 3
+    for prediction in predictions:
+        found = [d for d in detections if d["image_id"] == prediction["img_id"]]
+        expected = prediction["pred_instances"]
+        boxes = np.array([d["bbox"] for d in found])
+        boxes[:, 2:] += boxes[:, :2]
+        assert boxes == pytest.approx(expected["bboxes"].numpy(), abs=1e-4)
+        scores = np.array([d["score"] for d in found])
+        assert scores == pytest.approx(expected["scores"].numpy(), abs=1e-4)
+        labels = [d["category_id"] - 1 for d in found]
+        assert labels == expected["labels"].tolist()  # 1, 2, 3 in the file
+
+
+def test_images_that_the_data_set_does_not_know(tmp_path, trained, config, images):
+    known = min(images.iterdir())
+    shutil.copy(known, images / "zzz")  # no suffix
+    results = infer(images / "zzz", config, trained / "iter_4.pth", tmp_path / "out")
+    shutil.move(images / "zzz", images / "zzz.JPG")
+    ids = {d["file_name"]: d["image_id"] for d in json.loads(results.read_text())}
+    assert (tmp_path / "out/zzz.jpg").is_file()
+    results = infer(images, config, trained / "iter_4.pth", tmp_path / "out")
+    both = {d["file_name"]: d["image_id"] for d in json.loads(results.read_text())}
+    assert len(both) == len(set(both.values())) == 4
+    assert ids["zzz"] not in [
+        both[p.name] for p in images.iterdir() if p.suffix == ".jpg"
+    ]
+
+
+@pytest.mark.parametrize("kind", ["gray", "alpha", "deep", "tiny"])
+def test_kinds_of_images(tmp_path, trained, config, images, kind):
+    image = cv2.imread(min(images.iterdir()))[:100, :120]
+    image = {
+        "gray": image[:, :, 0],
+        "alpha": np.dstack([image, image[:, :, :1]]),
+        "deep": image.astype(np.uint16) * 256,
+        "tiny": image[:1, :1],
+    }[kind]
+    cv2.imwrite(tmp_path / "a.png", image)
+    infer(tmp_path / "a.png", config, trained / "iter_4.pth", tmp_path / "out")
+    assert cv2.imread(tmp_path / "out/a.png").shape == (*image.shape[:2], 3)
+
+
+@pytest.mark.parametrize(
+    "name, content, message",
+    [
+        ("empty", None, "no image at '.*empty'; give an image or a folder"),
+        ("nowhere.jpg", None, "no image at"),
+        ("text.jpg", b"a text", "text.jpg: cannot be read as an image"),
+        ("nothing.jpg", b"", "nothing.jpg: cannot be read as an image"),
+    ],
+)
+def test_no_image(tmp_path, trained, config, name, content, message):
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    elif not Path(name).suffix:
+        (tmp_path / name / "a.jpg").mkdir(parents=True)  # a folder is no image
+    with pytest.raises(UserError, match=message):
+        infer(tmp_path / name, config, trained / "iter_4.pth", tmp_path / "out")
+
+
+def test_images_are_not_overwritten(trained, config, images):
+    content = {path: path.read_bytes() for path in images.iterdir()}
+    for given in (images, min(images.iterdir())):
+        with pytest.raises(UserError, match="holds the images themselves"):
+            infer(given, config, trained / "iter_4.pth", images)
+    assert {path: path.read_bytes() for path in images.iterdir()} == content
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("test_dataloader = None", "own.py has no test_dataloader"),
+        (
+            "model = dict(backbone=dict(widen_factor=1), neck=dict(widen_factor=1))",
+            "do not fit this model",
+        ),
+    ],
+)
+def test_config_that_does_not_fit(tmp_path, trained, images, text, message):
+    config = write_config(tmp_path / "own.py", "bccd/retinanet_ghostnet_bccd.py", text)
+    with pytest.raises(UserError, match=message):
+        infer(images, config, trained / "iter_4.pth", tmp_path / "out")
+
+
+def test_out_that_cannot_be_written(tmp_path, trained, config, images):
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="with --out"):
+        infer(images, config, trained / "iter_4.pth", tmp_path / "file/below")
+
+
+def test_inferencer_of_mmdetection(tmp_path, trained, config, images):
+    path = min(images.iterdir())
+    inferencer = DetInferencer(
+        model=str(config),
+        weights=str(trained / "iter_4.pth"),
+        device="cpu",
+        show_progress=False,
+    )
+    (prediction,) = inferencer(str(path), out_dir=str(tmp_path / "mmdet"))[
+        "predictions"
+    ]
+    results = infer(path, config, trained / "iter_4.pth", tmp_path / "out")
+    detections = json.loads(results.read_text())
+    scores = [d["score"] for d in detections]
+    assert scores == pytest.approx(prediction["scores"], abs=1e-4)
+    assert (tmp_path / "mmdet/vis" / path.name).is_file()
