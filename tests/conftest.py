@@ -59,7 +59,7 @@ def format_once(text: str, **style) -> tuple[str, bool]:
 mmengine_config.FormatCode = format_once
 
 
-def new_run():
+def forget_runs():
     """Forget MMEngine's global instances; those of an earlier run would be used."""
     for manager in (MMLogger, MessageHub, DefaultScope, DetLocalVisualizer):
         manager._instance_dict.clear()
@@ -69,6 +69,12 @@ def data_set(name: str) -> Path:
     if not (DATA / name).is_dir():
         pytest.skip(f"needs {DATA / name}")
     return DATA / name
+
+
+@pytest.fixture
+def new_run():
+    """The function to call before another run in the same process."""
+    return forget_runs
 
 
 @pytest.fixture(scope="session")
@@ -114,7 +120,7 @@ def tiny(request, tmp_path):
 
     def load(options=None, data_root=None, work_dir=tmp_path / "run"):
         data_root = data_root or request.getfixturevalue("bccd")
-        new_run()
+        forget_runs()
         return load_config(CONFIG, work_dir, data_root, {**TINY, **(options or {})})
 
     return load
@@ -124,7 +130,7 @@ def tiny(request, tmp_path):
 def trained(bccd, tmp_path_factory) -> Path:
     """Work directory of a run of four iterations, with iter_2.pth and iter_4.pth."""
     work_dir = tmp_path_factory.mktemp("trained")
-    new_run()
+    forget_runs()
     train(load_config(CONFIG, work_dir, bccd, TINY))
     return work_dir
 

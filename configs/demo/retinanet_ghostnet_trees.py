@@ -15,8 +15,8 @@ model = dict(
     test_cfg=dict(max_per_img=300),  # a whole photograph has more than 100 trees
 )
 
-max_iters = 1000
-train_cfg = dict(type="IterBasedTrainLoop", max_iters=max_iters, val_interval=200)
+max_iters = 900
+train_cfg = dict(type="IterBasedTrainLoop", max_iters=max_iters, val_interval=180)
 param_scheduler = [
     dict(type="LinearLR", start_factor=0.01, by_epoch=False, begin=0, end=50),
     dict(
@@ -29,6 +29,6 @@ param_scheduler = [
 ]
 default_hooks = dict(
     logger=dict(interval=20),
-    checkpoint=dict(by_epoch=False, interval=200, max_keep_ckpts=1),
+    checkpoint=dict(by_epoch=False, interval=180, max_keep_ckpts=1),
 )
 log_processor = dict(window_size=20, by_epoch=False)

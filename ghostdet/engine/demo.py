@@ -17,7 +17,6 @@ from mmdet.apis import inference_detector
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
-from pycocotools.coco import COCO
 from tqdm import tqdm
 
 from ghostdet.datasets import prepare_trees
@@ -160,12 +159,13 @@ def run_demo(
 
 def _draw_photo(cfg: Any, checkpoint: Path, data_root: Path, path: Path) -> None:
     """Draw the largest held-out photograph, which the detector takes whole."""
-    coco = COCO(str(data_root / "annotations/instances_photos.json"))
-    photo = max(coco.dataset["images"], key=lambda i: i["width"] * i["height"])
+    file = data_root / "annotations/instances_photos.json"
+    coco = json.loads(file.read_text())
+    photo = max(coco["images"], key=lambda i: i["width"] * i["height"])
     file = data_root / "photos" / photo["file_name"]
     truth = [
         a["bbox"]
-        for a in coco.dataset["annotations"]
+        for a in coco["annotations"]
         if a["image_id"] == photo["id"] and not a["iscrowd"]
     ]
     truth = np.array(truth, np.float32)

@@ -21,6 +21,7 @@ from ghostdet.errors import UserError
 from .checkpoint import check_state_dict, read_checkpoint
 from .config import check_writable, load_config, require
 
+DRAWING = {"type": "DetLocalVisualizer", "name": "visualizer"}
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"}
 
 
@@ -96,8 +97,8 @@ def infer(
         )
     cfg = load_config(config, work_dir=out)
     model = load_detector(cfg, checkpoint)
-    drawing = {"type": "DetLocalVisualizer", **cfg.get("visualizer", {})}
-    visualizer = VISUALIZERS.build({**drawing, "vis_backends": None})
+    drawing = {**DRAWING, **cfg.get("visualizer", {}), "vis_backends": None}
+    visualizer = VISUALIZERS.build(drawing)
     visualizer.dataset_meta = model.dataset_meta
     classes = model.dataset_meta["classes"]
     image_ids, category_ids = _coco_ids(cfg)

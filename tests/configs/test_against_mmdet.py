@@ -13,21 +13,31 @@ MMDET = Path(mmdet.__file__).parent / ".mim/configs"
 # Patterns of keys, each with what it stands for. A list entry is keyed by its number.
 COMMON = [
     r"model\.backbone\..*",  # GhostNet for ResNet-50
-    r"model\.neck\.(type|widen_factor|strides|in_channels\..*|start_level)",
+    r"model\.neck\.type",
+    r"model\.neck\.widen_factor",
+    r"model\.neck\.strides\.\d",
+    r"model\.neck\.in_channels\.\d",
     r"custom_imports\..*",  # ghostdet
     r"custom_hooks\.0\.type",  # CheckpointGuardHook
     # An unreadable image in training is passed over.
-    r"(.+\.)?(train_)?pipeline\.0\.(type|max_unreadable)",
+    r"train_pipeline\.0\.type",
+    r"train_pipeline\.0\.max_unreadable",
+    r"train_dataloader\.dataset\.pipeline\.0\.type",
+    r"train_dataloader\.dataset\.pipeline\.0\.max_unreadable",
     r"(.+\.)?backend_args",  # None there
 ]
 RETINANET = [
     *COMMON,
+    r"model\.neck\.start_level",  # our neck takes three taps, not four of which three
     # Of test time augmentation, which only its retinanet configs bring along.
     r"tta_model\..*",
     r"tta_pipeline\..*",
     r"img_scales\..*",
 ]
-FASTER_RCNN_P2 = [*COMMON]
+FASTER_RCNN_P2 = [
+    *COMMON,
+    r"model\.roi_head\.bbox_roi_extractor\.finest_scale",  # the default, said
+]
 # No stride 4: all levels have twice the stride, and anchors and RoIs keep their sizes.
 FASTER_RCNN = [
     *COMMON,

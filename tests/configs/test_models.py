@@ -9,9 +9,8 @@ import pytest
 import torch
 from mmdet.registry import MODELS
 from mmdet.testing import demo_mm_inputs
-from mmdet.utils import register_all_modules
 from mmengine.config import Config
-from mmengine.registry import Registry
+from mmengine.registry import DefaultScope, Registry
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 FILES = sorted(path for path in CONFIGS.rglob("*.py") if "_base_" not in path.parts)
@@ -31,8 +30,13 @@ def values_of(node, key):
             yield from values_of(value, key)
 
 
+@pytest.fixture(autouse=True)
+def in_mmdet():
+    with DefaultScope.overwrite_default_scope("mmdet"):
+        yield
+
+
 def test_types(path):
-    register_all_modules(init_default_scope=False)
     registries = [
         value
         for module in (mmdet.registry, mmengine.registry)
@@ -61,7 +65,7 @@ def test_training_step_and_prediction(path):
         sample.gt_instances.labels -= 1
     optimizer = torch.optim.SGD(detector.parameters(), lr=1e-3)
     batch = detector.data_preprocessor(inputs, training=True)
-    losses = detector.loss(**batch)
+    losses = detector(**batch, mode="loss")
     loss, _ = detector.parse_losses(losses)
     loss.backward()
     gradients = [p.grad for p in detector.parameters() if p.requires_grad]
@@ -74,7 +78,7 @@ def test_training_step_and_prediction(path):
     detector.eval()
     with torch.no_grad():
         batch = detector.data_preprocessor(inputs, training=False)
-        for sample in detector.predict(**batch):
+        for sample in detector(**batch, mode="predict"):
             instances = sample.pred_instances
             assert instances.bboxes.shape == (len(instances), 4)
             assert torch.isfinite(instances.bboxes).all()

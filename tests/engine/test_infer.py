@@ -9,7 +9,7 @@ import pytest
 import torch
 from mmdet.apis import DetInferencer
 from mmdet.registry import MODELS
-from mmengine.registry import init_default_scope
+from mmengine.registry import DefaultScope
 from pycocotools.coco import COCO
 
 from ghostdet import engine
@@ -59,9 +59,9 @@ model = dict(bbox_head=dict(init_cfg=init_cfg), test_cfg=dict(score_thr=0.3))
 """,
     )
     cfg = load_config(config, tmp_path / "run")
-    init_default_scope("mmdet")
     torch.manual_seed(0)
-    model = MODELS.build(cfg.model)
+    with DefaultScope.overwrite_default_scope("mmdet"):
+        model = MODELS.build(cfg.model)
     model.init_weights()
     torch.save(model.state_dict(), tmp_path / "a.pth")
     truth = COCO(mini_coco / "annotations/instances_val2017.json")

@@ -89,6 +89,10 @@ def test_out_that_cannot_be_written(tiny, trained, tmp_path, monkeypatch, out, m
         engine.test(tiny(), trained / "iter_4.pth", out=out)
     with pytest.raises(UserError, match="with --show-dir"):
         engine.test(tiny(), trained / "iter_4.pth", show_dir="file/below")
+    cfg = tiny()
+    cfg.default_hooks.pop("visualization")  # MMEngine has no default for it
+    with pytest.raises(UserError, match="--show-dir needs default_hooks=dict"):
+        engine.test(cfg, trained / "iter_4.pth", show_dir="pictures")
 
 
 @pytest.mark.parametrize(

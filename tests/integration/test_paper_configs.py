@@ -1,0 +1,45 @@
+"""The paper's two configs at their full size, from training to a table of AP."""
+
+import pytest
+
+from ghostdet import engine
+from ghostdet.engine import load_config, train
+
+# Of the data set, one batch an epoch, and one image in validation and test: an
+# iteration takes ten seconds and more.
+SMALL = {
+    "train_dataloader.dataset.indices": 2,
+    "val_dataloader.dataset.indices": 1,
+    "train_cfg.val_begin": 2,
+    "test_dataloader.dataset.indices": 1,
+    "default_hooks.logger.interval": 1,
+}
+
+
+@pytest.mark.parametrize("name", ["retinanet", "faster_rcnn"])
+def test_train_resume_test(tmp_path, project, mini_coco, new_run, capsys, name):
+    def config(**options):
+        new_run()
+        path = project / f"configs/{name}_ghostnet_fpn.py"
+        return load_config(path, tmp_path, mini_coco, {**SMALL, **options})
+
+    runner = train(config(**{"train_cfg.max_epochs": 1}))
+    assert (runner.epoch, runner.iter) == (1, 1)
+    runner = train(config(**{"train_cfg.max_epochs": 2}), resume="auto")
+    assert (runner.epoch, runner.iter) == (2, 2)
+    losses = runner.message_hub.get_scalar("train/loss").data[0]
+    assert len(losses) == 2
+    assert all(0 < loss < 20 for loss in losses)
+    assert {path.name for path in tmp_path.glob("*.pth")} == {
+        "epoch_1.pth",
+        "epoch_2.pth",
+    }
+
+    # Two iterations are too few to detect anything, and then there is no table.
+    cfg = config()
+    test_cfg = cfg.model.test_cfg
+    test_cfg.get("rcnn", test_cfg).score_thr = 0.0
+    capsys.readouterr()
+    metrics = engine.test(cfg, tmp_path / "epoch_2.pth")
+    assert "Average Precision  (AP) @[ IoU=0.50:0.95" in capsys.readouterr().out
+    assert 0 <= metrics["coco/bbox_mAP"] <= 1
