@@ -23,11 +23,11 @@ install: .venv/installed
 
 # A compiled MMCV in .venv is kept: mmcv-lite is installed only where there is no MMCV.
 .venv/installed: pyproject.toml setup.py constraints.txt
-	test -d .venv || $(PYTHON) -m venv .venv
+	@test -d .venv || $(PYTHON) -m venv .venv
 	@echo "Installing ghostdet and what it needs into .venv"
-	extras=test; .venv/bin/python -c "import mmcv" 2>/dev/null || extras=test,lite; \
+	@extras=test; .venv/bin/python -c "import mmcv" 2>/dev/null || extras=test,lite; \
 	$(PIP) install --quiet --constraint constraints.txt --editable ".[$$extras]"
-	touch $@
+	@touch $@
 
 clean:
 	rm -rf .venv build dist *.egg-info

@@ -154,11 +154,10 @@ def modulated_deform_conv() -> Iterator[Case]:
     # DyHead's offsets and masks are those of a larger pyramid level.
     x, weight = torch.randn(2, 4, 8, 8), torch.randn(4, 4, 3, 3)
     both = torch.randn(2, 27, 16, 16)
+    inputs = [x, both[:, :18], both[:, 18:].sigmoid(), weight, None]
     yield (
         "larger offsets",
-        lambda i=[x, both[:, :18], both[:, 18:].sigmoid(), weight, None]: (
-            with_gradients(mmcv.ops.modulated_deform_conv2d, i, 1, 1)
-        ),
+        lambda i=inputs: with_gradients(mmcv.ops.modulated_deform_conv2d, i, 1, 1),
     )
 
 
