@@ -10,8 +10,8 @@ _base_ = [
 # Platelets span 16 px at this size: anchors from there.
 model = dict(bbox_head=dict(num_classes=3, anchor_generator=dict(octave_base_scale=2)))
 
-max_iters = 1000
-train_cfg = dict(type="IterBasedTrainLoop", max_iters=max_iters, val_interval=250)
+max_iters = 600
+train_cfg = dict(type="IterBasedTrainLoop", max_iters=max_iters, val_interval=200)
 param_scheduler = [
     dict(type="LinearLR", start_factor=0.01, by_epoch=False, begin=0, end=50),
     dict(
@@ -23,7 +23,7 @@ param_scheduler = [
     ),
 ]
 default_hooks = dict(
-    logger=dict(interval=50),
-    checkpoint=dict(by_epoch=False, interval=250, max_keep_ckpts=1),
+    logger=dict(interval=20),
+    checkpoint=dict(by_epoch=False, interval=200, max_keep_ckpts=1),
 )
 log_processor = dict(window_size=20, by_epoch=False)

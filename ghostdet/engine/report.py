@@ -116,7 +116,7 @@ def plot_detections(
     for row, (heading, groups) in enumerate(panels):
         bottom = (1 - row) * (panel + header)
         axes = figure.add_axes((0, bottom / total, 1, panel / total))
-        axes.imshow(image)
+        axes.imshow(image, aspect="auto")
         axes.set_title(" " + heading, loc="left")
         axes.axis("off")
         for group, color, _ in groups:
@@ -126,7 +126,8 @@ def plot_detections(
             axes.add_collection(
                 PatchCollection(
                     rectangles, facecolor="none", edgecolor=color, linewidth=1.5
-                )
+                ),
+                autolim=False,
             )
         handles = [Line2D([], [], color=c, label=label) for _, c, label in groups]
         axes.legend(
