@@ -12,9 +12,6 @@ train_pipeline = [
     ),
     dict(type="RandomResize", scale=(400, 400), ratio_range=(0.8, 1.25)),
     dict(type="RandomCrop", crop_size=(256, 256)),
-    # Slivers that the crop leaves of trees are no trees: with them, the detector learns
-    # to see objects along every border.
-    dict(type="FilterAnnotations", min_gt_bbox_wh=(12, 12)),
     dict(type="PackDetInputs"),
 ]
 test_pipeline = [
