@@ -97,6 +97,18 @@ def coco_eval() -> Path:
     return data_set("coco_eval")
 
 
+@pytest.fixture(scope="session")
+def trees_wheel() -> Path:
+    """The DeepForest wheel, which is not downloaded for a test."""
+    named = os.environ.get("GHOSTDET_TREES_WHEEL")
+    candidates = [Path(named)] if named else []
+    candidates += sorted((PROJECT / "data" / "trees").glob("*.whl"))
+    for path in candidates:
+        if path.is_file():
+            return path
+    pytest.skip("needs the DeepForest wheel: run `make demo` once, with a network")
+
+
 @pytest.fixture
 def own_bccd(bccd, tmp_path) -> Path:
     """A copy of six images a part, to be damaged."""
