@@ -1,7 +1,7 @@
 """The same detections with MMCV's compiled operators, where an interpreter has them.
 
     GHOSTDET_COMPILED_PYTHON=/path/to/python \\
-        pytest tests/integration/test_against_compiled.py
+        pytest tests/integration/test_compiled_detections.py
 """
 
 import os
