@@ -7,11 +7,11 @@ _base_ = [
     "../_base_/default_runtime.py",
 ]
 
-# Platelets span 16 px at this size: anchors from there.
-model = dict(bbox_head=dict(num_classes=3, anchor_generator=dict(octave_base_scale=2)))
+# As in the demo: red cells (40 px at this size) fall on stride 8.
+model = dict(bbox_head=dict(num_classes=3, anchor_generator=dict(octave_base_scale=3)))
 
-max_iters = 600
-train_cfg = dict(type="IterBasedTrainLoop", max_iters=max_iters, val_interval=200)
+max_iters = 450
+train_cfg = dict(type="IterBasedTrainLoop", max_iters=max_iters, val_interval=150)
 param_scheduler = [
     dict(type="LinearLR", start_factor=0.01, by_epoch=False, begin=0, end=50),
     dict(
@@ -24,6 +24,6 @@ param_scheduler = [
 ]
 default_hooks = dict(
     logger=dict(interval=20),
-    checkpoint=dict(by_epoch=False, interval=200, max_keep_ckpts=1),
+    checkpoint=dict(by_epoch=False, interval=150, max_keep_ckpts=1),
 )
 log_processor = dict(window_size=20, by_epoch=False)

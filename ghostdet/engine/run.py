@@ -10,7 +10,7 @@ from mmdet.evaluation import DumpDetResults
 from mmengine import fileio
 from mmengine.config import Config
 from mmengine.registry import RUNNERS
-from mmengine.runner import BaseLoop, Runner
+from mmengine.runner import Runner
 
 from ghostdet.datasets import check_dataset
 from ghostdet.errors import UserError
@@ -68,8 +68,7 @@ def train(
     _check_data(cfg, "train")
     _check_data(cfg, "val")
     runner = _build_runner(cfg)
-    for loop in (runner.train_loop, runner.val_loop):
-        _check_classes(runner, loop)
+    _check_classes(runner, "train_loop", "val_loop")
     runner.train()
     return runner
 
@@ -115,7 +114,7 @@ def test(
             draw=True, test_out_dir=os.path.abspath(show_dir)
         )
     runner = _build_runner(cfg)
-    _check_classes(runner, runner.test_loop)
+    _check_classes(runner, "test_loop")
     if out is not None:
         runner.test_evaluator.metrics.append(DumpDetResults(out_file_path=out))
     return runner.test()
@@ -139,20 +138,27 @@ def _build_runner(cfg: Config) -> Runner:
     return RUNNERS.build(cfg) if "runner_type" in cfg else Runner.from_cfg(cfg)
 
 
-def _check_classes(runner: Runner, loop: BaseLoop | None) -> None:
-    """Check that heads have as many classes as the data set.
+def _check_classes(runner: Runner, *loops: str) -> None:
+    """Check that heads have as many classes as the data sets of these loops.
 
     With fewer, MMDetection trains the surplus objects as background; with more, an
     evaluation ends in an IndexError.
     """
-    if loop is None or "language_model" in runner.cfg.model:  # classes are words there
+    # Elsewhere the model is built later, or its classes are words.
+    if not isinstance(runner, Runner) or "language_model" in runner.cfg.model:
         return
-    classes = loop.dataloader.dataset.metainfo.get("classes", ())
-    for name, module in runner.model.named_modules():
-        count = getattr(module, "num_classes", None)
-        if "bbox_head" in name and count not in (None, len(classes)):
-            raise UserError(
-                f"{name} has num_classes={count}, and the data set has {len(classes)} "
-                f"classes: {', '.join(classes[:10])}; set num_classes={len(classes)}, "
-                "or metainfo=dict(classes=...) of the data sets"
-            )
+    heads = {
+        name: module.num_classes
+        for name, module in runner.model.named_modules()
+        if "bbox_head" in name and hasattr(module, "num_classes")
+    }
+    for loop in filter(None, (getattr(runner, name) for name in loops)):
+        classes = loop.dataloader.dataset.metainfo.get("classes")
+        for name, count in heads.items():
+            if classes and count not in (None, len(classes)):
+                raise UserError(
+                    f"{name} has num_classes={count}, and the data set has "
+                    f"{len(classes)} classes: {', '.join(classes[:10])}; set "
+                    f"num_classes={len(classes)}, or metainfo=dict(classes=...) of the "
+                    "data sets"
+                )

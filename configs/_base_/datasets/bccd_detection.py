@@ -11,7 +11,6 @@ train_pipeline = [
         type="RandomFlip", prob=0.75, direction=["horizontal", "vertical", "diagonal"]
     ),
     dict(type="RandomResize", scale=(256, 256), ratio_range=(0.8, 1.25)),
-    dict(type="PhotoMetricDistortion"),
     dict(type="PackDetInputs"),
 ]
 test_pipeline = [
