@@ -1,4 +1,4 @@
-# MMDetection's default_runtime, with ghostdet imported and its two hooks.
+# MMDetection's default_runtime, with ghostdet imported and its hook.
 default_scope = "mmdet"
 custom_imports = dict(imports=["ghostdet"], allow_failed_imports=False)
 

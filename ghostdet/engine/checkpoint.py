@@ -200,7 +200,7 @@ class CheckpointGuardHook(Hook):
     """
 
     def __init__(self, allow: Sequence[str] = ()) -> None:
-        self.allow = tuple(allow)
+        self.allow = (allow,) if isinstance(allow, str) else tuple(allow)
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Check the checkpoint; raises ``UserError`` where it does not fit."""

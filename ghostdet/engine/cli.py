@@ -10,7 +10,7 @@ from ghostdet.errors import UserError
 
 
 def add_config_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments that :func:`config_from_args` turns into a config."""
+    """Add the arguments that :func:`~ghostdet.engine.load_config` takes."""
     from mmengine.config import DictAction
 
     parser.add_argument("--work-dir", metavar="DIR", help="where the run writes")

@@ -180,6 +180,7 @@ class GhostNet(BaseModule):
             final = _ConvNormAct(in_channels, width(FINAL_CHANNELS), norm_cfg)
             blocks.append(nn.Sequential(final))
         self.blocks = nn.Sequential(*blocks)
+        self._freeze()  # here too: DDP looks at what is frozen before train() is called
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Run the backbone.

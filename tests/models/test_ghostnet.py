@@ -82,7 +82,10 @@ def test_layers_behind_the_last_output_are_not_built():
 @pytest.mark.parametrize("frozen_stages", range(-1, 6))
 def test_frozen_stages(frozen_stages):
     """Frozen parameters get no gradient, frozen BN keeps its statistics; no others."""
-    model = GhostNet(0.5, out_indices=(4,), frozen_stages=frozen_stages).train()
+    model = GhostNet(0.5, out_indices=(4,), frozen_stages=frozen_stages)
+    built = [parameter.requires_grad for parameter in model.parameters()]
+    model.train()
+    assert built == [parameter.requires_grad for parameter in model.parameters()]
     before = {k: v.clone() for k, v in model.state_dict().items()}
     model(torch.randn(2, 3, 64, 64, requires_grad=True))[0].sum().backward()
     stages = {
