@@ -13,7 +13,11 @@ def main() -> None:
     """Run the tool that the first argument names."""
     names = sorted(path.stem for path in TOOLS.glob("*.py"))
     if len(sys.argv) < 2 or sys.argv[1] not in names:
-        sys.exit(f"usage: python -m ghostdet {{{','.join(names)}}} ...")
+        usage = f"usage: python -m ghostdet {{{','.join(names)}}} ..."
+        if sys.argv[1:] in (["-h"], ["--help"]):
+            print(usage)
+            return
+        sys.exit(usage)
     runpy.run_path(str(TOOLS / f"{sys.argv.pop(1)}.py"), run_name="__main__")
 
 

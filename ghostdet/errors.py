@@ -1,4 +1,4 @@
-"""The error for mistakes that the person at the keyboard can mend."""
+"""Errors for mistakes that the person at the keyboard can mend."""
 
 from __future__ import annotations
 
@@ -43,3 +43,10 @@ class UserError(Exception):
         cls = type(self)
         heading = f"\n{cls.__module__}.{cls.__qualname__}: "
         return message.rpartition(heading)[2].rstrip("\n")
+
+
+class ConfigError(UserError, ValueError):
+    """An argument of a component that cannot be used, as configs and callers give it.
+
+    Also a ``ValueError``, which a caller in Python expects.
+    """

@@ -11,7 +11,6 @@ CONFIG = Path(__file__).parents[1] / "configs/demo/retinanet_ghostnet_trees.py"
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Train on photographs of trees")
-    parser.add_argument("--config", default=CONFIG, help="config file")
     parser.add_argument("--work-dir", default="work_dirs/demo", metavar="DIR")
     parser.add_argument("--data-root", default="data/trees", metavar="DIR")
     parser.add_argument("--seed", type=int, default=0)
@@ -20,7 +19,7 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
-    run_demo(args.config, args.work_dir, args.data_root, args.seed)
+    run_demo(CONFIG, args.work_dir, args.data_root, args.seed)
 
 
 if __name__ == "__main__":

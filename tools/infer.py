@@ -2,7 +2,7 @@
 
 import argparse
 
-from ghostdet.engine import cli, infer
+from ghostdet.engine import cli, infer, load_config
 
 
 def parse_args() -> argparse.Namespace:
@@ -21,12 +21,16 @@ def parse_args() -> argparse.Namespace:
         default=0.3,
         help="lowest score that is drawn; results.json holds all (default: 0.3)",
     )
+    cli.add_config_arguments(parser)
     return parser.parse_args()
 
 
 def main() -> None:
     args = parse_args()
-    infer(args.images, args.config, args.checkpoint, args.out, args.score_thr)
+    cfg = load_config(
+        args.config, data_root=args.data_root, cfg_options=args.cfg_options
+    )
+    infer(args.images, cfg, args.checkpoint, args.out, args.score_thr)
 
 
 if __name__ == "__main__":

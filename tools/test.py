@@ -15,7 +15,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         "--show-dir", metavar="DIR", help="folder for pictures of the detections"
     )
-    cli.add_config_arguments(parser)
+    cli.add_run_arguments(parser)
     return parser.parse_args()
 
 

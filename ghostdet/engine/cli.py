@@ -10,10 +10,9 @@ from ghostdet.errors import UserError
 
 
 def add_config_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments that :func:`~ghostdet.engine.load_config` takes."""
+    """Add what changes a config: arguments of :func:`~ghostdet.engine.load_config`."""
     from mmengine.config import DictAction
 
-    parser.add_argument("--work-dir", metavar="DIR", help="where the run writes")
     parser.add_argument(
         "--data-root",
         metavar="DIR",
@@ -28,6 +27,12 @@ def add_config_arguments(parser: argparse.ArgumentParser) -> None:
         help="override keys of the config, such as train_dataloader.batch_size=4; "
         'lists as "[a,b]"',
     )
+
+
+def add_run_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add those arguments, and where and how a run takes place."""
+    add_config_arguments(parser)
+    parser.add_argument("--work-dir", metavar="DIR", help="where the run writes")
     parser.add_argument(
         "--launcher",
         choices=["none", "pytorch", "slurm", "mpi"],

@@ -43,12 +43,12 @@ def load_config(
         launcher: ``none``, ``pytorch``, ``slurm`` or ``mpi``.
 
     Returns:
-        The config, ready for MMEngine's Runner; its ``work_dir`` exists, and images
-        that cannot be read are named (:func:`~ghostdet.datasets.use_readable_images`).
+        The config, ready for MMEngine's Runner. Images that cannot be read will be
+        named (:func:`~ghostdet.datasets.use_readable_images`).
 
     Raises:
         UserError: If the file is missing or not a config, an option does not fit it,
-            ``work_dir`` cannot be written, or ``launcher`` did not start this process.
+            or ``launcher`` did not start this process.
     """
     if not Path(path).is_file():
         raise UserError(
@@ -83,7 +83,6 @@ def load_config(
         cfg.work_dir = str(work_dir)
     elif cfg.get("work_dir") is None:
         cfg.work_dir = os.path.join("work_dirs", Path(path).stem)
-    check_writable(cfg.work_dir)
     return cfg
 
 
@@ -129,15 +128,22 @@ def _set_data_root(cfg: Config, data_root: str) -> None:
             f"{COCO_LAYOUT}"
         )
     data_root = os.path.join(data_root, "")
-    old_roots = {node["data_root"] for node in _dicts(cfg) if "data_root" in node}
-    for node in _dicts(cfg):
-        for key, value in node.items():
-            if key == "data_root":
-                node[key] = data_root
-            elif key == "ann_file" and isinstance(value, str):
-                for old in old_roots:
-                    if old and value.startswith(old):
-                        node[key] = data_root + value[len(old) :].lstrip("/")
+    nodes = list(_dicts(cfg))
+    roots = {os.path.join(n["data_root"], "") for n in nodes if n.get("data_root")}
+    top = min(roots, key=len, default="")  # of nested ones
+    others = sorted(root for root in roots if not root.startswith(top))
+    if others:
+        raise UserError(
+            f"--data-root is for one folder, and {cfg.filename} has several: "
+            f"{', '.join([top, *others])}; set them with --cfg-options"
+        )
+    for node in nodes:
+        if "data_root" in node:
+            inner = os.path.join(node["data_root"] or top, "")
+            node["data_root"] = data_root + inner[len(top) :]
+        file = node.get("ann_file")
+        if top and isinstance(file, str) and file.startswith(top):
+            node["ann_file"] = data_root + file[len(top) :].lstrip("/")
 
 
 def _dicts(node: Any) -> Iterator[dict]:

@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import mmcv
+from mmcv.transforms import Compose
 from mmdet.apis import inference_detector
 from mmdet.registry import DATASETS, MODELS, VISUALIZERS
+from mmdet.utils import get_test_pipeline_cfg
 from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.model import revert_sync_batchnorm
@@ -18,10 +20,9 @@ from tqdm import tqdm
 
 from ghostdet.errors import UserError
 
-from .checkpoint import check_state_dict, read_checkpoint
+from .checkpoint import check_state_dict, read_checkpoint, weights_of
 from .config import check_writable, load_config, require
 
-DRAWING = {"type": "DetLocalVisualizer", "name": "visualizer"}
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"}
 
 
@@ -44,13 +45,13 @@ def load_detector(config: str | Path | Config, checkpoint: str | Path) -> nn.Mod
     init_default_scope(cfg.get("default_scope", "mmdet"))
     model = revert_sync_batchnorm(MODELS.build(cfg.model))
     loaded = read_checkpoint(str(checkpoint))
-    state_dict = loaded.get("state_dict", loaded)
+    state_dict = weights_of(loaded)
     check_state_dict(model, state_dict, str(checkpoint))
     model.load_state_dict(state_dict, strict=False)  # checked: fits
     dataset = DATASETS.build({**cfg.test_dataloader.dataset, "lazy_init": True})
     model.dataset_meta = {
         **dataset.metainfo,
-        **loaded.get("meta", {}).get("dataset_meta", {}),
+        **((loaded.get("meta") or {}).get("dataset_meta") or {}),
     }
     model.cfg = cfg
     return model.to(get_device()).eval()
@@ -58,7 +59,7 @@ def load_detector(config: str | Path | Config, checkpoint: str | Path) -> nn.Mod
 
 def infer(
     images: str | Path,
-    config: str | Path,
+    config: str | Path | Config,
     checkpoint: str | Path,
     out: str | Path = "outputs",
     score_thr: float = 0.3,
@@ -84,8 +85,9 @@ def infer(
         The path of ``results.json``.
 
     Raises:
-        UserError: If there is no image, one cannot be read, ``out`` cannot be written
-            or is the folder of the images, or the checkpoint does not fit.
+        UserError: If there is no image, ``out`` cannot be written or is the folder of
+            the images, the checkpoint does not fit, or, once all others are done, if
+            images could not be read.
     """
     paths = _image_paths(Path(images))
     check_writable(out, "--out")
@@ -95,10 +97,10 @@ def infer(
             f"--out {str(out)!r} holds the images themselves, which the pictures would "
             "overwrite; give another folder"
         )
-    cfg = load_config(config, work_dir=out)
+    cfg = config if isinstance(config, Config) else load_config(config)
     model = load_detector(cfg, checkpoint)
-    drawing = {**DRAWING, **cfg.get("visualizer", {}), "vis_backends": None}
-    visualizer = VISUALIZERS.build(drawing)
+    pipeline = Compose(get_test_pipeline_cfg(cfg))
+    visualizer = VISUALIZERS.build(dict(type="DetLocalVisualizer", name="infer"))
     visualizer.dataset_meta = model.dataset_meta
     classes = model.dataset_meta["classes"]
     image_ids, category_ids = _coco_ids(cfg)
@@ -106,8 +108,13 @@ def infer(
     last_id = max((i for i in image_ids.values() if isinstance(i, int)), default=0)
 
     results: list[dict[str, Any]] = []
+    unreadable: list[str] = []
     for number, path in enumerate(tqdm(paths, unit="image"), start=1):
-        sample = inference_detector(model, str(path))
+        try:
+            sample = inference_detector(model, str(path), pipeline)
+        except UserError as error:
+            unreadable.append(error.text)
+            continue
         picture = mmcv.imread(str(path), channel_order="rgb")
         visualizer.add_datasample(
             path.stem,
@@ -137,10 +144,12 @@ def infer(
     target = out / "results.json"
     target.write_text(json.dumps(results, indent=1))
     print(
-        f"{len(paths)} image(s), {len(results)} detections, "
+        f"{len(paths) - len(unreadable)} image(s), {len(results)} detections, "
         f"{sum(r['score'] >= score_thr for r in results)} of them drawn "
         f"(score of {score_thr} or more)\npictures: {out}\nCOCO results: {target}"
     )
+    if unreadable:
+        raise UserError("\n".join(["not all images could be read", *unreadable]))
     return target
 
 
@@ -172,8 +181,8 @@ def _picture_name(path: Path) -> str:
 def _coco_ids(cfg: Config) -> tuple[dict[str, int], dict[str, int]]:
     """Identifiers of images by file name and of categories by name, if known."""
     dataset = cfg.test_dataloader.dataset
-    file = Path(dataset.get("data_root", "")) / dataset.get("ann_file", "")
-    if not file.is_file():
+    file = Path(dataset.get("data_root") or "", dataset.get("ann_file") or "")
+    if file.suffix != ".json" or not file.is_file():
         return {}, {}
     annotations = json.loads(file.read_text())
     return (

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 from mmdet.evaluation import DumpDetResults
 from mmengine import fileio
 from mmengine.config import Config
+from mmengine.logging import print_log
 from mmengine.registry import RUNNERS
-from mmengine.runner import Runner
+from mmengine.runner import Runner, find_latest_checkpoint
 
 from ghostdet.datasets import check_dataset
-from ghostdet.errors import UserError
+from ghostdet.errors import ConfigError, UserError
 
 from .checkpoint import read_checkpoint
 from .config import check_writable, require
@@ -39,9 +43,11 @@ def train(
         The Runner, trained.
 
     Raises:
-        UserError: If the data set, a checkpoint or an option cannot be used.
+        UserError: If the data set, a checkpoint or an option cannot be used, or
+            ``cfg.work_dir`` cannot be written.
     """
     require(cfg, "model", "train_dataloader", "train_cfg", "optim_wrapper")
+    check_writable(cfg.work_dir)
     if amp:
         if not torch.cuda.is_available():
             raise UserError("--amp needs a GPU and none is to be seen; leave it out")
@@ -57,19 +63,13 @@ def train(
     if resume is not None:
         cfg.resume = True
         cfg.load_from = None if resume == "auto" else resume
-    if cfg.get("load_from"):
-        checkpoint = read_checkpoint(cfg.load_from)
-        if cfg.get("resume") and not {"meta", "message_hub"} <= checkpoint.keys():
-            raise UserError(
-                f"{cfg.load_from} holds weights without the state of a run, so there "
-                "is nothing to resume; to start from the weights, give "
-                f"--cfg-options load_from={cfg.load_from} in place of --resume"
-            )
+    _check_start(cfg)
     _check_data(cfg, "train")
     _check_data(cfg, "val")
-    runner = _build_runner(cfg)
-    _check_classes(runner, "train_loop", "val_loop")
-    runner.train()
+    with _config_mistakes(cfg):
+        runner = _build_runner(cfg)
+        _check_classes(runner, "train_loop", "val_loop")
+        runner.train()
     return runner
 
 
@@ -91,9 +91,11 @@ def test(
         The metrics, such as ``coco/bbox_mAP``.
 
     Raises:
-        UserError: If the data set, the checkpoint or an option cannot be used.
+        UserError: If the data set, the checkpoint or an option cannot be used,
+            ``cfg.work_dir`` cannot be written, or nothing at all was detected.
     """
     require(cfg, "model", "test_dataloader", "test_cfg", "test_evaluator")
+    check_writable(cfg.work_dir)
     if out is not None:
         if not out.endswith((".pkl", ".pickle")):
             raise UserError(f"--out is {out!r}, expected a file that ends in .pkl")
@@ -103,7 +105,8 @@ def test(
     cfg.load_from = str(checkpoint)
     if show_dir is not None:
         check_writable(show_dir, "--show-dir")
-        if "visualization" not in cfg.get("default_hooks", {}):
+        hooks = cfg.get("default_hooks") or {}
+        if not (hooks.get("visualization") and cfg.get("visualizer")):
             raise UserError(
                 f"--show-dir needs default_hooks=dict(visualization=dict("
                 f"type='DetVisualizationHook')) and a visualizer, which {cfg.filename} "
@@ -113,11 +116,71 @@ def test(
         cfg.default_hooks.visualization.update(
             draw=True, test_out_dir=os.path.abspath(show_dir)
         )
-    runner = _build_runner(cfg)
-    _check_classes(runner, "test_loop")
-    if out is not None:
-        runner.test_evaluator.metrics.append(DumpDetResults(out_file_path=out))
-    return runner.test()
+    with _config_mistakes(cfg):
+        runner = _build_runner(cfg)
+        _check_classes(runner, "test_loop")
+        if out is not None:
+            runner.test_evaluator.metrics.append(DumpDetResults(out_file_path=out))
+        metrics = runner.test()
+    if not metrics and not any(
+        getattr(m, "format_only", False) for m in runner.test_evaluator.metrics
+    ):
+        raise UserError(
+            f"no metrics: with {checkpoint}, nothing scores above the config's "
+            "score_thr on any image; train for longer, or lower "
+            "model.test_cfg.score_thr"
+        )
+    return metrics
+
+
+def _check_start(cfg: Config) -> None:
+    """Find and check the checkpoint from which a run starts or goes on."""
+    if cfg.get("resume") and not cfg.get("load_from"):
+        latest = find_latest_checkpoint(cfg.work_dir)
+        if latest is None:
+            print_log(
+                f"Nothing to resume in {cfg.work_dir}: starting from the beginning",
+                logger="current",
+            )
+            return
+        # Where the folder was moved, the file in it.
+        moved = os.path.join(cfg.work_dir, os.path.basename(latest))
+        cfg.load_from = moved if os.path.isfile(moved) else latest
+        if not os.path.isfile(cfg.load_from):
+            raise UserError(
+                f"{cfg.work_dir}/last_checkpoint names {latest!r}, and there is no "
+                "such file; give the path of an earlier checkpoint to --resume"
+            )
+    if not cfg.get("load_from"):
+        return
+    state = read_checkpoint(cfg.load_from).keys()
+    if cfg.get("resume") and not {"meta", "message_hub"} <= state:
+        raise UserError(
+            f"{cfg.load_from} holds weights without the state of a run, so there "
+            "is nothing to resume; to start from the weights, give "
+            f"--cfg-options load_from={cfg.load_from} in place of --resume"
+        )
+
+
+@contextmanager
+def _config_mistakes(cfg: Config) -> Iterator[None]:
+    """Turn what components raise for a mistake in the config into a ConfigError."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError) as error:
+        message = str(error.args[0]) if error.args else ""
+        unknown = re.match(r"(\S+ is not in the \S+ registry)", message)
+        arguments = re.match(
+            r".*__init__\(\) (got an unexpected|missing \d+ required) .*", message
+        )
+        workers = re.match(r"\w+ option .*num_workers.*", message)
+        mistake = unknown or arguments or workers
+        if mistake is None:
+            raise
+        raise ConfigError(
+            f"{cfg.filename} cannot be run: {mistake.group()}; correct it there or "
+            "with --cfg-options"
+        ) from error
 
 
 def _check_data(cfg: Config, part: str) -> None:
@@ -135,6 +198,10 @@ def _check_data(cfg: Config, part: str) -> None:
 
 
 def _build_runner(cfg: Config) -> Runner:
+    """Build the Runner, whose MMEngine loads what fits and goes on, with our guard."""
+    hooks = cfg.get("custom_hooks") or []
+    if not any(hook["type"] == "CheckpointGuardHook" for hook in hooks):
+        cfg.custom_hooks = [*hooks, dict(type="CheckpointGuardHook")]
     return RUNNERS.build(cfg) if "runner_type" in cfg else Runner.from_cfg(cfg)
 
 
@@ -153,7 +220,7 @@ def _check_classes(runner: Runner, *loops: str) -> None:
         if "bbox_head" in name and hasattr(module, "num_classes")
     }
     for loop in filter(None, (getattr(runner, name) for name in loops)):
-        classes = loop.dataloader.dataset.metainfo.get("classes")
+        classes = getattr(loop.dataloader.dataset, "metainfo", {}).get("classes")
         for name, count in heads.items():
             if classes and count not in (None, len(classes)):
                 raise UserError(

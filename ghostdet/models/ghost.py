@@ -18,6 +18,8 @@ from mmengine.utils.dl_utils.parrots_wrapper import _BatchNorm
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from ghostdet.errors import ConfigError
+
 BN = dict(type="BN")
 RELU = dict(type="ReLU")
 
@@ -34,6 +36,12 @@ def make_divisible(value: float, divisor: int = 4) -> int:
     """
     rounded = max(divisor, int(value + divisor / 2) // divisor * divisor)
     return rounded + divisor if rounded < 0.9 * value else rounded
+
+
+def _check_odd(**kernels: int) -> None:
+    for name, kernel in kernels.items():
+        if kernel < 1 or kernel % 2 != 1:
+            raise ConfigError(f"{name} is {kernel!r}, expected an odd integer")
 
 
 def _conv_norm(
@@ -76,7 +84,7 @@ class GhostModule(BaseModule):
         init_cfg: MMEngine initialiser.
 
     Raises:
-        ValueError: If ``ratio`` or a kernel is not a usable integer.
+        ConfigError: If ``ratio`` or a kernel is not a usable integer.
 
     Example:
         >>> import torch
@@ -98,10 +106,8 @@ class GhostModule(BaseModule):
     ) -> None:
         super().__init__(init_cfg)
         if ratio < 1 or ratio != int(ratio):
-            raise ValueError(f"ratio is {ratio!r}, expected an integer of 1 or more")
-        for name, kernel in (("kernel_size", kernel_size), ("dw_kernel", dw_kernel)):
-            if kernel < 1 or kernel % 2 != 1:
-                raise ValueError(f"{name} is {kernel!r}, expected an odd integer")
+            raise ConfigError(f"ratio is {ratio!r}, expected an integer of 1 or more")
+        _check_odd(kernel_size=kernel_size, dw_kernel=dw_kernel)
         self.out_channels = out_channels
         intrinsic = math.ceil(out_channels / ratio)
 
@@ -180,6 +186,9 @@ class GhostBottleneck(BaseModule):
         norm_cfg: Norm behind each convolution.
         init_cfg: MMEngine initialiser.
 
+    Raises:
+        ConfigError: If ``ratio`` or a kernel is not a usable integer.
+
     Example:
         >>> import torch
         >>> block = GhostBottleneck(24, 72, 40, kernel_size=5, stride=2, se_ratio=0.25)
@@ -202,6 +211,7 @@ class GhostBottleneck(BaseModule):
         init_cfg: dict | list | None = None,
     ) -> None:
         super().__init__(init_cfg)
+        _check_odd(kernel_size=kernel_size)
         self.with_cp = with_cp
         ghost = dict(ratio=ratio, dw_kernel=dw_kernel, norm_cfg=norm_cfg)
 
@@ -257,7 +267,11 @@ class GhostBottleneck(BaseModule):
 @contextmanager
 def _norm_statistics_kept(module: nn.Module) -> Iterator[None]:
     """BN layers normalise by the batch, but do not record its statistics again."""
-    norms = [m for m in module.modules() if isinstance(m, _BatchNorm)]
+    norms = [
+        m
+        for m in module.modules()
+        if isinstance(m, _BatchNorm) and m.track_running_stats
+    ]
     saved = [(norm.momentum, norm.num_batches_tracked.clone()) for norm in norms]
     for norm in norms:
         norm.momentum = 0.0  # of the batch's share in the running statistics

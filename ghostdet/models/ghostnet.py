@@ -16,6 +16,8 @@ from mmengine.model import BaseModule
 from mmengine.utils.dl_utils.parrots_wrapper import _BatchNorm
 from torch import Tensor, nn
 
+from ghostdet.errors import ConfigError
+
 from .ghost import BN, GhostBottleneck, make_divisible
 
 
@@ -106,7 +108,7 @@ class GhostNet(BaseModule):
         out_strides (tuple[int, ...]): Stride of each output.
 
     Raises:
-        ValueError: If ``widen_factor``, ``out_indices`` or ``frozen_stages`` is out of
+        ConfigError: If ``widen_factor``, ``out_indices`` or ``frozen_stages`` is out of
             range.
 
     Example:
@@ -133,12 +135,12 @@ class GhostNet(BaseModule):
         if not out_indices or list(out_indices) != sorted(
             set(out_indices) & set(range(len(TAPS)))
         ):
-            raise ValueError(
+            raise ConfigError(
                 f"out_indices is {out_indices}, expected ascending indices from 0 to "
                 f"{len(TAPS) - 1}, such as (1, 2, 3) for strides 8, 16 and 32"
             )
         if not -1 <= frozen_stages <= len(TAPS):
-            raise ValueError(
+            raise ConfigError(
                 f"frozen_stages is {frozen_stages}, expected -1 to {len(TAPS)}"
             )
         self.widen_factor = widen_factor
@@ -229,11 +231,11 @@ def tap_channels(widen_factor: float) -> tuple[int, ...]:
         widen_factor: Width of the network.
 
     Raises:
-        ValueError: If ``widen_factor`` is not positive.
+        ConfigError: If ``widen_factor`` is not positive.
 
     >>> tap_channels(1.1)
     (28, 44, 124, 176, 1056)
     """
     if not widen_factor > 0:
-        raise ValueError(f"widen_factor is {widen_factor!r}, expected more than 0")
+        raise ConfigError(f"widen_factor is {widen_factor!r}, expected more than 0")
     return tuple(make_divisible(tap.channels * widen_factor) for tap in TAPS)

@@ -9,6 +9,8 @@ from mmdet.models.necks import FPN
 from mmdet.registry import MODELS
 from torch import Tensor
 
+from ghostdet.errors import ConfigError
+
 from .ghostnet import TAPS, tap_channels
 
 # The bottleneck taps only: the final convolution has a stride in common with the last.
@@ -32,7 +34,7 @@ class GhostNetFPN(FPN):
             ``norm_cfg``, ...).
 
     Raises:
-        ValueError: If ``strides`` are not consecutive, or in ``forward`` if the
+        ConfigError: If ``strides`` are not consecutive, or in ``forward`` if the
             backbone delivers other channels, another number of levels, or levels whose
             sizes do not halve.
 
@@ -57,7 +59,7 @@ class GhostNetFPN(FPN):
         known = list(_INDEX_OF_STRIDE)
         first = known.index(strides[0]) if strides and strides[0] in known else 0
         if not strides or strides != tuple(known[first : first + len(strides)]):
-            raise ValueError(
+            raise ConfigError(
                 f"strides is {strides}, expected a run of consecutive ones out of "
                 f"{tuple(known)}, such as (8, 16, 32)"
             )
@@ -101,7 +103,7 @@ class GhostNetFPN(FPN):
             for x, stride in zip(inputs, self._received_strides(inputs))
         )
         indices = tuple(_INDEX_OF_STRIDE[s] for s in self.strides)
-        raise ValueError(
+        raise ConfigError(
             f"GhostNetFPN(widen_factor={self.widen_factor}, strides={self.strides}) "
             f"expects {len(self.in_channels)} levels with channels {expected}, but "
             f"received {len(inputs)} with {delivered}; give the backbone "

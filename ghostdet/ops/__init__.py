@@ -78,4 +78,11 @@ def _import_mmcv() -> ModuleType:
             "no compiler, or build MMCV 2.1.0 with its operators (docs/operators.md)."
         ) from error
     except ImportError as error:
-        raise RuntimeError(f"MMCV cannot be imported: {error}") from error
+        remedy = ""
+        if "libGL" in str(error) or "libgthread" in str(error):
+            remedy = (
+                ". OpenCV needs libraries of a desktop: `apt install libgl1 "
+                "libglib2.0-0`, or do without: `pip uninstall opencv-python && pip "
+                "install opencv-python-headless`"
+            )
+        raise RuntimeError(f"MMCV cannot be imported: {error}{remedy}") from error

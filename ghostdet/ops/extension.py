@@ -82,8 +82,8 @@ class OperatorModule(ModuleType):
         def missing(*args: Any, **kwargs: Any) -> NoReturn:
             raise RuntimeError(
                 f"The operator {name!r} needs an MMCV with compiled operators, and "
-                "mmcv-lite has none. To get one: `pip uninstall mmcv-lite && pip "
-                "install mmcv==2.1.0`, which compiles it (docs/operators.md)."
+                "mmcv-lite has none. How to compile one: docs/operators.md, section "
+                "'A compiled MMCV'."
             )
 
         missing.__name__ = name

@@ -20,6 +20,7 @@ def data(tmp_path):
 
     def write(content, classes=("cat", "tree")) -> dict:
         (tmp_path / "images").mkdir()
+        (tmp_path / "images/1.jpg").touch()
         (tmp_path / "annotations").mkdir()
         path = tmp_path / "annotations" / "train.json"
         if isinstance(content, bytes):
@@ -61,6 +62,14 @@ def changed(**lists) -> dict:
     return {**coco(), **lists}
 
 
+def image(**keys) -> dict:
+    return changed(images=[{**coco()["images"][0], **keys}])
+
+
+def annotation(**keys) -> dict:
+    return changed(annotations=[{**coco()["annotations"][0], **keys}])
+
+
 def without(key) -> dict:
     return {k: v for k, v in coco().items() if k != key}
 
@@ -81,6 +90,15 @@ def without(key) -> dict:
         (changed(annotations=[dict(caption="x")]), r"annotations\[0\].*area, bbox"),
         (changed(images=[]), r"lists no images"),
         (changed(annotations=[]), r"none of its 0 annotations"),
+        (changed(images=coco()["images"] * 2), r"two of its images have the id 1"),
+        (changed(annotations=coco()["annotations"] * 2), r"two of its annotations"),
+        (image(width="10"), r"width and height of image 1 are '10' and 10"),
+        (image(file_name="2.jpg"), r"no image it lists is there, such as .*2.jpg"),
+        (annotation(bbox=[1, 2]), r"annotation 1 has bbox \[1, 2\] and area 16"),
+        (annotation(bbox=["0", 0, 4, 4]), r'annotation 1 has bbox \["0", 0, 4, 4\]'),
+        (annotation(area=None), r"and area null"),
+        (annotation(iscrowd=1), r"is an object of .*\(1 crowds or boxes of less"),
+        (annotation(bbox=[0, 0, 4, 0]), r"is an object of .*\(1 crowds"),
         (
             changed(categories=[dict(id=1, name="Tree")]),
             r"configured: cat, tree\n  in the file: Tree\n.*metainfo",
@@ -134,5 +152,30 @@ def test_other_order(data):
         check_dataset(data(coco(), classes=("tree", "cat")))
 
 
-def test_other_kinds_are_not_checked(tmp_path):
-    check_dataset(dict(type="VOCDataset", data_root=f"{tmp_path}/VOC2007"))
+def test_evaluation_needs_iscrowd(data):
+    cfg = data(coco())
+    check_dataset(cfg)
+    with pytest.raises(UserError, match="annotation 1 has no iscrowd"):
+        check_dataset({**cfg, "test_mode": True})
+
+
+def test_one_class_without_its_comma(data):
+    with pytest.raises(UserError, match=r"the word 'tree', .* classes=\('tree',\)"):
+        check_dataset(data(coco(), classes="tree"))
+
+
+def test_unknown_argument(data):
+    with pytest.raises(UserError, match="unexpected keyword argument 'img_dir'"):
+        check_dataset({**data(coco()), "img_dir": "images"})
+
+
+@pytest.mark.parametrize(
+    "cfg",
+    [
+        dict(type="VOCDataset", data_root="VOC2007"),
+        dict(type="NotRegistered", root="here"),
+        dict(type=list),
+    ],
+)
+def test_other_kinds_are_not_checked(cfg):
+    check_dataset(cfg)

@@ -211,3 +211,17 @@ def test_evaluation_stops(broken_coco, failure, num_workers):
     root, broken = broken_coco
     loader = coco_loader(root, 0, num_workers, test_mode=True)
     assert failure(loader).text.startswith(f"{broken[0]}: cannot be read as an image")
+
+
+def test_arguments_of_mmcv(tmp_path, logged):
+    """It stands in for ``LoadImageFromFile`` and takes what that takes."""
+    path = tmp_path / "a.jpg"
+    path.write_bytes(encode("baseline"))
+    client = dict(backend="disk")
+    ours = LoadReadableImage(False, "grayscale", "cv2", client, True)
+    theirs = LoadImageFromFile(False, "grayscale", "cv2", client, True)
+    images = [load({"img_path": str(path)})["img"] for load in (ours, theirs)]
+    assert np.array_equal(*images)
+    path.write_bytes(b"")
+    assert ours({"img_path": str(path)}) is None
+    assert "the file is empty" in logged[0]

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from ghostdet.engine import load_config
+from ghostdet.engine import load_config, train
 from ghostdet.engine.config import check_writable, require
 from ghostdet.errors import UserError
 
@@ -21,7 +21,6 @@ def test_options(tmp_path):
         },
     )
     assert cfg.work_dir == str(tmp_path / "run")
-    assert Path(cfg.work_dir).is_dir()
     files = [part.ann_file for part in cfg.train_dataloader.dataset.datasets]
     assert files == ["annotations/train.json", "x.json"]
     assert cfg.a.b == 1
@@ -33,12 +32,7 @@ def test_work_dir(tmp_path, monkeypatch):
     (tmp_path / "own.py").write_text(f"_base_ = '{BCCD}'\nwork_dir = 'there'")
     assert load_config("own.py").work_dir == "there"
     assert load_config("own.py", work_dir="here").work_dir == "here"
-    assert {path.name for path in tmp_path.iterdir()} == {
-        "work_dirs",
-        "there",
-        "here",
-        "own.py",
-    }
+    assert [path.name for path in tmp_path.iterdir()] == ["own.py"]  # nothing made
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
@@ -76,6 +70,26 @@ val_evaluator = [
     ]
 
 
+def test_data_root_of_nested_folders(tmp_path):
+    (tmp_path / "own.py").write_text("""
+a = dict(data_root='data/coco', ann_file='a.json')
+b = dict(data_root='data/coco/extra/', ann_file='b.json')
+c = dict(data_root=None, ann_file='data/coco/extra/c.json')
+""")
+    cfg = load_config(tmp_path / "own.py", tmp_path, data_root=tmp_path)
+    roots = [cfg[key].data_root for key in "abc"]
+    assert roots == [f"{tmp_path}/", f"{tmp_path}/extra/", f"{tmp_path}/"]
+    assert cfg.c.ann_file == f"{tmp_path}/extra/c.json"
+
+
+def test_data_root_for_several_folders(tmp_path):
+    (tmp_path / "own.py").write_text(
+        "a = dict(data_root='data/coco/')\nb = dict(data_root='data/coco2/')"
+    )
+    with pytest.raises(UserError, match="has several: data/coco/, data/coco2/; set"):
+        load_config(tmp_path / "own.py", tmp_path, data_root=tmp_path)
+
+
 @pytest.mark.parametrize(
     "text, message",
     [
@@ -111,7 +125,7 @@ def test_work_dir_that_cannot_be_written(tmp_path, monkeypatch, work_dir):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match=f"'{work_dir}' cannot be .* with --work-dir"):
-        load_config(BCCD, work_dir)
+        train(load_config(BCCD, work_dir))
     with pytest.raises(UserError, match="with --out"):
         check_writable(work_dir, "--out")
 

@@ -155,6 +155,15 @@ def test_no_image(tmp_path, trained, config, name, content, message):
         infer(tmp_path / name, config, trained / "iter_4.pth", tmp_path / "out")
 
 
+def test_one_broken_image_among_others(tmp_path, trained, config, images):
+    first, *others = sorted(images.iterdir())
+    first.write_bytes(first.read_bytes()[:2000])
+    with pytest.raises(UserError, match=f"{first.name}: cannot be read as an image"):
+        infer(images, config, trained / "iter_4.pth", tmp_path / "out")
+    detections = json.loads((tmp_path / "out/results.json").read_text())
+    assert {d["file_name"] for d in detections} == {path.name for path in others}
+
+
 def test_images_are_not_overwritten(trained, config, images):
     content = {path: path.read_bytes() for path in images.iterdir()}
     for given in (images, min(images.iterdir())):

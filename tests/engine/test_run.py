@@ -41,6 +41,36 @@ def test_resume_without_a_checkpoint_starts(tiny):
     assert train(tiny(options), resume="auto").iter == 1
 
 
+def test_resume_of_a_folder_that_was_moved(tiny, tmp_path, trained):
+    options = {**NO_VALIDATION, "train_cfg.max_iters": 5}
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "last_checkpoint").write_text("/elsewhere/iter_4.pth")
+    with pytest.raises(UserError, match="names '/elsewhere/iter_4.pth', and there is"):
+        train(tiny(options), resume="auto")
+    (run / "iter_4.pth").symlink_to(trained / "iter_4.pth")
+    assert train(tiny(options), resume="auto").iter == 5
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"model.backbone.out_indices": (3, 2)}, r"out_indices is \(3, 2\), expected"),
+        ({"model.backbone.type": "GoatNet"}, "cannot be run: GoatNet is not in the"),
+        ({"model.backbone.depth": 50}, "cannot be run: .*argument 'depth'; correct"),
+        (
+            {"train_dataloader.persistent_workers": True},
+            "cannot be run: persistent_workers option needs num_workers > 0",
+        ),
+        ({"model.neck.strides": (8, 32)}, r"strides is \(8, 32\), expected a run"),
+        ({"model.neck.widen_factor": 1.0}, "GhostNetFPN.* expects 3 levels"),
+    ],
+)
+def test_mistakes_in_the_config(tiny, options, message):
+    with pytest.raises(UserError, match=message):
+        train(tiny(options))
+
+
 def test_learning_rate_scaled_to_the_batch(tiny):
     options = {**NO_VALIDATION, "train_cfg.max_iters": 1}
     cfg = tiny({**options, "auto_scale_lr.base_batch_size": 8})
@@ -89,10 +119,14 @@ def test_out_that_cannot_be_written(tiny, trained, tmp_path, monkeypatch, out, m
         engine.test(tiny(), trained / "iter_4.pth", out=out)
     with pytest.raises(UserError, match="with --show-dir"):
         engine.test(tiny(), trained / "iter_4.pth", show_dir="file/below")
-    cfg = tiny()
-    cfg.default_hooks.pop("visualization")  # MMEngine has no default for it
-    with pytest.raises(UserError, match="--show-dir needs default_hooks=dict"):
-        engine.test(cfg, trained / "iter_4.pth", show_dir="pictures")
+    for options in ({"default_hooks.visualization": None}, {"visualizer": None}):
+        with pytest.raises(UserError, match="--show-dir needs default_hooks=dict"):
+            engine.test(tiny(options), trained / "iter_4.pth", show_dir="pictures")
+
+
+def test_evaluation_without_a_detection(tiny, trained):
+    with pytest.raises(UserError, match="nothing scores above the config's score_thr"):
+        engine.test(tiny({"model.test_cfg.score_thr": 1.0}), trained / "iter_4.pth")
 
 
 @pytest.mark.parametrize(

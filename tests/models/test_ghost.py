@@ -47,6 +47,11 @@ def test_ghost_module_refuses(arguments):
         GhostModule(4, 4, **arguments)
 
 
+def test_bottleneck_refuses_an_even_kernel():
+    with pytest.raises(ValueError, match="kernel_size is 4, expected an odd integer"):
+        GhostBottleneck(4, 8, 4, kernel_size=4, stride=2)
+
+
 @pytest.mark.parametrize("stride", [1, 2, 3])
 @pytest.mark.parametrize("in_channels, out_channels", [(7, 7), (5, 9)])
 @pytest.mark.parametrize("kernel_size", [3, 7])
@@ -66,9 +71,19 @@ def test_bottleneck_output_is_linear():
     assert len(block.shortcut) == 0
 
 
-def test_checkpointing_changes_nothing():
+@pytest.mark.parametrize(
+    "norm_cfg",
+    [
+        dict(type="BN"),
+        dict(type="BN", momentum=None),
+        dict(type="BN", track_running_stats=False),
+        dict(type="GN", num_groups=1),
+    ],
+    ids=str,
+)
+def test_checkpointing_changes_nothing(norm_cfg):
     """Outputs, gradients and BN statistics, in training, over two steps."""
-    plain = GhostBottleneck(6, 12, 10, stride=2, se_ratio=0.25)
+    plain = GhostBottleneck(6, 12, 10, stride=2, se_ratio=0.25, norm_cfg=norm_cfg)
     saving = copy.deepcopy(plain)
     saving.with_cp = True
     for _ in range(2):

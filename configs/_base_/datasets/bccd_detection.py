@@ -3,6 +3,8 @@
 dataset_type = "CocoDataset"
 data_root = "data/bccd/"
 metainfo = dict(classes=("RBC", "WBC", "Platelets"))
+# Both sides, so that batches have one shape and no padding.
+image_size = (256, 256)
 
 train_pipeline = [
     dict(type="LoadReadableImage", max_unreadable=10),
@@ -10,12 +12,12 @@ train_pipeline = [
     dict(
         type="RandomFlip", prob=0.75, direction=["horizontal", "vertical", "diagonal"]
     ),
-    dict(type="RandomResize", scale=(256, 256), ratio_range=(0.8, 1.25)),
+    dict(type="Resize", scale=image_size, keep_ratio=False),
     dict(type="PackDetInputs"),
 ]
 test_pipeline = [
     dict(type="LoadImageFromFile"),
-    dict(type="Resize", scale=(256, 256), keep_ratio=True),
+    dict(type="Resize", scale=image_size, keep_ratio=False),
     dict(type="LoadAnnotations", with_bbox=True),
     dict(
         type="PackDetInputs",
