@@ -2,6 +2,15 @@
 
 from .ghost import GhostBottleneck, GhostModule
 from .ghostnet import GhostNet
+from .ghostnetv2 import GhostNetV2
+from .ghostnetv3 import GhostNetV3
 from .necks import GhostNetFPN
 
-__all__ = ["GhostBottleneck", "GhostModule", "GhostNet", "GhostNetFPN"]
+__all__ = [
+    "GhostBottleneck",
+    "GhostModule",
+    "GhostNet",
+    "GhostNetFPN",
+    "GhostNetV2",
+    "GhostNetV3",
+]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -16,12 +17,16 @@ from mmcv.cnn import build_activation_layer, build_norm_layer
 from mmengine.model import BaseModule
 from mmengine.utils.dl_utils.parrots_wrapper import _BatchNorm
 from torch import Tensor, nn
+from torch.nn.modules.utils import _pair
 from torch.utils.checkpoint import checkpoint
 
 from ghostdet.errors import ConfigError
 
 BN = dict(type="BN")
 RELU = dict(type="ReLU")
+# SE's gates: of the official PyTorch network, relu6(x + 3) / 6, and of the TensorFlow
+# original and what was made from it (PaddleClas), clip(x, 0, 1).
+SE_GATES = {"hard_sigmoid": F.hardsigmoid, "clip": partial(torch.clamp, min=0, max=1)}
 
 
 def make_divisible(value: float, divisor: int = 4) -> int:
@@ -44,21 +49,22 @@ def _check_odd(**kernels: int) -> None:
             raise ConfigError(f"{name} is {kernel!r}, expected an odd integer")
 
 
-def _conv_norm(
+def conv_norm(
     in_channels: int,
     out_channels: int,
-    kernel_size: int,
+    kernel_size: int | tuple[int, int],
     norm_cfg: dict,
     stride: int = 1,
     groups: int = 1,
 ) -> tuple[nn.Conv2d, nn.Module]:
     """A bias-free convolution that keeps the size (at stride 1), and its norm."""
+    height, width = _pair(kernel_size)
     conv = nn.Conv2d(
         in_channels,
         out_channels,
         kernel_size,
         stride,
-        padding=kernel_size // 2,
+        padding=(height // 2, width // 2),
         groups=groups,
         bias=False,
     )
@@ -115,13 +121,13 @@ class GhostModule(BaseModule):
             return nn.Identity() if act_cfg is None else build_activation_layer(act_cfg)
 
         self.primary_conv = nn.Sequential(
-            *_conv_norm(in_channels, intrinsic, kernel_size, norm_cfg, stride),
+            *conv_norm(in_channels, intrinsic, kernel_size, norm_cfg, stride),
             activation(),
         )
         self.cheap_operation = None
         if ratio > 1:
             self.cheap_operation = nn.Sequential(
-                *_conv_norm(
+                *conv_norm(
                     intrinsic,
                     intrinsic * (ratio - 1),
                     dw_kernel,
@@ -148,22 +154,31 @@ class GhostModule(BaseModule):
 
 
 class SqueezeExcite(nn.Module):
-    """Channel attention with the hard-sigmoid gate ``relu6(x + 3) / 6``.
+    """Channel attention.
 
     Args:
         channels: Channels of the input and the output.
         reduced_channels: Channels between the two 1x1 convolutions.
+        gate: Key of ``SE_GATES``.
+
+    Raises:
+        ConfigError: If ``gate`` is not known.
     """
 
-    def __init__(self, channels: int, reduced_channels: int) -> None:
+    def __init__(
+        self, channels: int, reduced_channels: int, gate: str = "hard_sigmoid"
+    ) -> None:
         super().__init__()
+        if gate not in SE_GATES:
+            raise ConfigError(f"se_gate is {gate!r}, expected one of {list(SE_GATES)}")
+        self.gate = SE_GATES[gate]
         self.conv_reduce = nn.Conv2d(channels, reduced_channels, 1)
         self.conv_expand = nn.Conv2d(reduced_channels, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         """Scale each channel of ``x`` ``(N, channels, H, W)`` by a factor in [0, 1]."""
-        gate = F.relu(self.conv_reduce(x.mean((2, 3), keepdim=True)))
-        return x * F.hardsigmoid(self.conv_expand(gate))
+        reduced = F.relu(self.conv_reduce(x.mean((2, 3), keepdim=True)))
+        return x * self.gate(self.conv_expand(reduced))
 
 
 class GhostBottleneck(BaseModule):
@@ -179,6 +194,8 @@ class GhostBottleneck(BaseModule):
         kernel_size: Kernel of the strided depthwise convolution and of the shortcut's.
         stride: 1, or 2 and more to reduce the size.
         se_ratio: SE's reduced channels as a share of ``mid_channels``; 0 for no SE.
+        se_gate: SE's gate, ``'hard_sigmoid'`` or ``'clip'``.
+        se_divisor: SE's reduced channels are rounded to a multiple of it.
         ratio: ``ratio`` of both Ghost modules.
         dw_kernel: ``dw_kernel`` of both Ghost modules.
         with_cp: Save memory in training by recomputing the block in the backward pass.
@@ -196,6 +213,8 @@ class GhostBottleneck(BaseModule):
         torch.Size([1, 40, 8, 8])
     """
 
+    _expansion = _projection = GhostModule  # what ghost1 and ghost2 are
+
     def __init__(
         self,
         in_channels: int,
@@ -204,6 +223,8 @@ class GhostBottleneck(BaseModule):
         kernel_size: int = 3,
         stride: int = 1,
         se_ratio: float = 0.0,
+        se_gate: str = "hard_sigmoid",
+        se_divisor: int = 4,
         ratio: int = 2,
         dw_kernel: int = 3,
         with_cp: bool = False,
@@ -215,27 +236,36 @@ class GhostBottleneck(BaseModule):
         self.with_cp = with_cp
         ghost = dict(ratio=ratio, dw_kernel=dw_kernel, norm_cfg=norm_cfg)
 
-        self.ghost1 = GhostModule(in_channels, mid_channels, **ghost)
-        self.conv_dw = self.bn_dw = None
-        if stride > 1:
-            self.conv_dw, self.bn_dw = _conv_norm(
-                mid_channels, mid_channels, kernel_size, norm_cfg, stride, mid_channels
-            )
+        self.ghost1 = self._expansion(in_channels, mid_channels, **ghost)
+        self._build_downsampling(mid_channels, kernel_size, stride, norm_cfg)
         self.se = None
         if se_ratio > 0:
-            self.se = SqueezeExcite(
-                mid_channels, make_divisible(mid_channels * se_ratio)
-            )
-        self.ghost2 = GhostModule(mid_channels, out_channels, act_cfg=None, **ghost)
+            reduced = make_divisible(mid_channels * se_ratio, se_divisor)
+            self.se = SqueezeExcite(mid_channels, reduced, se_gate)
+        self.ghost2 = self._projection(
+            mid_channels, out_channels, act_cfg=None, **ghost
+        )
 
         self.shortcut = nn.Sequential()
         if stride > 1 or in_channels != out_channels:
             self.shortcut = nn.Sequential(
-                *_conv_norm(
+                *conv_norm(
                     in_channels, in_channels, kernel_size, norm_cfg, stride, in_channels
                 ),
-                *_conv_norm(in_channels, out_channels, 1, norm_cfg),
+                *conv_norm(in_channels, out_channels, 1, norm_cfg),
             )
+
+    def _build_downsampling(
+        self, channels: int, kernel_size: int, stride: int, norm_cfg: dict
+    ) -> None:
+        self.conv_dw = self.bn_dw = None
+        if stride > 1:
+            self.conv_dw, self.bn_dw = conv_norm(
+                channels, channels, kernel_size, norm_cfg, stride, channels
+            )
+
+    def _downsample(self, x: Tensor) -> Tensor:
+        return x if self.conv_dw is None else self.bn_dw(self.conv_dw(x))
 
     def forward(self, x: Tensor) -> Tensor:
         """Run the block.
@@ -256,9 +286,7 @@ class GhostBottleneck(BaseModule):
         return self._forward(x)
 
     def _forward(self, x: Tensor) -> Tensor:
-        out = self.ghost1(x)
-        if self.conv_dw is not None:
-            out = self.bn_dw(self.conv_dw(out))
+        out = self._downsample(self.ghost1(x))
         if self.se is not None:
             out = self.se(out)
         return self.ghost2(out) + self.shortcut(x)

@@ -101,6 +101,10 @@ class GhostNet(BaseModule):
         norm_eval: Keep all BN layers in evaluation mode in training.
         with_cp: Recompute bottlenecks in the backward pass to save memory.
         norm_cfg: Norm layers. The official network's BN has eps 1e-5, momentum 0.1.
+        se_gate: ``'hard_sigmoid'``, or ``'clip'`` for weights of the TensorFlow
+            original's kin.
+        se_divisor: SE's reduced channels are rounded to a multiple of it; 1 for weights
+            of the TensorFlow original's kin.
         init_cfg: MMEngine initialiser. The official network has none: PyTorch's own.
 
     Attributes:
@@ -120,6 +124,8 @@ class GhostNet(BaseModule):
         [(1, 44, 28, 40), (1, 124, 14, 20), (1, 176, 7, 10)]
     """
 
+    _bottlenecks = GhostBottleneck, GhostBottleneck  # the first two, those behind
+
     def __init__(
         self,
         widen_factor: float = 1.0,
@@ -128,6 +134,8 @@ class GhostNet(BaseModule):
         norm_eval: bool = False,
         with_cp: bool = False,
         norm_cfg: dict = BN,
+        se_gate: str = "hard_sigmoid",
+        se_divisor: int = 4,
         init_cfg: dict | list | None = None,
     ) -> None:
         super().__init__(init_cfg)
@@ -147,6 +155,7 @@ class GhostNet(BaseModule):
         self.out_indices = out_indices
         self.frozen_stages = frozen_stages
         self.norm_eval = norm_eval
+        self.se_gate = se_gate
         channels = tap_channels(widen_factor)
         self.out_channels = tuple(channels[i] for i in out_indices)
         self.out_strides = tuple(TAPS[i].stride for i in out_indices)
@@ -164,14 +173,17 @@ class GhostNet(BaseModule):
         for rows in BLOCKS[: self._tapped_blocks[-1] + 1]:
             bottlenecks = []
             for row in rows:
+                bottleneck = self._bottlenecks[len(blocks) >= 2]
                 bottlenecks.append(
-                    GhostBottleneck(
+                    bottleneck(
                         in_channels,
                         width(row.exp),
                         width(row.out),
                         kernel_size=row.kernel,
                         stride=row.stride,
                         se_ratio=row.se,
+                        se_gate=se_gate,
+                        se_divisor=se_divisor,
                         with_cp=with_cp,
                         norm_cfg=norm_cfg,
                     )

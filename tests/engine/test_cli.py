@@ -123,6 +123,7 @@ def test_infer_in_a_shell(command, bccd, trained, tmp_path):
         *("tools/infer.py", bccd / "images" / images[0]["file_name"]),
         *("--config", config, "--checkpoint", trained / "iter_4.pth"),
         *("--out", tmp_path / "out"),
+        *("--cfg-options", "model.test_cfg.score_thr=0.9"),
     )
     assert result.returncode == 0, result.stderr
     assert "Traceback" not in result.stderr
