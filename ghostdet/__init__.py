@@ -9,6 +9,6 @@ from ghostdet.ops import ensure_mmcv_ops
 
 ensure_mmcv_ops()
 
-from ghostdet import datasets, engine, models  # noqa: E402
+from ghostdet import datasets, engine, models, weights  # noqa: E402
 
-__all__ = ["__version__", "datasets", "engine", "models"]
+__all__ = ["__version__", "datasets", "engine", "models", "weights"]

@@ -1,13 +1,12 @@
 """Training, testing, inference, checkpoints."""
 
-from .checkpoint import CheckpointGuardHook, check_state_dict, read_checkpoint
+from .checkpoint import CheckpointGuardHook, read_checkpoint
 from .config import load_config
 from .infer import infer, load_detector
 from .run import test, train
 
 __all__ = [
     "CheckpointGuardHook",
-    "check_state_dict",
     "infer",
     "load_config",
     "load_detector",

@@ -19,8 +19,9 @@ from torch import nn
 from tqdm import tqdm
 
 from ghostdet.errors import UserError
+from ghostdet.weights import check_state_dict, weights_of
 
-from .checkpoint import check_state_dict, read_checkpoint, weights_of
+from .checkpoint import read_checkpoint
 from .config import check_writable, load_config, require
 
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"}

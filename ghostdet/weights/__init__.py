@@ -1,0 +1,20 @@
+"""Where weights come from, how they are checked, and how they are widened."""
+
+from .fitting import check_state_dict, weights_of
+from .formats import Weights, read_weights
+from .pretrained import GhostNetPretrained, load_pretrained
+from .reading import read_file
+from .source import fetch
+from .widen import widen_state_dict
+
+__all__ = [
+    "GhostNetPretrained",
+    "Weights",
+    "check_state_dict",
+    "fetch",
+    "load_pretrained",
+    "read_file",
+    "read_weights",
+    "weights_of",
+    "widen_state_dict",
+]

@@ -1,0 +1,95 @@
+"""Whether weights fit a model: wholly, or it is said what does not."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from ghostdet.errors import UserError
+
+
+def weights_of(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
+    """The state dict of a checkpoint, or of a file that holds nothing else.
+
+    Args:
+        checkpoint: What :func:`read_checkpoint` returned.
+
+    Returns:
+        Tensors by name, without the ``module.`` that ``DataParallel`` puts before each.
+    """
+    state_dict = checkpoint.get("state_dict", checkpoint)
+    return {re.sub(r"^module\.", "", name): v for name, v in state_dict.items()}
+
+
+def check_state_dict(
+    model: nn.Module,
+    state_dict: Mapping[str, torch.Tensor],
+    source: str,
+    allow: str | Sequence[str] = (),
+) -> None:
+    """Check that a state dict fits a model: same names, same shapes.
+
+    Args:
+        model: The model to be filled.
+        state_dict: The weights.
+        source: Where they are from, for the message.
+        allow: Regular expressions of names that may be missing, surplus or misshapen.
+
+    Raises:
+        UserError: If anything else is missing, surplus or misshapen; lists it.
+    """
+    allow = (allow,) if isinstance(allow, str) else allow
+    expected = model.state_dict()
+    foreign = [n for n, v in state_dict.items() if not isinstance(v, torch.Tensor)]
+    if foreign:
+        raise UserError(
+            f"{source} holds no weights alone: {foreign[0]} is a "
+            f"{type(state_dict[foreign[0]]).__name__}; give a checkpoint of a training "
+            "run, or what torch.save(model.state_dict()) wrote"
+        )
+
+    def counted(names: Iterable[str]) -> list[str]:
+        return sorted(
+            name
+            for name in names
+            if not name.endswith("num_batches_tracked")
+            and not any(re.match(pattern, name) for pattern in allow)
+        )
+
+    missing = counted(expected.keys() - state_dict.keys())
+    surplus = counted(state_dict.keys() - expected.keys())
+    misshapen = counted(
+        name
+        for name in expected.keys() & state_dict.keys()
+        if expected[name].shape != state_dict[name].shape
+    )
+    if not (missing or surplus or misshapen):
+        return
+    shapes = [
+        f"{name} is {tuple(state_dict[name].shape)}, not {tuple(expected[name].shape)}"
+        for name in misshapen
+    ]
+    lines = [f"the weights of {source} do not fit this model"]
+    for what, names in (
+        ("missing", missing),
+        ("surplus", surplus),
+        ("misshapen", shapes),
+    ):
+        if names:
+            more = f", and {len(names) - 5} more" if len(names) > 5 else ""
+            lines.append(f"  {len(names)} {what}: " + ", ".join(names[:5]) + more)
+    lines.append(
+        "use the config it was trained with (same widen_factor, classes and neck)"
+    )
+    differing = missing + surplus + misshapen
+    if all("head" in name for name in differing):
+        heads = sorted({name.rpartition(".")[0] for name in differing})
+        lines[-1] += (
+            "; to train other heads from it, name what may differ: "
+            f"custom_hooks=[dict(type='CheckpointGuardHook', allow={heads})]"
+        )
+    raise UserError("\n".join(lines))

@@ -1,0 +1,145 @@
+"""Pretrained weights in a backbone: all of them, or an error."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from mmengine.logging import print_log
+from mmengine.registry import WEIGHT_INITIALIZERS
+
+from ghostdet.errors import ConfigError
+from ghostdet.models import GhostNet
+from ghostdet.models.ghostnet import BLOCKS
+
+from .fitting import check_state_dict
+from .formats import Weights, read_weights
+from .widen import widen_state_dict
+
+# Of the weights that widening repeats; enough for them to part in training.
+WIDEN_NOISE = 0.01
+# Channels are rounded, and so is a width that is read off them.
+WIDTH_TOLERANCE = 0.02
+
+
+@WEIGHT_INITIALIZERS.register_module()
+class GhostNetPretrained:
+    """Initialise a GhostNet backbone from published weights, by its ``init_cfg``.
+
+    ::
+
+        backbone=dict(
+            type="GhostNet",
+            widen_factor=1.1,
+            init_cfg=dict(
+                type="GhostNetPretrained",
+                checkpoint="hf-hub:timm/ghostnet_100.in1k",
+                widen=True,
+            ),
+        )
+
+    Args:
+        checkpoint: What :func:`read_weights` takes.
+        widen: Widen narrower weights to the backbone's width
+            (:func:`widen_state_dict`).
+        noise: Noise of the widening.
+        seed: Its seed.
+    """
+
+    def __init__(
+        self,
+        checkpoint: str,
+        widen: bool = False,
+        noise: float = WIDEN_NOISE,
+        seed: int = 0,
+    ) -> None:
+        self.checkpoint = checkpoint
+        self.widen = widen
+        self.noise = noise
+        self.seed = seed
+
+    def __call__(self, module: GhostNet) -> None:
+        """Fill the backbone; see :func:`load_pretrained`."""
+        load_pretrained(module, self.checkpoint, self.widen, self.noise, self.seed)
+
+
+def load_pretrained(
+    backbone: GhostNet,
+    checkpoint: str | Path,
+    widen: bool = False,
+    noise: float = 0.0,
+    seed: int = 0,
+) -> Weights:
+    """Fill all of a backbone with published weights, and log what was done.
+
+    Args:
+        backbone: A GhostNet, GhostNetV2 or GhostNetV3.
+        checkpoint: What :func:`read_weights` takes.
+        widen: Widen narrower weights to the backbone's width.
+        noise: Noise of the widening, as of :func:`widen_state_dict`.
+        seed: Its seed.
+
+    Returns:
+        The weights as they were read.
+
+    Raises:
+        UserError: If the file cannot be had or read, is of another network, or does
+            not fill the backbone.
+        ConfigError: If the backbone has another width (narrower, with ``widen``) or
+            another SE gate.
+    """
+    if not isinstance(backbone, GhostNet):
+        raise ConfigError(
+            f"GhostNetPretrained is for GhostNet backbones, not for "
+            f"{type(backbone).__name__}; use its own init_cfg"
+        )
+    weights = read_weights(checkpoint)
+    _check_network(backbone, weights)
+    state_dict, widened = weights.backbone, ""
+    difference = backbone.widen_factor - weights.widen_factor
+    if widen and difference > WIDTH_TOLERANCE:
+        state_dict = widen_state_dict(state_dict, backbone.widen_factor, noise, seed)
+        widened = (
+            f", widened to {backbone.widen_factor:g}x with noise {noise:g} and seed "
+            f"{seed}"
+        )
+    elif abs(difference) > WIDTH_TOLERANCE:
+        wider = ", or widen=True in init_cfg" if difference > 0 and not widen else ""
+        raise ConfigError(
+            f"{weights} does not fit a backbone of {backbone.widen_factor:g}x; set "
+            f"widen_factor={weights.widen_factor:g}{wider}"
+        )
+    # Layers behind the last output are not built.
+    unused = [
+        name
+        for name in state_dict
+        if (stage := re.match(r"blocks\.(\d+)\.", name))
+        and len(backbone.blocks) <= int(stage[1]) <= len(BLOCKS)
+    ]
+    for name in unused:
+        del state_dict[name]
+    check_state_dict(backbone, state_dict, str(weights))
+    backbone.load_state_dict(state_dict, strict=False)  # checked: fits
+    print_log(
+        f"{weights} ({weights.format}, sha256 {weights.sha256}): {len(state_dict)} "
+        f"tensors loaded{widened}; {len(weights.state_dict) - len(state_dict)} of "
+        "layers behind the last output left out",
+        logger="current",
+    )
+    return weights
+
+
+def _check_network(backbone: GhostNet, weights: Weights) -> None:
+    """Compare what shapes alone do not tell, or tell badly."""
+    if weights.network != type(backbone).__name__:
+        raise ConfigError(
+            f"{weights} is not for a {type(backbone).__name__}; set "
+            f"backbone=dict(type='{weights.network}')"
+        )
+    if weights.se_gate not in (None, backbone.se_gate):
+        divisor = 1 if weights.se_gate == "clip" else 4
+        raise ConfigError(
+            f"{weights} ({weights.format}) has the SE gate {weights.se_gate}, and the "
+            f"backbone {backbone.se_gate}, with which its outputs would be others; set "
+            f"backbone=dict(se_gate='{weights.se_gate}', se_divisor={divisor})"
+        )

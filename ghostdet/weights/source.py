@@ -1,0 +1,117 @@
+"""Where weights come from: a file, the Hugging Face Hub, an https address."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import torch
+
+from ghostdet.errors import UserError
+
+HUB = "hf-hub:"
+REMOTE = (HUB, "http://", "https://")  # how a checkpoint begins that is not a path
+# Files that timm and others publish under these names, the safe one first.
+HUB_FILES = ("model.safetensors", "pytorch_model.bin")
+
+
+def fetch(checkpoint: str | Path) -> Path:
+    """Find a file of weights on disk, after downloading it if need be.
+
+    Args:
+        checkpoint: A path, ``hf-hub:OWNER/NAME`` (optionally ``@REVISION``), or an
+            address. Any may end in ``#sha256=`` and the checksum of the file. What is
+            downloaded stays in the cache of the Hub or of ``torch.hub``.
+
+    Returns:
+        The path of the file.
+
+    Raises:
+        UserError: If there is no such file, it cannot be downloaded, or its checksum
+            is another.
+    """
+    name, _, expected = str(checkpoint).partition("#sha256=")
+    if name.startswith(HUB):
+        path = _from_hub(name.removeprefix(HUB))
+    elif name.startswith(("http://", "https://")):
+        path = _from_address(name, expected)
+    else:
+        path = Path(name)
+        if not path.is_file():
+            raise UserError(
+                f"no file of weights at {name!r}; give a path, {HUB}OWNER/NAME or an "
+                "https address"
+            )
+    if expected and (actual := sha256(path)) != expected.lower():
+        raise UserError(
+            f"{name}: the file has another checksum.\n"
+            f"  expected sha256 {expected}\n"
+            f"  got      sha256 {actual}\n"
+            f"Delete {path} and try again, or correct #sha256= if it is to be this one"
+        )
+    return path
+
+
+def sha256(path: Path) -> str:
+    """Checksum of a file in hexadecimal."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _from_hub(name: str) -> Path:
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import (
+        EntryNotFoundError,
+        HfHubHTTPError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+    )
+
+    repository, _, revision = name.partition("@")
+    by_hand = (
+        f"download {HUB_FILES[0]} from https://huggingface.co/{repository} by other "
+        "means and give its path as checkpoint"
+    )
+    for file in HUB_FILES:
+        try:
+            return Path(hf_hub_download(repository, file, revision=revision or None))
+        except LocalEntryNotFoundError as error:
+            raise UserError(
+                f"{HUB}{name} cannot be reached and is not in the cache; {by_hand}"
+            ) from error
+        except EntryNotFoundError:
+            continue
+        except HFValidationError as error:
+            raise UserError(
+                f"{HUB}{name} is no name of a repository: {error}"
+            ) from error
+        except (HfHubHTTPError, OSError) as error:
+            reason = str(error).strip().splitlines()[0]
+            raise UserError(
+                f"{HUB}{name} cannot be downloaded ({reason}); correct the name, or "
+                f"{by_hand}"
+            ) from error
+    raise UserError(f"{HUB}{name} has none of the files {', '.join(HUB_FILES)}")
+
+
+def _from_address(address: str, expected: str) -> Path:
+    """Download a file once, and see to its checksum before it has its name.
+
+    The name holds the address, since many files are called best.pth.
+    """
+    digest = hashlib.sha256(address.encode()).hexdigest()[:8]
+    path = Path(
+        torch.hub.get_dir(), "checkpoints", f"{digest}-{address.rpartition('/')[2]}"
+    )
+    if path.is_file():
+        return path
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        torch.hub.download_url_to_file(
+            address, str(path), hash_prefix=expected.lower() or None, progress=False
+        )
+    except (OSError, ValueError, RuntimeError) as error:  # RuntimeError: the checksum
+        raise UserError(
+            f"{address} cannot be downloaded ({error}); download it by other means and "
+            "give its path"
+        ) from error
+    return path
