@@ -23,7 +23,8 @@ install: .venv/installed
 
 # A compiled MMCV in .venv is kept: mmcv-lite is installed only where there is no MMCV.
 .venv/installed: pyproject.toml setup.py constraints.txt
-	@$(PIP) --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear .venv
+	@.venv/bin/python -c "" 2>/dev/null || $(PYTHON) -m venv .venv
+	@$(PIP) --version >/dev/null || .venv/bin/python -m ensurepip
 	@echo "Installing ghostdet and what it needs into .venv"
 	@extras=test; .venv/bin/python -c "import importlib.util as i, sys; sys.exit(not i.find_spec('mmcv'))" || extras=test,lite; \
 	$(PIP) install --quiet --constraint constraints.txt --editable ".[$$extras]"

@@ -1,4 +1,4 @@
-"""Look at, convert, widen and verify GhostNet weights: python tools/weights.py --help"""
+"""Inspect, verify, convert and widen GhostNet weights: tools/weights.py --help"""
 
 import argparse
 

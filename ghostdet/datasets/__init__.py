@@ -1,7 +1,13 @@
 """The demo data set, robust image loading and checks before a run."""
 
-from ghostdet.datasets.check import check_dataset
+from ghostdet.datasets.check import check_dataset, check_evaluation
 from ghostdet.datasets.loading import LoadReadableImage, use_readable_images
 from ghostdet.datasets.trees import prepare_trees
 
-__all__ = ["LoadReadableImage", "check_dataset", "prepare_trees", "use_readable_images"]
+__all__ = [
+    "LoadReadableImage",
+    "check_dataset",
+    "check_evaluation",
+    "prepare_trees",
+    "use_readable_images",
+]

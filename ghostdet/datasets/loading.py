@@ -18,7 +18,7 @@ from mmdet.registry import TRANSFORMS
 from mmengine import fileio
 from mmengine.logging import print_log
 
-from ghostdet.errors import UserError
+from ghostdet.errors import ConfigError, UserError
 
 # Markers of ITU-T T.81, table B.1.
 _JPEG_START = b"\xff\xd8\xff"
@@ -70,6 +70,10 @@ class LoadReadableImage(LoadImageFromFile):
         max_unreadable: int = 0,
     ) -> None:
         if file_client_args is not None:
+            if backend_args is not None:
+                raise ConfigError(
+                    "file_client_args is the older name of backend_args; give one"
+                )
             backend_args = file_client_args.copy()
             if backend_args.get("backend") == "disk":  # its older name
                 backend_args["backend"] = "local"

@@ -13,7 +13,7 @@ from mmengine.runner import Runner
 from mmengine.runner.checkpoint import CheckpointLoader
 
 from ghostdet.errors import UserError
-from ghostdet.weights import check_state_dict, fetch, read_file, weights_of
+from ghostdet.weights import check_state_dict, read_source, weights_of
 from ghostdet.weights.source import REMOTE
 
 
@@ -46,16 +46,12 @@ def read_checkpoint(filename: str, map_location: Any = "cpu") -> dict[str, Any]:
         UserError: If the file is missing, cannot be downloaded, is damaged, no
             checkpoint, or holds types that are not known to be safe.
     """
-    if filename.startswith(REMOTE):
-        path = fetch(filename)
-    else:
-        path = Path(filename)
-        if not path.is_file():
-            raise UserError(
-                f"no checkpoint at {filename!r}; give the path of a .pth file, such as "
-                "work_dirs/CONFIG/epoch_12.pth"
-            )
-    checkpoint = read_file(path, map_location)
+    if not filename.startswith(REMOTE) and not Path(filename).expanduser().is_file():
+        raise UserError(
+            f"no checkpoint at {filename!r}; give the path of a .pth file, such as "
+            "work_dirs/CONFIG/epoch_12.pth"
+        )
+    path, checkpoint = read_source(filename, map_location)
     if not isinstance(checkpoint, dict) or not isinstance(
         checkpoint.get("state_dict", {}), dict
     ):

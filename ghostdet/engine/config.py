@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -59,7 +60,7 @@ def load_config(
         cfg = Config.fromfile(path)
     except Exception as error:  # a config is Python, and imports more
         raise UserError(
-            f"{path} cannot be read as a config: {type(error).__name__}: {error}"
+            f"{path} cannot be read as a config: {_cause(error)}"
         ) from error
     variable, starter = LAUNCHERS.get(launcher, ("", ""))
     if variable and variable not in os.environ:
@@ -84,6 +85,17 @@ def load_config(
     elif cfg.get("work_dir") is None:
         cfg.work_dir = os.path.join("work_dirs", Path(path).stem)
     return cfg
+
+
+def _cause(error: BaseException) -> str:
+    """The error that others, MMEngine's advice among them, came from, and its place."""
+    while inner := error.__cause__ or error.__context__:
+        error = inner
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    where = (
+        "" if isinstance(error, SyntaxError) else f" ({place.filename}:{place.lineno})"
+    )
+    return f"{type(error).__name__}: {error}{where}"
 
 
 def require(cfg: Config, *keys: str) -> None:
@@ -121,33 +133,48 @@ def check_writable(folder: str | Path, option: str = "--work-dir") -> None:
 
 
 def _set_data_root(cfg: Config, data_root: str) -> None:
-    """Point all data sets, and annotation files of evaluators, to another folder."""
+    """Point data sets, and files that evaluators name, to another folder."""
     if not os.path.isdir(data_root):
         raise UserError(
             f"--data-root {data_root!r} is not a folder; for COCO it holds "
             f"{COCO_LAYOUT}"
         )
-    data_root = os.path.join(data_root, "")
-    nodes = list(_dicts(cfg))
-    roots = {os.path.join(n["data_root"], "") for n in nodes if n.get("data_root")}
+    used = [key for key in cfg if key.endswith(("_dataloader", "_evaluator"))]
+    roots = {
+        os.path.join(node["data_root"], "")
+        for key in used
+        for node in _dicts(cfg[key])
+        if node.get("data_root")
+    }
+    if not roots and cfg.get("data_root"):
+        roots = {os.path.join(cfg.data_root, "")}
     top = min(roots, key=len, default="")  # of nested ones
     others = sorted(root for root in roots if not root.startswith(top))
-    if others:
+    if others or not top:
+        found = ", ".join([top, *others]) if top else "none"
         raise UserError(
-            f"--data-root is for one folder, and {cfg.filename} has several: "
-            f"{', '.join([top, *others])}; set them with --cfg-options"
+            f"--data-root stands for the one data_root of a config, and {cfg.filename} "
+            f"has {found}; set the paths of its data sets with --cfg-options"
         )
-    for node in nodes:
-        if "data_root" in node:
-            inner = os.path.join(node["data_root"] or top, "")
-            node["data_root"] = data_root + inner[len(top) :]
-        file = node.get("ann_file")
-        if top and isinstance(file, str) and file.startswith(top):
-            node["ann_file"] = data_root + file[len(top) :].lstrip("/")
+    data_root = os.path.join(data_root, "")
+
+    def moved(node: Any) -> Any:
+        if isinstance(node, dict):
+            for key in list(node):
+                node[key] = moved(node[key])
+        elif isinstance(node, (list, tuple)):
+            return type(node)(moved(value) for value in node)
+        elif isinstance(node, str) and os.path.join(node, "").startswith(top):
+            return data_root + os.path.join(node, "")[len(top) :].rstrip("/")
+        return node
+
+    for key in ("data_root", *used):
+        if key in cfg:
+            cfg[key] = moved(cfg[key])
 
 
 def _dicts(node: Any) -> Iterator[dict]:
-    if isinstance(node, (dict, Config)):
+    if isinstance(node, dict):
         yield node
         for value in list(node.values()):
             yield from _dicts(value)

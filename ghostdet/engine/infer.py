@@ -187,6 +187,9 @@ def _coco_ids(cfg: Config) -> tuple[dict[str, int], dict[str, int]]:
         return {}, {}
     annotations = json.loads(file.read_text())
     return (
-        {Path(i["file_name"]).name: i["id"] for i in annotations["images"]},
+        {
+            Path(i.get("file_name") or i.get("coco_url", "")).name: i["id"]
+            for i in annotations["images"]
+        },
         {c["name"]: c["id"] for c in annotations["categories"]},
     )

@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import os
 import re
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from mmdet.evaluation import DumpDetResults
+from mmdet.evaluation import CocoMetric, DumpDetResults
 from mmengine import fileio
 from mmengine.config import Config
+from mmengine.evaluator import BaseMetric
 from mmengine.logging import print_log
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner, find_latest_checkpoint
 
-from ghostdet.datasets import check_dataset
+from ghostdet.datasets import check_dataset, check_evaluation
 from ghostdet.errors import ConfigError, UserError
+from ghostdet.weights.source import REMOTE
 
-from .checkpoint import read_checkpoint
+from .checkpoint import CheckpointGuardHook, read_checkpoint
 from .config import check_writable, require
 
 
@@ -122,9 +125,7 @@ def test(
         if out is not None:
             runner.test_evaluator.metrics.append(DumpDetResults(out_file_path=out))
         metrics = runner.test()
-    if not metrics and not any(
-        getattr(m, "format_only", False) for m in runner.test_evaluator.metrics
-    ):
+    if not metrics and any(map(_is_coco, runner.test_evaluator.metrics)):
         raise UserError(
             f"no metrics: with {checkpoint}, nothing scores above the config's "
             "score_thr on any image; train for longer, or lower "
@@ -143,43 +144,55 @@ def _check_start(cfg: Config) -> None:
                 logger="current",
             )
             return
-        # Where the folder was moved, the file in it.
-        moved = os.path.join(cfg.work_dir, os.path.basename(latest))
-        cfg.load_from = moved if os.path.isfile(moved) else latest
-        if not os.path.isfile(cfg.load_from):
-            raise UserError(
-                f"{cfg.work_dir}/last_checkpoint names {latest!r}, and there is no "
-                "such file; give the path of an earlier checkpoint to --resume"
-            )
-    if not cfg.get("load_from"):
+        if not fileio.isfile(latest):
+            # Where the folder was moved, the file in it.
+            moved = os.path.join(cfg.work_dir, os.path.basename(latest))
+            if not os.path.isfile(moved):
+                raise UserError(
+                    f"{cfg.work_dir}/last_checkpoint names {latest!r}, and there is no "
+                    "such file; give the path of an earlier checkpoint to --resume"
+                )
+            latest = moved
+        cfg.load_from = latest
+    path = cfg.get("load_from")
+    if not path or ("://" in path and not path.startswith(REMOTE)):
+        return  # MMEngine's own schemes
+    state = read_checkpoint(path)
+    if not cfg.get("resume"):
         return
-    state = read_checkpoint(cfg.load_from).keys()
-    if cfg.get("resume") and not {"meta", "message_hub"} <= state:
+    if not {"meta", "message_hub"} <= state.keys():
         raise UserError(
             f"{cfg.load_from} holds weights without the state of a run, so there "
             "is nothing to resume; to start from the weights, give "
             f"--cfg-options load_from={cfg.load_from} in place of --resume"
         )
+    # MMEngine restores it too, after it has built the sampler with another.
+    if cfg.get("randomness", {}).get("seed") is None:
+        cfg.randomness = {
+            **cfg.get("randomness", {}),
+            "seed": state["meta"].get("seed"),
+        }
 
 
 @contextmanager
 def _config_mistakes(cfg: Config) -> Iterator[None]:
-    """Turn what components raise for a mistake in the config into a ConfigError."""
+    """Turn what is raised for a mistake in the config into a ConfigError.
+
+    That is, what the registry raises itself and what calling a class with arguments
+    raises, as opposed to what happens inside of it.
+    """
     try:
         yield
     except (KeyError, TypeError, ValueError) as error:
         message = str(error.args[0]) if error.args else ""
-        unknown = re.match(r"(\S+ is not in the \S+ registry)", message)
-        arguments = re.match(
-            r".*__init__\(\) (got an unexpected|missing \d+ required) .*", message
-        )
+        raised_in = traceback.extract_tb(error.__traceback__)[-1].name
         workers = re.match(r"\w+ option .*num_workers.*", message)
-        mistake = unknown or arguments or workers
-        if mistake is None:
+        if raised_in != "build_from_cfg" and workers is None:
             raise
+        unknown = re.match(r"\S+ is not in the .+? registry", message)
         raise ConfigError(
-            f"{cfg.filename} cannot be run: {mistake.group()}; correct it there or "
-            "with --cfg-options"
+            f"{cfg.filename} cannot be run: {unknown.group() if unknown else message}; "
+            "correct it there or with --cfg-options"
         ) from error
 
 
@@ -189,20 +202,25 @@ def _check_data(cfg: Config, part: str) -> None:
         check_dataset(cfg[f"{part}_dataloader"].dataset)
     evaluators = cfg.get(f"{part}_evaluator") or []
     for evaluator in evaluators if isinstance(evaluators, list) else [evaluators]:
-        file = evaluator.get("ann_file")
-        if file and not fileio.isfile(file, evaluator.get("backend_args")):
-            raise UserError(
-                f"{file}: no such annotation file, which {part}_evaluator.ann_file "
-                f"names; give that of {part}_dataloader.dataset"
-            )
+        if (
+            str(evaluator.get("type")).endswith("CocoMetric")
+            and evaluator.get("ann_file")
+            and not evaluator.get("format_only")
+        ):
+            check_evaluation(evaluator.ann_file, evaluator.get("backend_args"))
+
+
+def _is_coco(metric: BaseMetric) -> bool:
+    """Whether it is COCO's, and computed."""
+    return isinstance(metric, CocoMetric) and not metric.format_only
 
 
 def _build_runner(cfg: Config) -> Runner:
-    """Build the Runner, whose MMEngine loads what fits and goes on, with our guard."""
-    hooks = cfg.get("custom_hooks") or []
-    if not any(hook["type"] == "CheckpointGuardHook" for hook in hooks):
-        cfg.custom_hooks = [*hooks, dict(type="CheckpointGuardHook")]
-    return RUNNERS.build(cfg) if "runner_type" in cfg else Runner.from_cfg(cfg)
+    """Build the Runner, with a guard: by itself it loads what fits and goes on."""
+    runner = RUNNERS.build(cfg) if "runner_type" in cfg else Runner.from_cfg(cfg)
+    if not any(isinstance(hook, CheckpointGuardHook) for hook in runner.hooks):
+        runner.register_hook(CheckpointGuardHook())
+    return runner
 
 
 def _check_classes(runner: Runner, *loops: str) -> None:

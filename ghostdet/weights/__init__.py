@@ -3,7 +3,7 @@
 from .fitting import check_state_dict, weights_of
 from .formats import Weights, read_weights
 from .pretrained import GhostNetPretrained, load_pretrained
-from .reading import read_file
+from .reading import read_source
 from .source import fetch
 from .widen import widen_state_dict
 
@@ -13,7 +13,7 @@ __all__ = [
     "check_state_dict",
     "fetch",
     "load_pretrained",
-    "read_file",
+    "read_source",
     "read_weights",
     "weights_of",
     "widen_state_dict",

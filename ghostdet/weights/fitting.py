@@ -22,7 +22,7 @@ def weights_of(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
         Tensors by name, without the ``module.`` that ``DataParallel`` puts before each.
     """
     state_dict = checkpoint.get("state_dict", checkpoint)
-    return {re.sub(r"^module\.", "", name): v for name, v in state_dict.items()}
+    return {re.sub(r"^module\.", "", str(name)): v for name, v in state_dict.items()}
 
 
 def check_state_dict(
@@ -69,6 +69,11 @@ def check_state_dict(
     )
     if not (missing or surplus or misshapen):
         return
+    if not misshapen:  # some detectors of MMDetection rename weights as they load them
+        result = model.load_state_dict(dict(state_dict), strict=False)
+        missing, surplus = counted(result.missing_keys), counted(result.unexpected_keys)
+        if not (missing or surplus):
+            return
     shapes = [
         f"{name} is {tuple(state_dict[name].shape)}, not {tuple(expected[name].shape)}"
         for name in misshapen

@@ -16,8 +16,8 @@ from ghostdet.errors import UserError
 from ghostdet.models.ghostnet import BLOCKS
 
 from .fitting import weights_of
-from .reading import read_file
-from .source import fetch, sha256
+from .reading import read_source
+from .source import sha256
 
 CLASSIFIER = ("conv_head.", "classifier.")  # behind the backbone, in the official names
 # Where official names have a bottleneck: the flat number of PaddleClas, from 0.
@@ -94,9 +94,7 @@ def read_weights(checkpoint: str | Path) -> Weights:
     Raises:
         UserError: If the file cannot be had or read, or is of another network.
     """
-    path = fetch(checkpoint)
-    checksum = sha256(path)
-    content = read_file(path)
+    path, content = read_source(checkpoint)
     source = str(checkpoint)
     if not isinstance(content, dict):
         raise UserError(
@@ -123,7 +121,7 @@ def read_weights(checkpoint: str | Path) -> Weights:
     return Weights(
         state_dict,
         source,
-        checksum,
+        sha256(path),
         kind,
         _network_of(state_dict),
         _width_of(state_dict),

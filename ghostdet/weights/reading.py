@@ -16,6 +16,8 @@ from mmengine.optim.scheduler.param_scheduler import OneCycleParamScheduler
 
 from ghostdet.errors import UserError
 
+from .source import fetch
+
 # By name, what the state of MMEngine's classes refers to.
 _METHODS = {
     HistoryBuffer: ("min", "max", "current", "mean"),
@@ -43,6 +45,29 @@ SAFE_TYPES = [
     (np._core.multiarray.scalar, "numpy.core.multiarray.scalar"),
     *{type(np.dtype(code)) for code in np.typecodes["AllInteger"] + "efd?FD"},
 ]
+
+
+def read_source(checkpoint: str | Path, map_location: Any = "cpu") -> tuple[Path, Any]:
+    """Fetch a file of weights and read it.
+
+    Args:
+        checkpoint: As of :func:`~ghostdet.weights.fetch`.
+        map_location: As in ``torch.load``.
+
+    Returns:
+        The path of the file, and what it holds.
+
+    Raises:
+        UserError: If it cannot be had or read. What was downloaded for nothing is
+            removed again.
+    """
+    path = fetch(checkpoint)
+    try:
+        return path, read_file(path, map_location)
+    except UserError:
+        if str(checkpoint).startswith(("http://", "https://")):
+            path.unlink()
+        raise
 
 
 def read_file(path: Path, map_location: Any = "cpu") -> Any:

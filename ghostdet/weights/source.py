@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from http.client import HTTPException
 from pathlib import Path
 
 import torch
@@ -36,7 +37,7 @@ def fetch(checkpoint: str | Path) -> Path:
     elif name.startswith(("http://", "https://")):
         path = _from_address(name, expected)
     else:
-        path = Path(name)
+        path = Path(name).expanduser()
         if not path.is_file():
             raise UserError(
                 f"no file of weights at {name!r}; give a path, {HUB}OWNER/NAME or an "
@@ -109,7 +110,8 @@ def _from_address(address: str, expected: str) -> Path:
         torch.hub.download_url_to_file(
             address, str(path), hash_prefix=expected.lower() or None, progress=False
         )
-    except (OSError, ValueError, RuntimeError) as error:  # RuntimeError: the checksum
+    except (OSError, ValueError, HTTPException, RuntimeError) as error:
+        # RuntimeError: the checksum.
         raise UserError(
             f"{address} cannot be downloaded ({error}); download it by other means and "
             "give its path"

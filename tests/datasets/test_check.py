@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from ghostdet.datasets import check_dataset
+from ghostdet.datasets import check_dataset, check_evaluation
 from ghostdet.errors import UserError
 
 
@@ -33,6 +33,7 @@ def data(tmp_path):
             ann_file="annotations/train.json",
             data_prefix=dict(img="images/"),
             pipeline=[dict(type="NoSuchTransform")],
+            filter_cfg=dict(filter_empty_gt=True),
         )
         return cfg if classes is None else {**cfg, "metainfo": dict(classes=classes)}
 
@@ -90,17 +91,28 @@ def without(key) -> dict:
         (changed(annotations=[dict(caption="x")]), r"annotations\[0\].*area, bbox"),
         (changed(images=[]), r"lists no images"),
         (changed(annotations=[]), r"none of its 0 annotations"),
-        (changed(images=coco()["images"] * 2), r"two of its images have the id 1"),
-        (changed(annotations=coco()["annotations"] * 2), r"two of its annotations"),
+        (
+            changed(images=[*coco()["images"], dict(coco()["images"][0], width=9)]),
+            r"two of its images have the id 1",
+        ),
         (image(width="10"), r"width and height of image 1 are '10' and 10"),
-        (image(file_name="2.jpg"), r"no image it lists is there, such as .*2.jpg"),
+        (
+            image(file_name="2.jpg"),
+            r"none of 1 images it lists is there, such as .*2.jpg",
+        ),
         (annotation(bbox=[1, 2]), r"annotation 1 has bbox \[1, 2\] and area 16"),
         (annotation(bbox=["0", 0, 4, 4]), r'annotation 1 has bbox \["0", 0, 4, 4\]'),
         (annotation(area=None), r"and area null"),
         (annotation(iscrowd=1), r"is an object of .*\(1 crowds or boxes of less"),
         (annotation(bbox=[0, 0, 4, 0]), r"is an object of .*\(1 crowds"),
+        (annotation(bbox=[0, 0, 4, float("nan")]), r"has bbox \[0, 0, 4, NaN\]"),
+        (annotation(category_id="5"), r"has the category_id '5', which is none"),
         (
-            changed(categories=[dict(id=1, name="Tree")]),
+            changed(categories=[*coco()["categories"], dict(id=7, name="cat")]),
+            r"more than one of its categories is called cat",
+        ),
+        (
+            changed(categories=[dict(id=5, name="Tree")]),
             r"configured: cat, tree\n  in the file: Tree\n.*metainfo",
         ),
     ],
@@ -152,11 +164,40 @@ def test_other_order(data):
         check_dataset(data(coco(), classes=("tree", "cat")))
 
 
-def test_evaluation_needs_iscrowd(data):
-    cfg = data(coco())
-    check_dataset(cfg)
+def test_evaluation(data, tmp_path):
+    data(coco())
+    path = tmp_path / "annotations/train.json"
     with pytest.raises(UserError, match="annotation 1 has no iscrowd"):
-        check_dataset({**cfg, "test_mode": True})
+        check_evaluation(str(path))
+    path.write_text(json.dumps(annotation(iscrowd=0)))
+    check_evaluation(str(path))
+    with pytest.raises(UserError, match="nowhere.json: no such annotation file"):
+        check_evaluation("nowhere.json")
+
+
+@pytest.mark.parametrize("change", [dict(test_mode=True), dict(filter_cfg=None)])
+@pytest.mark.parametrize(
+    "content", [without("annotations"), changed(annotations=[]), annotation(iscrowd=1)]
+)
+def test_objects_are_not_needed_where_images_are_not_filtered(data, change, content):
+    check_dataset({**data(content), **change})
+
+
+def test_nothing_left_by_the_filter(data):
+    filter_cfg = dict(filter_empty_gt=True, min_size=11)
+    with pytest.raises(UserError, match="no image with objects is left.*min_size=11"):
+        check_dataset({**data(coco()), "filter_cfg": filter_cfg})
+
+
+def test_file_of_classes(data, tmp_path):
+    (tmp_path / "classes.txt").write_text("cat\ntree\n")
+    check_dataset(data(coco(), classes=str(tmp_path / "classes.txt")))
+
+
+def test_images_of_another_backend(data):
+    cfg = data(image(file_name="2.jpg"))
+    loading = dict(type="LoadImageFromFile", backend_args=dict(backend="lmdb"))
+    check_dataset({**cfg, "pipeline": [loading]})
 
 
 def test_one_class_without_its_comma(data):
@@ -175,6 +216,8 @@ def test_unknown_argument(data):
         dict(type="VOCDataset", data_root="VOC2007"),
         dict(type="NotRegistered", root="here"),
         dict(type=list),
+        dict(type="LVISV1Dataset", ann_file="nowhere.json"),
+        dict(type="Objects365V1Dataset", ann_file="nowhere.json"),
     ],
 )
 def test_other_kinds_are_not_checked(cfg):

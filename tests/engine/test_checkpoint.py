@@ -1,30 +1,36 @@
 import functools
 import pickle
 import re
+import shutil
 import threading
 from collections import OrderedDict
 from http.server import HTTPServer, SimpleHTTPRequestHandler
 from pathlib import Path
 from types import SimpleNamespace
 
+import mmdet
 import numpy as np
 import pytest
 import torch
+from mmdet.registry import MODELS
 from mmengine.config import Config
 from mmengine.logging import HistoryBuffer
 from mmengine.optim import OneCycleLR
+from mmengine.registry import DefaultScope
 from mmengine.runner import CheckpointLoader
 from torch import nn
 
 from ghostdet import engine
 from ghostdet.engine import (
     CheckpointGuardHook,
-    check_state_dict,
     load_detector,
     read_checkpoint,
     train,
 )
 from ghostdet.errors import UserError
+from ghostdet.weights import check_state_dict
+
+MMDET = Path(mmdet.__file__).parent / ".mim/configs"
 
 
 class Calls:
@@ -179,6 +185,19 @@ def test_another_head_from_a_trained_detector(tiny, trained):
     assert train(cfg).iter == 1
 
 
+def test_detectors_that_rename_what_they_load():
+    file = "soft_teacher/soft-teacher_faster-rcnn_r50-caffe_fpn_180k_semi-0.1-coco.py"
+    model = Config.fromfile(MMDET / file).model
+    with DefaultScope.overwrite_default_scope("mmdet"):
+        plain = MODELS.build(model.detector)
+        teacher = MODELS.build(model)
+    check_state_dict(teacher, plain.state_dict(), "a.pth")
+    weights = plain.state_dict()
+    del weights["backbone.conv1.weight"]
+    with pytest.raises(UserError, match="missing: .*backbone.conv1.weight"):
+        check_state_dict(teacher, weights, "a.pth")
+
+
 def test_refuses_what_are_no_tensors():
     model = nn.Linear(2, 3)
     with pytest.raises(UserError, match="model is a OrderedDict; give"):
@@ -227,6 +246,11 @@ def test_addresses(address, tmp_path):
     marker = tmp_path / "marker"
     torch.save({"a": torch.ones(2)}, folder / "good.pth")
     torch.save({"x": Calls(Path.touch, marker)}, folder / "bad.pth")
+    (folder / "cut.pth").write_bytes((folder / "good.pth").read_bytes()[:500])
+    with pytest.raises(UserError, match="cut.pth cannot be read as a checkpoint"):
+        read_checkpoint(f"{url}/cut.pth")
+    shutil.copy(folder / "good.pth", folder / "cut.pth")
+    assert read_checkpoint(f"{url}/cut.pth")  # what was downloaded first is gone
     for _ in range(2):
         loaded = CheckpointLoader.load_checkpoint(f"{url}/good.pth", logger=None)
         assert loaded["a"].tolist() == [1, 1]
@@ -234,8 +258,9 @@ def test_addresses(address, tmp_path):
     with pytest.raises(UserError, match="more than weights"):
         CheckpointLoader.load_checkpoint(f"{url}/bad.pth", logger=None)
     assert not marker.exists()
-    with pytest.raises(UserError, match="other.pth cannot be downloaded .*404"):
-        read_checkpoint(f"{url}/other.pth")
+    for name in ("other.pth", "a name.pth"):
+        with pytest.raises(UserError, match=f"{name} cannot be downloaded"):
+            read_checkpoint(f"{url}/{name}")
 
 
 @pytest.mark.parametrize("way", ["load_from", "resume", "test", "load_detector"])

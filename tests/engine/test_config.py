@@ -72,22 +72,43 @@ val_evaluator = [
 
 def test_data_root_of_nested_folders(tmp_path):
     (tmp_path / "own.py").write_text("""
+data_root = 'unused/'
 a = dict(data_root='data/coco', ann_file='a.json')
-b = dict(data_root='data/coco/extra/', ann_file='b.json')
+b = dict(data_root='data/coco/extra/', data_prefix=dict(img='data/coco/extra/b'))
 c = dict(data_root=None, ann_file='data/coco/extra/c.json')
+train_dataloader = dict(dataset=dict(datasets=[a, b, c]))
+val_evaluator = dict(seg_prefix='data/coco/seg')
 """)
     cfg = load_config(tmp_path / "own.py", tmp_path, data_root=tmp_path)
-    roots = [cfg[key].data_root for key in "abc"]
-    assert roots == [f"{tmp_path}/", f"{tmp_path}/extra/", f"{tmp_path}/"]
-    assert cfg.c.ann_file == f"{tmp_path}/extra/c.json"
+    a, b, c = cfg.train_dataloader.dataset.datasets
+    roots = [a.data_root, b.data_root, c.data_root]
+    assert roots == [f"{tmp_path}/", f"{tmp_path}/extra", None]
+    assert b.data_prefix.img == f"{tmp_path}/extra/b"
+    assert c.ann_file == f"{tmp_path}/extra/c.json"
+    assert cfg.val_evaluator.seg_prefix == f"{tmp_path}/seg"
 
 
-def test_data_root_for_several_folders(tmp_path):
-    (tmp_path / "own.py").write_text(
-        "a = dict(data_root='data/coco/')\nb = dict(data_root='data/coco2/')"
-    )
-    with pytest.raises(UserError, match="has several: data/coco/, data/coco2/; set"):
+@pytest.mark.parametrize(
+    "text, found",
+    [
+        ("val_dataloader = dict(data_root='data/coco2/')", "data/coco/, data/coco2/;"),
+        ("train_dataloader = dict(_delete_=True)", "none;"),
+    ],
+)
+def test_data_root_of_several_folders_or_none(tmp_path, text, found):
+    (tmp_path / "base.py").write_text("train_dataloader = dict(data_root='data/coco/')")
+    (tmp_path / "own.py").write_text(f"_base_ = 'base.py'\n{text}")
+    with pytest.raises(UserError, match=f"own.py has {found} set"):
         load_config(tmp_path / "own.py", tmp_path, data_root=tmp_path)
+
+
+def test_the_first_cause_of_an_error_in_an_import(tmp_path, monkeypatch):
+    (tmp_path / "failing_plugin.py").write_text("\nimport not_there")
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "own.py").write_text("custom_imports = dict(imports='failing_plugin')")
+    with pytest.raises(UserError, match="'not_there' .*failing_plugin.py:2") as caught:
+        load_config(tmp_path / "own.py")
+    assert len(caught.value.text) < 400
 
 
 @pytest.mark.parametrize(

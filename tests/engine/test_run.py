@@ -9,6 +9,7 @@ import torch
 from ghostdet import engine
 from ghostdet.engine import train
 from ghostdet.errors import UserError
+from ghostdet.models import GhostNet
 
 NO_VALIDATION = {"train_cfg.val_interval": 99}
 
@@ -62,6 +63,8 @@ def test_resume_of_a_folder_that_was_moved(tiny, tmp_path, trained):
             {"train_dataloader.persistent_workers": True},
             "cannot be run: persistent_workers option needs num_workers > 0",
         ),
+        ({"param_scheduler.0.type": "Linear"}, "Linear is not in the mmdet::parameter"),
+        ({"train_dataloader.sampler.type": "Some"}, "Some is not in the .* sampler re"),
         ({"model.neck.strides": (8, 32)}, r"strides is \(8, 32\), expected a run"),
         ({"model.neck.widen_factor": 1.0}, "GhostNetFPN.* expects 3 levels"),
     ],
@@ -69,6 +72,42 @@ def test_resume_of_a_folder_that_was_moved(tiny, tmp_path, trained):
 def test_mistakes_in_the_config(tiny, options, message):
     with pytest.raises(UserError, match=message):
         train(tiny(options))
+
+
+def test_bugs_keep_their_traceback(tiny, monkeypatch):
+    def forward(self, x):
+        dict(1, 2, 3)
+
+    monkeypatch.setattr(GhostNet, "forward", forward)
+    with pytest.raises(TypeError, match="dict expected at most 1 argument"):
+        train(tiny())
+
+
+def test_guard_of_the_config_is_kept(tiny, trained):
+    options = {
+        "load_from": str(trained / "iter_4.pth"),
+        "train_cfg.max_iters": 1,
+        "model.bbox_head.anchor_generator.ratios": [1.0],
+    }
+    cfg = tiny({**options, **NO_VALIDATION})
+    cfg.custom_hooks = [
+        dict(type="mmengine.CheckpointGuardHook", allow=["bbox_head.retina"])
+    ]
+    assert train(cfg).iter == 1
+
+
+def test_resume_takes_over_the_seed(tiny):
+    options = {**NO_VALIDATION, "randomness.seed": None}
+    first = train(tiny({**options, "train_cfg.max_iters": 2}))
+    second = train(tiny(options), resume="auto")
+    assert second.train_dataloader.sampler.seed == first.seed == second.seed
+
+
+def test_evaluation_without_metrics(tiny, trained, tmp_path):
+    out = str(tmp_path / "out.pkl")
+    evaluator = {"_delete_": True, "type": "DumpDetResults", "out_file_path": out}
+    cfg = tiny({"test_evaluator": evaluator})
+    assert engine.test(cfg, trained / "iter_4.pth") == {}
 
 
 def test_learning_rate_scaled_to_the_batch(tiny):
