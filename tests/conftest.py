@@ -1,10 +1,13 @@
 """What the tests share: one thread, data sets, and a detector trained for 4 steps."""
 
+import functools
 import json
 import os
 import shutil
 import subprocess
 import sys
+import threading
+from http.server import HTTPServer, SimpleHTTPRequestHandler
 from pathlib import Path
 
 import pytest
@@ -163,3 +166,21 @@ def command(tmp_path):
         )
 
     return run
+
+
+@pytest.fixture
+def address(tmp_path, monkeypatch):
+    """An address of what lies in ``tmp_path/served``, with an empty cache."""
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
+    folder = tmp_path / "served"
+    folder.mkdir()
+    handler = functools.partial(QuietHandler, directory=str(folder))
+    with HTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}", folder
+        server.shutdown()
+
+
+class QuietHandler(SimpleHTTPRequestHandler):
+    def log_message(self, *_):
+        pass

@@ -82,9 +82,7 @@ def _from_hub(name: str) -> Path:
         except EntryNotFoundError:
             continue
         except HFValidationError as error:
-            raise UserError(
-                f"{HUB}{name} is no name of a repository: {error}"
-            ) from error
+            raise UserError(f"{HUB}{name} names no repository: {error}") from error
         except (HfHubHTTPError, OSError) as error:
             reason = str(error).strip().splitlines()[0]
             raise UserError(

@@ -103,15 +103,7 @@ def _widen(
     if outputs is not None:
         index = _repeats(len(tensor), len(target[name]), outputs, name, widen_factor)
         wide = tensor[index]
-        if noise and tensor.dim() == 4:
-            repeated = torch.ones(len(index), dtype=torch.bool)
-            repeated[_first_of_each(index)] = False
-            shape = wide[repeated].shape
-            wide[repeated] += (
-                noise
-                * tensor.std()
-                * torch.randn(shape, generator=generator).to(tensor)
-            )
+        repeated = _is_repeat(index)
     if kind == "weight" and inputs is not None:
         # The channels that conv_head reads are those of the last block.
         count = (
@@ -122,6 +114,10 @@ def _widen(
         index = _repeats(tensor.shape[1], count, inputs, name, widen_factor)
         repeats = torch.bincount(index, minlength=tensor.shape[1])[index]
         wide = wide[:, index] / repeats.to(tensor).view(1, -1, 1, 1)
+    if noise and outputs is not None and tensor.dim() == 4:
+        shape = wide[repeated].shape
+        drawn = torch.randn(shape, generator=generator).to(tensor)
+        wide[repeated] += noise * wide.std() * drawn
     return wide.clone()
 
 
@@ -136,6 +132,9 @@ def _repeats(old: int, new: int, parts: int, name: str, widen_factor: float) -> 
     return torch.cat([half + part * (old // parts) for part in range(parts)])
 
 
-def _first_of_each(index: Tensor) -> Tensor:
-    first = torch.full((int(index.max()) + 1,), len(index), dtype=torch.long)
-    return first.scatter_reduce(0, index, torch.arange(len(index)), "amin")
+def _is_repeat(index: Tensor) -> Tensor:
+    """Where an old channel appears again."""
+    first: dict[int, int] = {}
+    return torch.tensor(
+        [first.setdefault(old, new) != new for new, old in enumerate(index.tolist())]
+    )

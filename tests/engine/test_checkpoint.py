@@ -1,10 +1,7 @@
-import functools
 import pickle
 import re
 import shutil
-import threading
 from collections import OrderedDict
-from http.server import HTTPServer, SimpleHTTPRequestHandler
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -221,24 +218,6 @@ def test_reads_arrays(tmp_path, save, dtype):
     save({"a": array}, tmp_path / "a.pth")
     read = read_checkpoint(str(tmp_path / "a.pth"))["a"]
     assert read.dtype == array.dtype and (read == array).all()
-
-
-@pytest.fixture
-def address(tmp_path, monkeypatch):
-    """An address of what lies in ``tmp_path/served``, with an empty cache."""
-    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
-    folder = tmp_path / "served"
-    folder.mkdir()
-    handler = functools.partial(QuietHandler, directory=str(folder))
-    with HTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}", folder
-        server.shutdown()
-
-
-class QuietHandler(SimpleHTTPRequestHandler):
-    def log_message(self, *_):
-        pass
 
 
 def test_addresses(address, tmp_path):

@@ -1,0 +1,152 @@
+import hashlib
+import time
+
+import pytest
+import torch
+from mmdet.registry import MODELS
+from mmengine.registry import DefaultScope
+
+from ghostdet.errors import ConfigError, UserError
+from ghostdet.models import GhostNet, GhostNetV2
+from ghostdet.weights import load_pretrained, pretrained, widen_state_dict
+
+
+@pytest.fixture
+def file(classifier, tmp_path):
+    """A function: a file with timm's classifier, changed by a function."""
+
+    def write(change=lambda state_dict: None, width=1.0):
+        state_dict = dict(classifier(width).state_dict())
+        change(state_dict)
+        torch.save(state_dict, tmp_path / "a.pth")
+        return str(tmp_path / "a.pth")
+
+    return write
+
+
+def build(checkpoint, width=1.0, out_indices=(1, 2, 3), network="GhostNet", **init):
+    """A backbone built and initialised as a detector's is."""
+    cfg = dict(
+        type=network,
+        widen_factor=width,
+        out_indices=out_indices,
+        init_cfg=dict(type="GhostNetPretrained", checkpoint=checkpoint, **init),
+    )
+    with DefaultScope.overwrite_default_scope("mmdet"):
+        backbone = MODELS.build(cfg)
+    backbone.init_weights()
+    return backbone
+
+
+@pytest.mark.parametrize("out_indices", [(0,), (1, 2, 3), (4,)])
+def test_fills_every_parameter(file, out_indices, monkeypatch):
+    log = []
+    monkeypatch.setattr(pretrained, "print_log", lambda text, **_: log.append(text))
+    path = file()
+    backbone = build(path, out_indices=out_indices)
+    expected = torch.load(path)
+    for name, value in backbone.state_dict().items():
+        assert torch.equal(value, expected[name]), name
+    checksum = hashlib.sha256(open(path, "rb").read()).hexdigest()
+    count = len(backbone.state_dict())
+    assert (
+        f"GhostNet 1x from {path} (official, sha256 {checksum}): {count} ten" in log[0]
+    )
+
+
+def rename(state_dict):
+    state_dict["blocks.4.0.ghost1.primary.weight"] = state_dict.pop(
+        "blocks.4.0.ghost1.primary_conv.0.weight"
+    )
+
+
+def transpose(state_dict):
+    name = "blocks.4.0.ghost1.primary_conv.0.weight"
+    state_dict[name] = state_dict[name].transpose(0, 1).contiguous()
+
+
+@pytest.mark.parametrize(
+    "change, messages",
+    [
+        (
+            rename,
+            ["1 missing: blocks.4.0.ghost1.primary_conv.0.w", "1 surplus: blocks"],
+        ),
+        (transpose, ["1 misshapen: blocks.4.0", "(40, 60, 1, 1), not (60, 40, 1, 1)"]),
+        (lambda d: d.update(extra=torch.ones(1)), ["1 surplus: extra"]),
+        (
+            lambda d: d.pop("blocks.8.3.ghost2.primary_conv.1.running_var"),
+            ["1 missing"],
+        ),
+    ],
+)
+def test_never_in_part(file, change, messages):
+    path = file(change)
+    with pytest.raises(UserError) as caught:
+        build(path)
+    for message in messages:
+        assert message in caught.value.text
+
+
+def test_prefix_of_data_parallel(file):
+    def prefix(state_dict):
+        for name in list(state_dict):
+            state_dict[f"module.{name}"] = state_dict.pop(name)
+
+    backbone, plain = build(file(prefix)), build(file())
+    for name, value in plain.state_dict().items():
+        assert torch.equal(value, backbone.state_dict()[name])
+
+
+def test_widened(file):
+    path = file()
+    start = time.perf_counter()
+    backbone = build(path, 1.1, widen=True, noise=0.02, seed=3)
+    assert time.perf_counter() - start < 2  # what the project promises
+    weights = {n: v for n, v in torch.load(path).items() if n[:9] != "conv_head"}
+    expected = widen_state_dict(weights, 1.1, 0.02, 3)
+    for name, value in backbone.state_dict().items():
+        assert torch.equal(value, expected[name]), name
+    same = build(path, 1.0, widen=True)  # nothing to widen
+    assert torch.equal(same.conv_stem.weight, weights["conv_stem.weight"])
+
+
+@pytest.mark.parametrize(
+    "width, arguments, message",
+    [
+        (
+            1.1,
+            {},
+            "GhostNet 1x from .* fit a backbone of 1.1x; set widen_factor=1, or w",
+        ),
+        (0.5, {}, "does not fit a backbone of 0.5x; set widen_factor=1$"),
+        (0.5, dict(widen=True), "does not fit a backbone of 0.5x"),
+        (1.0, dict(network="GhostNetV2"), r"set backbone=dict\(type='GhostNet'\)"),
+    ],
+)
+def test_another_network(file, width, arguments, message):
+    with pytest.raises(ConfigError, match=message):
+        build(file(), width, **arguments)
+
+
+def test_another_gate(file):
+    """Shapes are equal, and outputs would not be."""
+    backbone = GhostNet(1.0, se_gate="clip")
+    with pytest.raises(ConfigError, match="se_gate='hard_sigmoid', se_divisor=4"):
+        load_pretrained(backbone, file())
+    with pytest.raises(ConfigError, match="se_gate is 'swish', expected one of"):
+        GhostNet(1.0, se_gate="swish")
+
+
+def test_for_other_backbones(file):
+    with pytest.raises(ConfigError, match="not for Linear; use its own init_cfg"):
+        load_pretrained(torch.nn.Linear(1, 1), file())
+
+
+def test_later_versions(classifier, tmp_path):
+    theirs = classifier(1.0, "v2")
+    torch.save(theirs.state_dict(), tmp_path / "a.pth")
+    backbone = build(str(tmp_path / "a.pth"), network="GhostNetV2")
+    assert isinstance(backbone, GhostNetV2)
+    name = "blocks.4.0.ghost1.short_conv.0.weight"
+    assert torch.equal(backbone.state_dict()[name], theirs.state_dict()[name])

@@ -1,0 +1,121 @@
+import hashlib
+
+import huggingface_hub
+import pytest
+import torch
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+)
+
+from ghostdet.errors import UserError
+from ghostdet.weights import fetch
+
+CONTENT = b"weights"
+CHECKSUM = hashlib.sha256(CONTENT).hexdigest()
+
+
+@pytest.fixture
+def file(tmp_path):
+    (tmp_path / "a.pth").write_bytes(CONTENT)
+    return tmp_path / "a.pth"
+
+
+@pytest.mark.parametrize("suffix", ["", f"#sha256={CHECKSUM}"])
+def test_file(file, suffix):
+    assert fetch(f"{file}{suffix}") == file
+    assert fetch(file) == file
+
+
+def test_another_checksum(file):
+    with pytest.raises(UserError, match=f"expected sha256 0abc(.|\n)*{CHECKSUM}"):
+        fetch(f"{file}#sha256=0abc")
+
+
+def test_no_file():
+    with pytest.raises(UserError, match="no file of weights at 'nowhere.pth'; give"):
+        fetch("nowhere.pth")
+
+
+@pytest.fixture
+def hub(monkeypatch):
+    """Stands in for the Hub: what it is asked for, and what it does."""
+    asked, answers = [], {}
+
+    def download(repository, name, revision=None):
+        asked.append((repository, name, revision))
+        answer = answers.get(name)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+    return asked, answers
+
+
+def test_hub(hub, file):
+    asked, answers = hub
+    answers["model.safetensors"] = str(file)
+    assert fetch("hf-hub:timm/ghostnet_100.in1k") == file
+    assert fetch(f"hf-hub:timm/ghostnet_100.in1k@v1#sha256={CHECKSUM}") == file
+    assert asked == [
+        ("timm/ghostnet_100.in1k", "model.safetensors", None),
+        ("timm/ghostnet_100.in1k", "model.safetensors", "v1"),
+    ]
+    answers["model.safetensors"] = EntryNotFoundError("404")
+    answers["pytorch_model.bin"] = str(file)
+    assert fetch("hf-hub:timm/ghostnet_100.in1k") == file
+
+
+@pytest.mark.parametrize(
+    "error, message",
+    [
+        (
+            LocalEntryNotFoundError("offline"),
+            "cannot be reached.*by other means and gi",
+        ),
+        (HFValidationError("bad"), "hf-hub:a/b names no repository: bad"),
+        (OSError("401 Client Error\nmore"), r"cannot be downloaded \(401 Client Error"),
+        (EntryNotFoundError("404"), "has none of the files model.safetensors, pytorch"),
+    ],
+)
+def test_hub_fails(hub, error, message):
+    _, answers = hub
+    answers["model.safetensors"] = answers["pytorch_model.bin"] = error
+    with pytest.raises(UserError, match=message) as caught:
+        fetch("hf-hub:a/b")
+    assert "\n" not in caught.value.text
+
+
+def test_hub_without_a_network(monkeypatch, tmp_path):
+    """The real client, which is told that it is offline."""
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(UserError, match="is not in the cache; download model.safet"):
+        fetch("hf-hub:timm/no-such-model")
+
+
+@pytest.fixture
+def server(address, monkeypatch, tmp_path):
+    url, folder = address
+    (folder / "a.pth").write_bytes(CONTENT)
+    return url, folder
+
+
+def test_address(server):
+    url, folder = server
+    path = fetch(f"{url}/a.pth#sha256={CHECKSUM}")
+    assert path.read_bytes() == CONTENT
+    (folder / "a.pth").unlink()
+    assert fetch(f"{url}/a.pth") == path  # kept
+
+
+def test_address_with_another_checksum(server):
+    url, _ = server
+    with pytest.raises(UserError, match="cannot be downloaded .invalid hash value"):
+        fetch(f"{url}/a.pth#sha256=0abc")
+    cache = torch.hub.get_dir()
+    assert fetch(f"{url}/a.pth").parent.parent.samefile(cache)
+    with pytest.raises(UserError, match="the file has another checksum"):
+        fetch(f"{url}/a.pth#sha256=0abc")
