@@ -4,6 +4,7 @@ from .ghost import GhostBottleneck, GhostModule
 from .ghostnet import GhostNet
 from .ghostnetv2 import GhostNetV2
 from .ghostnetv3 import GhostNetV3
+from .mobilenetv3 import MobileNetV3
 from .necks import GhostNetFPN
 
 __all__ = [
@@ -13,4 +14,5 @@ __all__ = [
     "GhostNetFPN",
     "GhostNetV2",
     "GhostNetV3",
+    "MobileNetV3",
 ]

@@ -7,20 +7,18 @@ https://arxiv.org/abs/1911.11907.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
 from functools import partial
 
 import torch
 import torch.nn.functional as F
 from mmcv.cnn import build_activation_layer, build_norm_layer
 from mmengine.model import BaseModule
-from mmengine.utils.dl_utils.parrots_wrapper import _BatchNorm
 from torch import Tensor, nn
 from torch.nn.modules.utils import _pair
-from torch.utils.checkpoint import checkpoint
 
 from ghostdet.errors import ConfigError
+
+from .tapped import recompute
 
 BN = dict(type="BN")
 RELU = dict(type="ReLU")
@@ -277,12 +275,7 @@ class GhostBottleneck(BaseModule):
             ``(N, out_channels, H / stride, W / stride)``, sizes rounded up.
         """
         if self.with_cp and self.training and x.requires_grad:
-            return checkpoint(
-                self._forward,
-                x,
-                use_reentrant=False,
-                context_fn=lambda: (nullcontext(), _norm_statistics_kept(self)),
-            )
+            return recompute(self._forward, self, x)
         return self._forward(x)
 
     def _forward(self, x: Tensor) -> Tensor:
@@ -290,22 +283,3 @@ class GhostBottleneck(BaseModule):
         if self.se is not None:
             out = self.se(out)
         return self.ghost2(out) + self.shortcut(x)
-
-
-@contextmanager
-def _norm_statistics_kept(module: nn.Module) -> Iterator[None]:
-    """BN layers normalise by the batch, but do not record its statistics again."""
-    norms = [
-        m
-        for m in module.modules()
-        if isinstance(m, _BatchNorm) and m.track_running_stats
-    ]
-    saved = [(norm.momentum, norm.num_batches_tracked.clone()) for norm in norms]
-    for norm in norms:
-        norm.momentum = 0.0  # of the batch's share in the running statistics
-    try:
-        yield
-    finally:
-        for norm, (momentum, batches) in zip(norms, saved):
-            norm.momentum = momentum
-            norm.num_batches_tracked.copy_(batches)

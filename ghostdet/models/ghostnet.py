@@ -12,13 +12,12 @@ from typing import NamedTuple
 
 from mmcv.cnn import build_norm_layer
 from mmdet.registry import MODELS
-from mmengine.model import BaseModule
-from mmengine.utils.dl_utils.parrots_wrapper import _BatchNorm
-from torch import Tensor, nn
+from torch import nn
 
 from ghostdet.errors import ConfigError
 
 from .ghost import BN, GhostBottleneck, make_divisible
+from .tapped import Tap, TappedBackbone
 
 
 class _Row(NamedTuple):
@@ -58,14 +57,6 @@ STEM_CHANNELS = 16
 FINAL_CHANNELS = 960  # of ``blocks.9``, the 1x1 convolution behind the bottlenecks
 
 
-class Tap(NamedTuple):
-    """A place where the backbone can be tapped."""
-
-    block: int  # index into ``blocks``; its output is what is tapped
-    stride: int  # of the output, relative to the image
-    channels: int  # of the output, at width 1.0
-
-
 # The last bottleneck at each stride (n = 3, 5, 11, 16), where the author taps
 # (https://github.com/iamhankai/ghostnet.pytorch/issues/35), then the final convolution.
 TAPS = (
@@ -88,8 +79,10 @@ class _ConvNormAct(nn.Sequential):
 
 
 @MODELS.register_module()
-class GhostNet(BaseModule):
+class GhostNet(TappedBackbone):
     """GhostNet without its classifier.
+
+    Taps 0 to 3 are linear (no activation), 4 is behind a ReLU.
 
     Args:
         widen_factor: Width of the network; 0.5, 1.0, 1.1 and 1.3 stand in the paper.
@@ -124,6 +117,7 @@ class GhostNet(BaseModule):
         [(1, 44, 28, 40), (1, 124, 14, 20), (1, 176, 7, 10)]
     """
 
+    TAPS = TAPS
     _bottlenecks = GhostBottleneck, GhostBottleneck  # the first two, those behind
 
     def __init__(
@@ -138,28 +132,11 @@ class GhostNet(BaseModule):
         se_divisor: int = 4,
         init_cfg: dict | list | None = None,
     ) -> None:
-        super().__init__(init_cfg)
-        out_indices = tuple(out_indices)
-        if not out_indices or list(out_indices) != sorted(
-            set(out_indices) & set(range(len(TAPS)))
-        ):
-            raise ConfigError(
-                f"out_indices is {out_indices}, expected ascending indices from 0 to "
-                f"{len(TAPS) - 1}, such as (1, 2, 3) for strides 8, 16 and 32"
-            )
-        if not -1 <= frozen_stages <= len(TAPS):
-            raise ConfigError(
-                f"frozen_stages is {frozen_stages}, expected -1 to {len(TAPS)}"
-            )
+        super().__init__(out_indices, frozen_stages, norm_eval, init_cfg)
         self.widen_factor = widen_factor
-        self.out_indices = out_indices
-        self.frozen_stages = frozen_stages
-        self.norm_eval = norm_eval
         self.se_gate = se_gate
         channels = tap_channels(widen_factor)
-        self.out_channels = tuple(channels[i] for i in out_indices)
-        self.out_strides = tuple(TAPS[i].stride for i in out_indices)
-        self._tapped_blocks = tuple(TAPS[i].block for i in out_indices)
+        self.out_channels = tuple(channels[i] for i in self.out_indices)
 
         def width(value: int) -> int:
             return make_divisible(value * widen_factor)
@@ -170,7 +147,7 @@ class GhostNet(BaseModule):
         self.act1 = nn.ReLU(inplace=True)
 
         blocks: list[nn.Module] = []
-        for rows in BLOCKS[: self._tapped_blocks[-1] + 1]:
+        for rows in BLOCKS[: self.tapped_blocks[-1] + 1]:
             bottlenecks = []
             for row in rows:
                 bottleneck = self._bottlenecks[len(blocks) >= 2]
@@ -190,50 +167,16 @@ class GhostNet(BaseModule):
                 )
                 in_channels = width(row.out)
             blocks.append(nn.Sequential(*bottlenecks))
-        if self._tapped_blocks[-1] == len(BLOCKS):
+        if self.tapped_blocks[-1] == len(BLOCKS):
             final = _ConvNormAct(in_channels, width(FINAL_CHANNELS), norm_cfg)
             blocks.append(nn.Sequential(final))
         self.blocks = nn.Sequential(*blocks)
-        self._freeze()  # here too: DDP looks at what is frozen before train() is called
+        self.freeze()
 
-    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Run the backbone.
-
-        Args:
-            x: Normalised images ``(N, 3, H, W)``, floating point, RGB.
-
-        Returns:
-            For each of ``out_indices`` ``(N, C, H / stride, W / stride)`` with
-            ``out_channels`` and ``out_strides``, sizes rounded up. 0 to 3 are linear
-            (no activation), 4 is behind a ReLU.
-        """
-        x = self.act1(self.bn1(self.conv_stem(x)))
-        outs = []
-        for index, block in enumerate(self.blocks):
-            x = block(x)
-            if index in self._tapped_blocks:
-                outs.append(x)
-        return tuple(outs)
-
-    def train(self, mode: bool = True) -> GhostNet:
-        """Set the mode, keeping frozen stages and, by ``norm_eval``, BN as they are."""
-        super().train(mode)
-        self._freeze()
-        if mode and self.norm_eval:
-            for module in self.modules():
-                if isinstance(module, _BatchNorm):
-                    module.eval()
-        return self
-
-    def _freeze(self) -> None:
-        if self.frozen_stages < 0:
-            return
-        frozen = [self.conv_stem, self.bn1]
-        if self.frozen_stages > 0:
-            frozen += self.blocks[: TAPS[self.frozen_stages - 1].block + 1]
-        for module in frozen:
-            module.eval()
-            module.requires_grad_(False)
+    @property
+    def stem(self) -> tuple[nn.Module, ...]:
+        """What is in front of the blocks."""
+        return self.conv_stem, self.bn1, self.act1
 
 
 def tap_channels(widen_factor: float) -> tuple[int, ...]:
