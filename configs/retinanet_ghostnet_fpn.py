@@ -6,4 +6,14 @@ _base_ = [
     "_base_/default_runtime.py",
 ]
 
+# ImageNet weights of 1.0x, widened: none of 1.1x were ever published.
+model = dict(
+    backbone=dict(
+        init_cfg=dict(
+            type="GhostNetPretrained",
+            checkpoint="hf-hub:timm/ghostnet_100.in1k",
+            widen=True,
+        )
+    )
+)
 optim_wrapper = dict(optimizer=dict(lr=0.01))

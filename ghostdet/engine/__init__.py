@@ -1,12 +1,15 @@
 """Training, testing, inference, checkpoints."""
 
 from .checkpoint import CheckpointGuardHook, read_checkpoint
+from .complexity import complexity, complexity_table
 from .config import load_config
 from .infer import infer, load_detector
 from .run import test, train
 
 __all__ = [
     "CheckpointGuardHook",
+    "complexity",
+    "complexity_table",
     "infer",
     "load_config",
     "load_detector",

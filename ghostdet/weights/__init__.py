@@ -2,12 +2,13 @@
 
 from .fitting import check_state_dict, weights_of
 from .formats import Weights, read_weights
-from .pretrained import GhostNetPretrained, load_pretrained
+from .pretrained import CheckedPretrained, GhostNetPretrained, load_pretrained
 from .reading import read_source
 from .source import fetch
 from .widen import widen_state_dict
 
 __all__ = [
+    "CheckedPretrained",
     "GhostNetPretrained",
     "Weights",
     "check_state_dict",

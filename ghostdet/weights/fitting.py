@@ -12,7 +12,7 @@ from torch import nn
 from ghostdet.errors import UserError
 
 
-def weights_of(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
+def weights_of(checkpoint: Any) -> dict[str, Any]:
     """The state dict of a checkpoint, or of a file that holds nothing else.
 
     Args:
@@ -20,7 +20,15 @@ def weights_of(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
 
     Returns:
         Tensors by name, without the ``module.`` that ``DataParallel`` puts before each.
+
+    Raises:
+        UserError: If it is no dictionary.
     """
+    if not isinstance(checkpoint, Mapping):
+        raise UserError(
+            f"the file holds no state dict but a {type(checkpoint).__name__}; give "
+            "what torch.save(model.state_dict()) wrote"
+        )
     state_dict = checkpoint.get("state_dict", checkpoint)
     return {re.sub(r"^module\.", "", str(name)): v for name, v in state_dict.items()}
 

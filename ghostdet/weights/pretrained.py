@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from mmengine.logging import print_log
 from mmengine.registry import WEIGHT_INITIALIZERS
+from torch import Tensor, nn
 
 from ghostdet.errors import ConfigError
 from ghostdet.models import GhostNet
 from ghostdet.models.ghostnet import BLOCKS
 
-from .fitting import check_state_dict
+from .fitting import check_state_dict, weights_of
 from .formats import Weights, read_weights
+from .reading import read_source
+from .source import sha256
 from .widen import widen_state_dict
 
 # Of the weights that widening repeats; enough for them to part in training.
@@ -61,6 +65,33 @@ class GhostNetPretrained:
     def __call__(self, module: GhostNet) -> None:
         """Fill the backbone; see :func:`load_pretrained`."""
         load_pretrained(module, self.checkpoint, self.widen, self.noise, self.seed)
+
+
+@WEIGHT_INITIALIZERS.register_module()
+class CheckedPretrained:
+    """MMEngine's ``Pretrained`` for any backbone, but all weights fit, or an error.
+
+    Args:
+        checkpoint: What :func:`~ghostdet.weights.fetch` takes.
+        allow: Regular expressions, matched at the start of a name, of weights that may
+            be missing or surplus, such as a classifier's.
+    """
+
+    def __init__(self, checkpoint: str, allow: str | Sequence[str] = ()) -> None:
+        self.checkpoint = checkpoint
+        self.allow = allow
+
+    def __call__(self, module: nn.Module) -> None:
+        """Fill the backbone, and log the file."""
+        path, content = read_source(self.checkpoint)
+        state_dict = weights_of(content)
+        check_state_dict(module, state_dict, self.checkpoint, self.allow)
+        _fill(module, state_dict)
+        print_log(
+            f"{type(module).__name__} from {self.checkpoint} (sha256 {sha256(path)}): "
+            f"{len(module.state_dict().keys() & state_dict.keys())} tensors loaded",
+            logger="current",
+        )
 
 
 def load_pretrained(
@@ -119,7 +150,7 @@ def load_pretrained(
     for name in unused:
         del state_dict[name]
     check_state_dict(backbone, state_dict, str(weights))
-    backbone.load_state_dict(state_dict, strict=False)  # checked: fits
+    _fill(backbone, state_dict)
     print_log(
         f"{weights} ({weights.format}, sha256 {weights.sha256}): {len(state_dict)} "
         f"tensors loaded{widened}; {len(weights.state_dict) - len(state_dict)} of "
@@ -127,6 +158,18 @@ def load_pretrained(
         logger="current",
     )
     return weights
+
+
+def _fill(module: nn.Module, state_dict: dict[str, Tensor]) -> None:
+    """Load weights that were checked to fit, and have them stay.
+
+    MMEngine goes on to initialise the children of a module, MMCV's ConvModules among
+    them, unless its initialiser is the one called Pretrained.
+    """
+    module.load_state_dict(state_dict, strict=False)
+    for child in module.modules():
+        if child is not module and hasattr(child, "init_weights"):
+            child.is_init = True
 
 
 def _check_network(backbone: GhostNet, weights: Weights) -> None:

@@ -44,7 +44,7 @@ def test_types(path):
         if isinstance(value, Registry)
     ]
     types = set(values_of(Config.fromfile(path)._cfg_dict.to_dict(), "type"))
-    assert {"GhostNet", "GhostNetFPN", "CocoDataset", "CheckpointGuardHook"} <= types
+    assert {"CocoDataset", "CheckpointGuardHook"} <= types
     for name in types:
         # Operators are named without a registry.
         assert hasattr(mmcv.ops, name) or any(r.get(name) for r in registries), name
@@ -56,6 +56,7 @@ def test_training_step_and_prediction(path):
     classes = min(values_of(cfg.model.to_dict(), "num_classes"))
     dataset_classes = cfg.get("metainfo", {}).get("classes", range(80))
     assert classes == len(dataset_classes)
+    cfg.model.backbone.init_cfg = None  # where weights are from: tests/weights
     detector = MODELS.build(cfg.model)
     detector.init_weights()
 
@@ -71,8 +72,7 @@ def test_training_step_and_prediction(path):
     gradients = [p.grad for p in detector.parameters() if p.requires_grad]
     assert torch.isfinite(loss)
     assert all(torch.isfinite(g).all() for g in gradients if g is not None)
-    first = detector.backbone.blocks[0][0].ghost1.primary_conv[0].weight.grad
-    assert first.abs().sum() > 0
+    assert next(detector.backbone.parameters()).grad.abs().sum() > 0
     optimizer.step()
 
     detector.eval()

@@ -59,6 +59,7 @@ model = dict(bbox_head=dict(init_cfg=init_cfg), test_cfg=dict(score_thr=0.3))
 """,
     )
     cfg = load_config(config, tmp_path / "run")
+    cfg.model.backbone.init_cfg = None
     torch.manual_seed(0)
     with DefaultScope.overwrite_default_scope("mmdet"):
         model = MODELS.build(cfg.model)

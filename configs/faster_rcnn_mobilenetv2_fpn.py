@@ -1,0 +1,22 @@
+# Faster R-CNN with MobileNetV2 1.0x: the paper's COCO table, mAP 27.5.
+_base_ = "faster_rcnn_ghostnet_fpn.py"
+
+model = dict(
+    backbone=dict(
+        _delete_=True,
+        type="MobileNetV2",
+        out_indices=(2, 4, 6),  # the last block at stride 8, 16 and 32
+        init_cfg=dict(
+            type="CheckedPretrained",
+            checkpoint="https://download.openmmlab.com/mmdetection/v2.0/third_party/"
+            "mobilenet_v2_batch256_imagenet-ff34753d.pth",
+        ),
+    ),
+    neck=dict(
+        _delete_=True,
+        type="FPN",
+        in_channels=[32, 96, 320],
+        out_channels=256,
+        num_outs=5,
+    ),
+)

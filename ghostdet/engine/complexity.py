@@ -1,0 +1,130 @@
+"""Parameters and multiply-accumulates of a detector, part by part."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmdet.models.detectors import SingleStageDetector, TwoStageDetector
+from mmdet.registry import MODELS
+from mmengine.config import Config
+from mmengine.registry import DefaultScope
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from ghostdet.errors import UserError
+
+from .config import load_config, require
+
+PARTS = ("backbone", "neck", "head")
+BACKBONE_SHAPE = (224, 224)  # of ImageNet, at which papers state MACs of backbones
+
+
+def complexity(
+    config: str | Path | Config, shape: tuple[int, int] = (800, 1333)
+) -> dict[str, Any]:
+    """Count parameters and MACs of a one-stage or two-stage detector.
+
+    MACs are those of convolutions and matrix products, by torch's
+    ``FlopCounterMode``, which counts two operations each; norms, activations, pooling
+    and RoIAlign are not counted. A second stage is counted for as many proposals as
+    ``test_cfg.rpn.max_per_img`` lets through, its masks for as many boxes as
+    ``test_cfg.rcnn.max_per_img``. Nothing is computed: the model is on the meta device.
+
+    Args:
+        config: A config, or the path of one.
+        shape: Height and width of the image, which is padded as the data preprocessor
+            does.
+
+    Returns:
+        ``config``, ``shape`` (padded), ``params`` and ``macs`` of ``backbone``,
+        ``neck`` and ``head`` and in ``total``, and ``backbone_macs_224``, those of the
+        backbone on 224x224.
+
+    Raises:
+        UserError: If the config has no such detector.
+
+    Example:
+        >>> from ghostdet import CONFIGS
+        >>> result = complexity(CONFIGS + '/retinanet_ghostnet_fpn.py', (224, 224))
+        >>> round(result['params']['backbone'] / 1e6, 2)
+        3.03
+    """
+    cfg = config if isinstance(config, Config) else load_config(config)
+    require(cfg, "model")
+    with DefaultScope.overwrite_default_scope("mmdet"), torch.device("meta"):
+        model = MODELS.build(cfg.model).eval()
+        if not isinstance(model, (SingleStageDetector, TwoStageDetector)):
+            raise UserError(
+                f"{cfg.filename} has a {type(model).__name__}; one-stage and two-stage "
+                "detectors are counted"
+            )
+        divisor = getattr(model.data_preprocessor, "pad_size_divisor", 1)
+        shape = tuple(-(-side // divisor) * divisor for side in shape)
+        small, _ = _count(model.backbone, torch.empty(1, 3, *BACKBONE_SHAPE))
+        macs = {}
+        macs["backbone"], x = _count(model.backbone, torch.empty(1, 3, *shape))
+        macs["neck"], x = _count(model.neck, x) if model.with_neck else (0, x)
+        macs["head"] = _head_macs(model, x)
+    heads = [m for n, m in model.named_children() if n.endswith("head")]
+    params = {
+        "backbone": _params(model.backbone),
+        "neck": _params(model.neck) if model.with_neck else 0,
+        "head": sum(map(_params, heads)),
+    }
+    return {
+        "config": str(cfg.filename),
+        "shape": shape,
+        "params": {**params, "total": sum(params.values())},
+        "macs": {**macs, "total": sum(macs.values())},
+        "backbone_macs_224": small,
+    }
+
+
+def complexity_table(results: Sequence[dict[str, Any]]) -> str:
+    """Lay out results of :func:`complexity`, all of one shape, as a Markdown table."""
+    height, width = results[0]["shape"]
+    columns = [*PARTS, "total"]
+    head = ["config", *(f"{part}, params" for part in columns), "backbone, MACs at 224"]
+    head += [f"{part}, MACs at {height}x{width}" for part in columns]
+    rows = [head, ["---"] * len(head)]
+    for result in results:
+        rows.append(
+            [
+                Path(result["config"]).stem,
+                *(f"{result['params'][part] / 1e6:.2f}M" for part in columns),
+                f"{result['backbone_macs_224'] / 1e6:.1f}M",
+                *(f"{result['macs'][part] / 1e9:.2f}G" for part in columns),
+            ]
+        )
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def _params(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def _count(run: Callable[..., Any], *inputs: Any) -> tuple[int, Any]:
+    with FlopCounterMode(display=False) as counter:
+        output = run(*inputs)
+    return counter.get_total_flops() // 2, output
+
+
+def _head_macs(model: nn.Module, features: Sequence[Tensor]) -> int:
+    if isinstance(model, SingleStageDetector):
+        return _count(model.bbox_head, features)[0]
+    macs, _ = _count(model.rpn_head, features)
+    roi_head, test_cfg = model.roi_head, model.test_cfg
+    stages = roi_head.bbox_head
+    for stage in stages if isinstance(stages, nn.ModuleList) else [stages]:
+        shape = (test_cfg.rpn.max_per_img, stage.in_channels, *stage.roi_feat_size)
+        macs += _count(stage, torch.empty(shape))[0]
+    if roi_head.with_mask:
+        masks = roi_head.mask_head
+        masks = masks[-1] if isinstance(masks, nn.ModuleList) else masks
+        size = masks.roi_feat_size
+        shape = (test_cfg.rcnn.max_per_img, masks.in_channels, *size)
+        macs += _count(masks, torch.empty(shape))[0]
+    return macs

@@ -1,0 +1,109 @@
+import json
+from pathlib import Path
+
+import mmdet
+import pytest
+import torch
+from mmdet.registry import MODELS
+from mmdet.testing import demo_mm_inputs
+from mmengine.registry import DefaultScope
+from torch import nn
+
+from ghostdet import CONFIGS
+from ghostdet.engine import complexity, complexity_table, load_config
+from ghostdet.errors import UserError
+
+# Parameters and MACs at 224x224 in millions, of bottlenecks alone and with the final
+# convolution: ../shared/ghostnet-facts.md, from the official network.
+FACTS = {
+    0.5: ((0.65, 38.6), (0.69, 40.4)),
+    1.0: ((2.52, 131.1), (2.67, 138.6)),
+    1.1: ((3.03, 155.2), (3.22, 164.4)),
+    1.3: ((4.22, 211.4), (4.48, 224.1)),
+}
+ROWS = [
+    f"{detector}_{backbone}_fpn"
+    for detector in ("retinanet", "faster_rcnn")
+    for backbone in ("ghostnet", "mobilenetv2", "mobilenetv3")
+]
+
+
+def config(name, options=None):
+    return load_config(f"{CONFIGS}/{name}.py", cfg_options=options)
+
+
+@pytest.mark.parametrize("width", FACTS)
+@pytest.mark.parametrize("final", [False, True])
+def test_figures_of_the_papers_network(width, final):
+    options = {"model.backbone.widen_factor": width, "model.neck": None}
+    cfg = config("retinanet_ghostnet_fpn", options)
+    cfg.model.backbone.out_indices = (4,) if final else (3,)
+    cfg.model.bbox_head.in_channels = int(960 * width if final else 160 * width)
+    result = complexity(cfg, (64, 64))
+    params, macs = FACTS[width][final]
+    assert result["params"]["backbone"] / 1e6 == pytest.approx(params, abs=0.005)
+    assert result["backbone_macs_224"] / 1e6 == pytest.approx(macs, rel=0.005)
+    assert result["params"]["neck"] == result["macs"]["neck"] == 0
+
+
+def macs_by_hooks(model, run):
+    """An output element of a layer takes a product for each weight leading to it."""
+    counts = dict.fromkeys(("backbone", "neck", "head"), 0)
+
+    def hook(part):
+        def count(module, inputs, output):
+            counts[part] += output.numel() * module.weight[0].numel()
+
+        return count
+
+    for name, module in model.named_modules():
+        if isinstance(module, (nn.Conv2d, nn.Linear)):
+            part = name.partition(".")[0]
+            module.register_forward_hook(hook(part if part in counts else "head"))
+    with torch.no_grad():
+        run()
+    return counts
+
+
+@pytest.mark.parametrize(
+    "name", ["retinanet_ghostnet_fpn", "faster_rcnn_mobilenetv3_fpn"]
+)
+def test_against_a_count_by_hand(name):
+    """Of a detector that runs, with as many proposals as there may be."""
+    cfg = config(name)
+    if "roi_head" in cfg.model:
+        cfg.model.test_cfg.rpn.update(
+            max_per_img=50, nms=dict(type="nms", iou_threshold=1)
+        )
+    result = complexity(cfg, (100, 130))
+    assert result["shape"] == (128, 160)
+    with DefaultScope.overwrite_default_scope("mmdet"):
+        model = MODELS.build(cfg.model).eval()
+    data = model.data_preprocessor(demo_mm_inputs(1, [(3, 128, 160)]), training=False)
+    macs = macs_by_hooks(model, lambda: model(**data, mode="tensor"))
+    assert {part: result["macs"][part] for part in macs} == macs
+    assert result["macs"]["total"] == sum(macs.values())
+    assert result["params"]["total"] == sum(p.numel() for p in model.parameters())
+
+
+def test_other_detectors():
+    name = "conditional_detr/conditional-detr_r50_8xb2-50e_coco.py"
+    with pytest.raises(UserError, match="has a ConditionalDETR; one-stage and two-st"):
+        complexity(Path(mmdet.__file__).parent / ".mim/configs" / name)
+
+
+def test_page_and_tool(project, command, tmp_path):
+    """The model zoo shows what the command beside the table prints."""
+    page = (project / "docs/model_zoo.md").read_text()
+    arguments = [f"configs/{row}.py" for row in ROWS]
+    assert f"python tools/complexity.py {' '.join(arguments)}" in page.replace(
+        " \\\n    ", " "
+    )
+    result = command("tools/complexity.py", *arguments, "--json", tmp_path / "a.json")
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.strip() in page
+    assert len(json.loads((tmp_path / "a.json").read_text())) == len(ROWS)
+
+
+def test_table():
+    assert complexity_table([complexity(config(ROWS[0]), (64, 64))]).count("\n") == 2

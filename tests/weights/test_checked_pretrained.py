@@ -1,0 +1,44 @@
+"""MobileNets start from weights of others, by the configs' init_cfg."""
+
+import pytest
+import torch
+from mmdet.registry import MODELS
+from mmengine.registry import DefaultScope
+from torchvision.models import mobilenet_v3_large
+
+from ghostdet import CONFIGS
+from ghostdet.engine import load_config
+from ghostdet.errors import UserError
+
+
+def build(config, checkpoint):
+    cfg = load_config(f"{CONFIGS}/{config}.py").model.backbone
+    cfg.init_cfg.checkpoint = str(checkpoint)
+    with DefaultScope.overwrite_default_scope("mmdet"):
+        return MODELS.build(cfg)
+
+
+def test_mobilenetv3(tmp_path):
+    """With a file as torchvision publishes it: the whole classifier."""
+    weights = mobilenet_v3_large().state_dict()
+    torch.save(weights, tmp_path / "a.pth")
+    backbone = build("retinanet_mobilenetv3_fpn", tmp_path / "a.pth")
+    backbone.init_weights()
+    for name, value in backbone.state_dict().items():
+        assert torch.equal(value, weights[name]), name
+
+
+def test_mobilenetv2(tmp_path):
+    backbone = build("faster_rcnn_mobilenetv2_fpn", tmp_path / "a.pth")
+    weights = {n: torch.rand_like(v.float()) for n, v in backbone.state_dict().items()}
+    torch.save({"state_dict": weights}, tmp_path / "a.pth")
+    backbone.init_weights()
+    for name, parameter in backbone.named_parameters():
+        assert torch.equal(parameter, weights[name]), name
+
+
+def test_refuses_what_does_not_fit(tmp_path):
+    torch.save(mobilenet_v3_large(width_mult=0.75).state_dict(), tmp_path / "a.pth")
+    backbone = build("retinanet_mobilenetv3_fpn", tmp_path / "a.pth")
+    with pytest.raises(UserError, match="misshapen: features"):
+        backbone.init_weights()

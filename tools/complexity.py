@@ -1,0 +1,34 @@
+"""Count parameters and MACs: python tools/complexity.py CONFIG..."""
+
+import argparse
+import json
+from pathlib import Path
+
+from ghostdet.engine import cli, complexity, complexity_table
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Count parameters and MACs")
+    parser.add_argument("configs", nargs="+", metavar="CONFIG", help="config file")
+    parser.add_argument(
+        "--shape",
+        nargs=2,
+        type=int,
+        default=[800, 1333],
+        metavar=("H", "W"),
+        help="size of the image (default: 800 1333)",
+    )
+    parser.add_argument("--json", metavar="FILE", help="file to write as well")
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_args()
+    results = [complexity(config, tuple(args.shape)) for config in args.configs]
+    print(complexity_table(results))
+    if args.json:
+        Path(args.json).write_text(json.dumps(results, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    cli.run(main)
