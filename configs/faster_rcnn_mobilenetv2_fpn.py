@@ -20,3 +20,5 @@ model = dict(
         num_outs=5,
     ),
 )
+# Its final convolution is built and not used.
+find_unused_parameters = True

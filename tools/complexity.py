@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 from ghostdet.engine import cli, complexity, complexity_table
+from ghostdet.engine.config import check_writable
 
 
 def parse_args() -> argparse.Namespace:
@@ -24,6 +25,8 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
+    if args.json:
+        check_writable(Path(args.json).parent, "--json")
     results = [complexity(config, tuple(args.shape)) for config in args.configs]
     print(complexity_table(results))
     if args.json:

@@ -20,27 +20,26 @@ from ghostdet.weights.source import REMOTE
 # MMEngine's log shows the last word of these functions' names.
 @CheckpointLoader.register_scheme(prefixes="", force=True)
 def load_from_local(filename: str, map_location: Any = None) -> dict[str, Any]:
-    """Make MMEngine load and resume through :func:`read_checkpoint`."""
-    return read_checkpoint(filename, map_location)
+    """Make MMEngine load and resume through :func:`read_checkpoint`, to the CPU."""
+    return read_checkpoint(filename)
 
 
 @CheckpointLoader.register_scheme(prefixes=REMOTE, force=True)
 def load_from_remote(filename: str, map_location: Any = None) -> dict[str, Any]:
     """Make MMEngine load what is elsewhere through :func:`read_checkpoint`."""
-    return read_checkpoint(filename, map_location)
+    return read_checkpoint(filename)
 
 
-def read_checkpoint(filename: str, map_location: Any = "cpu") -> dict[str, Any]:
+def read_checkpoint(filename: str) -> dict[str, Any]:
     """Read a checkpoint; MMEngine loads and resumes through this function.
 
     Args:
         filename: Path of a ``.pth`` or ``.safetensors`` file, or what
             :func:`ghostdet.weights.fetch` takes.
-        map_location: As in ``torch.load``.
 
     Returns:
-        What the file holds, less ``meta['config']``: MMEngine's ``Runner.resume`` would
-        run that text as a Python config.
+        What the file holds, on the CPU, less ``meta['config']``: MMEngine's
+        ``Runner.resume`` would run that text as a Python config.
 
     Raises:
         UserError: If the file is missing, cannot be downloaded, is damaged, no
@@ -51,16 +50,15 @@ def read_checkpoint(filename: str, map_location: Any = "cpu") -> dict[str, Any]:
             f"no checkpoint at {filename!r}; give the path of a .pth file, such as "
             "work_dirs/CONFIG/epoch_12.pth"
         )
-    path, checkpoint = read_source(filename, map_location)
-    if not isinstance(checkpoint, dict) or not isinstance(
-        checkpoint.get("state_dict", {}), dict
+    path, checkpoint = read_source(filename)
+    if not isinstance(checkpoint, dict) or not all(
+        isinstance(checkpoint.get(key, {}), dict) for key in ("state_dict", "meta")
     ):
         raise UserError(
             f"{path} holds no state_dict (found {type(checkpoint).__name__}); give a "
             "checkpoint of a training run, or what torch.save(model.state_dict()) wrote"
         )
-    if isinstance(checkpoint.get("meta"), dict):
-        checkpoint["meta"].pop("config", None)
+    checkpoint.get("meta", {}).pop("config", None)
     return checkpoint
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from mmdet.models.detectors import SingleStageDetector, TwoStageDetector
+from mmdet.models.roi_heads import CascadeRoIHead, StandardRoIHead
 from mmdet.registry import MODELS
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
@@ -16,7 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ghostdet.errors import UserError
 
-from .config import load_config, require
+from .config import config_mistakes, load_config, require
 
 PARTS = ("backbone", "neck", "head")
 BACKBONE_SHAPE = (224, 224)  # of ImageNet, at which papers state MACs of backbones
@@ -44,7 +45,7 @@ def complexity(
         backbone on 224x224.
 
     Raises:
-        UserError: If the config has no such detector.
+        UserError: If the config has no such detector, or ``shape`` is empty.
 
     Example:
         >>> from ghostdet import CONFIGS
@@ -54,13 +55,12 @@ def complexity(
     """
     cfg = config if isinstance(config, Config) else load_config(config)
     require(cfg, "model")
+    if min(shape) < 1:
+        raise UserError(f"shape is {tuple(shape)}, expected height and width in px")
     with DefaultScope.overwrite_default_scope("mmdet"), torch.device("meta"):
-        model = MODELS.build(cfg.model).eval()
-        if not isinstance(model, (SingleStageDetector, TwoStageDetector)):
-            raise UserError(
-                f"{cfg.filename} has a {type(model).__name__}; one-stage and two-stage "
-                "detectors are counted"
-            )
+        with config_mistakes(cfg):
+            model = MODELS.build(cfg.model).eval()
+        _check_kind(model, str(cfg.filename))
         divisor = getattr(model.data_preprocessor, "pad_size_divisor", 1)
         shape = tuple(-(-side // divisor) * divisor for side in shape)
         small, _ = _count(model.backbone, torch.empty(1, 3, *BACKBONE_SHAPE))
@@ -84,7 +84,17 @@ def complexity(
 
 
 def complexity_table(results: Sequence[dict[str, Any]]) -> str:
-    """Lay out results of :func:`complexity`, all of one shape, as a Markdown table."""
+    """Lay out results of :func:`complexity`, all of one shape, as a Markdown table.
+
+    Raises:
+        UserError: If shapes differ, since configs pad otherwise.
+    """
+    shapes = {tuple(result["shape"]) for result in results}
+    if len(shapes) > 1:
+        raise UserError(
+            f"the configs pad images to {sorted(shapes)}; give a --shape that all of "
+            "them leave alone, or one config at a time"
+        )
     height, width = results[0]["shape"]
     columns = [*PARTS, "total"]
     head = ["config", *(f"{part}, params" for part in columns), "backbone, MACs at 224"]
@@ -100,6 +110,22 @@ def complexity_table(results: Sequence[dict[str, Any]]) -> str:
             ]
         )
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def _check_kind(model: nn.Module, config: str) -> None:
+    """Refuse detectors that compute something else than what is counted."""
+    known = isinstance(model, SingleStageDetector) or (
+        isinstance(model, TwoStageDetector)
+        and type(model.roi_head) in (StandardRoIHead, CascadeRoIHead)
+        and not model.roi_head.with_shared_head
+    )
+    heads = {name for name, _ in model.named_children() if name.endswith("head")}
+    if not known or heads - {"bbox_head", "rpn_head", "roi_head"}:
+        raise UserError(
+            f"{config} has a {type(model).__name__} with {', '.join(sorted(heads))}; "
+            "one-stage detectors and those with a StandardRoIHead or CascadeRoIHead "
+            "are counted"
+        )
 
 
 def _params(module: nn.Module) -> int:
@@ -122,9 +148,9 @@ def _head_macs(model: nn.Module, features: Sequence[Tensor]) -> int:
         shape = (test_cfg.rpn.max_per_img, stage.in_channels, *stage.roi_feat_size)
         macs += _count(stage, torch.empty(shape))[0]
     if roi_head.with_mask:
-        masks = roi_head.mask_head
-        masks = masks[-1] if isinstance(masks, nn.ModuleList) else masks
-        size = masks.roi_feat_size
-        shape = (test_cfg.rcnn.max_per_img, masks.in_channels, *size)
-        macs += _count(masks, torch.empty(shape))[0]
+        stages = roi_head.mask_head
+        for stage in stages if isinstance(stages, nn.ModuleList) else [stages]:
+            size = stage.roi_feat_size
+            shape = (test_cfg.rcnn.max_per_img, stage.in_channels, *size)
+            macs += _count(stage, torch.empty(shape))[0]
     return macs

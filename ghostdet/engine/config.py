@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 import traceback
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
 
 from ghostdet.datasets import use_readable_images
-from ghostdet.errors import UserError
+from ghostdet.errors import ConfigError, UserError
 
 COCO_LAYOUT = (
     "annotations/instances_train2017.json, annotations/instances_val2017.json, "
@@ -110,6 +112,28 @@ def require(cfg: Config, *keys: str) -> None:
             f"{cfg.filename} has no {', '.join(missing)}; add it as the configs in "
             "configs/_base_ have it, or start from one of those"
         )
+
+
+@contextmanager
+def config_mistakes(cfg: Config) -> Iterator[None]:
+    """Turn what is raised for a mistake in the config into a ConfigError.
+
+    That is, what the registry raises itself and what calling a class with arguments
+    raises, as opposed to what happens inside of it.
+    """
+    try:
+        yield
+    except (KeyError, TypeError, ValueError) as error:
+        message = str(error.args[0]) if error.args else ""
+        raised_in = traceback.extract_tb(error.__traceback__)[-1].name
+        workers = re.match(r"\w+ option .*num_workers.*", message)
+        if raised_in != "build_from_cfg" and workers is None:
+            raise
+        unknown = re.match(r"\S+ is not in the .+? registry", message)
+        raise ConfigError(
+            f"{cfg.filename} cannot be run: {unknown.group() if unknown else message}; "
+            "correct it there or with --cfg-options"
+        ) from error
 
 
 def check_writable(folder: str | Path, option: str = "--work-dir") -> None:

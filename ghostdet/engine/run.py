@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
-import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -19,11 +15,11 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner, find_latest_checkpoint
 
 from ghostdet.datasets import check_dataset, check_evaluation
-from ghostdet.errors import ConfigError, UserError
+from ghostdet.errors import UserError
 from ghostdet.weights.source import REMOTE
 
 from .checkpoint import CheckpointGuardHook, read_checkpoint
-from .config import check_writable, require
+from .config import check_writable, config_mistakes, require
 
 
 def train(
@@ -69,7 +65,7 @@ def train(
     _check_start(cfg)
     _check_data(cfg, "train")
     _check_data(cfg, "val")
-    with _config_mistakes(cfg):
+    with config_mistakes(cfg):
         runner = _build_runner(cfg)
         _check_classes(runner, "train_loop", "val_loop")
         runner.train()
@@ -119,7 +115,7 @@ def test(
         cfg.default_hooks.visualization.update(
             draw=True, test_out_dir=os.path.abspath(show_dir)
         )
-    with _config_mistakes(cfg):
+    with config_mistakes(cfg):
         runner = _build_runner(cfg)
         _check_classes(runner, "test_loop")
         if out is not None:
@@ -158,6 +154,10 @@ def _check_start(cfg: Config) -> None:
     if not path or ("://" in path and not path.startswith(REMOTE)):
         return  # MMEngine's own schemes
     state = read_checkpoint(path)
+    # MMEngine initialises a backbone before it loads: a download for nothing.
+    backbone = cfg.model.get("backbone") or {}
+    if "checkpoint" in (backbone.get("init_cfg") or {}):
+        backbone.init_cfg = None
     if not cfg.get("resume"):
         return
     if not {"meta", "message_hub"} <= state.keys():
@@ -172,28 +172,6 @@ def _check_start(cfg: Config) -> None:
             **cfg.get("randomness", {}),
             "seed": state["meta"].get("seed"),
         }
-
-
-@contextmanager
-def _config_mistakes(cfg: Config) -> Iterator[None]:
-    """Turn what is raised for a mistake in the config into a ConfigError.
-
-    That is, what the registry raises itself and what calling a class with arguments
-    raises, as opposed to what happens inside of it.
-    """
-    try:
-        yield
-    except (KeyError, TypeError, ValueError) as error:
-        message = str(error.args[0]) if error.args else ""
-        raised_in = traceback.extract_tb(error.__traceback__)[-1].name
-        workers = re.match(r"\w+ option .*num_workers.*", message)
-        if raised_in != "build_from_cfg" and workers is None:
-            raise
-        unknown = re.match(r"\S+ is not in the .+? registry", message)
-        raise ConfigError(
-            f"{cfg.filename} cannot be run: {unknown.group() if unknown else message}; "
-            "correct it there or with --cfg-options"
-        ) from error
 
 
 def _check_data(cfg: Config, part: str) -> None:

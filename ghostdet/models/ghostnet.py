@@ -135,6 +135,7 @@ class GhostNet(TappedBackbone):
         super().__init__(out_indices, frozen_stages, norm_eval, init_cfg)
         self.widen_factor = widen_factor
         self.se_gate = se_gate
+        self.se_divisor = se_divisor
         channels = tap_channels(widen_factor)
         self.out_channels = tuple(channels[i] for i in self.out_indices)
 

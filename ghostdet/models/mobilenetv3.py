@@ -13,6 +13,8 @@ from mmdet.registry import MODELS
 from torch import Tensor, nn
 from torchvision.models import mobilenet_v3_large
 
+from ghostdet.errors import ConfigError
+
 from .tapped import Tap, TappedBackbone, recompute
 
 # The last block at each stride, as GhostNet is tapped, then the final convolution.
@@ -49,7 +51,8 @@ class MobileNetV3(TappedBackbone):
         out_strides (tuple[int, ...]): Stride of each output.
 
     Raises:
-        ConfigError: If ``out_indices`` or ``frozen_stages`` is out of range.
+        ConfigError: If ``widen_factor``, ``out_indices`` or ``frozen_stages`` is out of
+            range.
 
     Example:
         >>> import torch
@@ -73,6 +76,8 @@ class MobileNetV3(TappedBackbone):
         init_cfg: dict | list | None = None,
     ) -> None:
         super().__init__(out_indices, frozen_stages, norm_eval, init_cfg)
+        if not widen_factor > 0:
+            raise ConfigError(f"widen_factor is {widen_factor!r}, expected more than 0")
         self.widen_factor = widen_factor
         self.with_cp = with_cp
         network = mobilenet_v3_large(

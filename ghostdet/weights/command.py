@@ -8,17 +8,14 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import safetensors.torch
-import torch
 from torch import Tensor
 
 from ghostdet.errors import UserError
-from ghostdet.models import GhostNet, GhostNetV2, GhostNetV3
+from ghostdet.models.ghostnet import TAPS
 
 from .formats import CLASSIFIER, Weights, read_weights
-from .pretrained import load_pretrained
-from .widen import widen_state_dict
-
-NETWORKS = {network.__name__: network for network in (GhostNet, GhostNetV2, GhostNetV3)}
+from .pretrained import NETWORKS, load_pretrained
+from .widen import se_divisor_of, widen_state_dict
 
 
 def inspect(checkpoint: str) -> Weights:
@@ -48,26 +45,25 @@ def inspect(checkpoint: str) -> Weights:
 
 
 def verify(checkpoint: str) -> None:
-    """See that weights fill the network they are of, and print that they do.
+    """See that weights fill the backbone they are of, and print that they do.
 
     Args:
         checkpoint: What :func:`read_weights` takes.
 
     Raises:
-        UserError: If anything is missing, surplus, misshapen or not a finite number.
+        UserError: If anything is missing, surplus or misshapen.
     """
     weights = inspect(checkpoint)
-    # Checkpoints of detectors have nothing behind the last tap.
-    last = 4 if any(name.startswith("blocks.9.") for name in weights.backbone) else 3
-    se = {} if weights.se_gate != "clip" else dict(se_gate="clip", se_divisor=1)
-    network = NETWORKS[weights.network](weights.widen_factor, (last,), **se)
+    stages = {int(n.split(".")[1]) for n in weights.backbone if n.startswith("blocks.")}
+    last = max(i for i, tap in enumerate(TAPS) if tap.block <= max(stages))
+    network = NETWORKS[weights.network](
+        weights.widen_factor,
+        (last,),
+        se_gate=weights.se_gate or "hard_sigmoid",
+        se_divisor=se_divisor_of(weights.backbone),
+    )
     load_pretrained(network, checkpoint)
-    infinite = [n for n, v in weights.state_dict.items() if not torch.isfinite(v).all()]
-    if infinite:
-        raise UserError(
-            f"{checkpoint} has NaN or infinity in {', '.join(infinite[:5])}"
-        )
-    print("every parameter is there, and nothing else")
+    print(f"the backbone is complete up to stride {network.out_strides[0]}")
 
 
 def convert(checkpoint: str, out: str) -> None:
@@ -119,9 +115,8 @@ def save_weights(state_dict: Mapping[str, Tensor], origin: Weights, out: str) ->
         "network": origin.network,
         "source": origin.source,
         "source_sha256": origin.sha256,
+        "se_gate": origin.se_gate or "unknown",
     }
-    if origin.se_gate:
-        metadata["se_gate"] = origin.se_gate
     partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
     try:
         safetensors.torch.save_file(
@@ -134,5 +129,5 @@ def save_weights(state_dict: Mapping[str, Tensor], origin: Weights, out: str) ->
         raise UserError(f"{out} cannot be written ({error})") from error
     finally:
         partial.unlink(missing_ok=True)
-    backbone = sum(not name.startswith(CLASSIFIER) for name in state_dict)
+    backbone = len(state_dict.keys() - CLASSIFIER)
     print(f"{out}: {backbone} tensors of the backbone, {len(state_dict)} in all")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -30,6 +31,8 @@ def weights_of(checkpoint: Any) -> dict[str, Any]:
             "what torch.save(model.state_dict()) wrote"
         )
     state_dict = checkpoint.get("state_dict", checkpoint)
+    if not isinstance(state_dict, Mapping):
+        return weights_of(state_dict)  # refuses it
     return {re.sub(r"^module\.", "", str(name)): v for name, v in state_dict.items()}
 
 
@@ -38,6 +41,8 @@ def check_state_dict(
     state_dict: Mapping[str, torch.Tensor],
     source: str,
     allow: str | Sequence[str] = (),
+    advice: str = "use the config it was trained with (same widen_factor, classes and "
+    "neck)",
 ) -> None:
     """Check that a state dict fits a model: same names, same shapes.
 
@@ -46,6 +51,7 @@ def check_state_dict(
         state_dict: The weights.
         source: Where they are from, for the message.
         allow: Regular expressions of names that may be missing, surplus or misshapen.
+        advice: What to do, for the message.
 
     Raises:
         UserError: If anything else is missing, surplus or misshapen; lists it.
@@ -70,15 +76,17 @@ def check_state_dict(
 
     missing = counted(expected.keys() - state_dict.keys())
     surplus = counted(state_dict.keys() - expected.keys())
-    misshapen = counted(
+    differing = [
         name
         for name in expected.keys() & state_dict.keys()
         if expected[name].shape != state_dict[name].shape
-    )
+    ]
+    misshapen = counted(differing)
     if not (missing or surplus or misshapen):
         return
-    if not misshapen:  # some detectors of MMDetection rename weights as they load them
-        result = model.load_state_dict(dict(state_dict), strict=False)
+    if not differing:  # some detectors of MMDetection rename weights as they load them
+        trial = copy.deepcopy(model)
+        result = trial.load_state_dict(dict(state_dict), strict=False)
         missing, surplus = counted(result.missing_keys), counted(result.unexpected_keys)
         if not (missing or surplus):
             return
@@ -95,14 +103,12 @@ def check_state_dict(
         if names:
             more = f", and {len(names) - 5} more" if len(names) > 5 else ""
             lines.append(f"  {len(names)} {what}: " + ", ".join(names[:5]) + more)
-    lines.append(
-        "use the config it was trained with (same widen_factor, classes and neck)"
-    )
-    differing = missing + surplus + misshapen
-    if all("head" in name for name in differing):
-        heads = sorted({name.rpartition(".")[0] for name in differing})
-        lines[-1] += (
+    unfit = missing + surplus + misshapen
+    if all("head" in name for name in unfit):
+        heads = sorted({name.rpartition(".")[0] for name in unfit})
+        advice += (
             "; to train other heads from it, name what may differ: "
             f"custom_hooks=[dict(type='CheckpointGuardHook', allow={heads})]"
         )
+    lines.append(advice)
     raise UserError("\n".join(lines))

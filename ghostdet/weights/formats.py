@@ -19,7 +19,12 @@ from .fitting import weights_of
 from .reading import read_source
 from .source import sha256
 
-CLASSIFIER = ("conv_head.", "classifier.")  # behind the backbone, in the official names
+# Behind the backbone, in the official names.
+CLASSIFIER = {
+    f"{layer}.{kind}"
+    for layer in ("conv_head", "classifier")
+    for kind in ("weight", "bias")
+}
 # Where official names have a bottleneck: the flat number of PaddleClas, from 0.
 _BOTTLENECKS = [
     f"blocks.{stage}.{index}"
@@ -41,6 +46,7 @@ _PADDLE_BOTTLENECK = {
 }
 _PADDLE_OTHERS = {"conv1": "{conv_stem,bn1}", "conv_last": "blocks.9.0.{conv,bn1}"}
 _PADDLE_CLASSIFIER = ("fc_0.", "fc_1.")
+_PADDLE_NAMES = "StructuredToParameterName@@"  # a dictionary that paddle.save adds
 _PADDLE_NORM = {"_mean": "running_mean", "_variance": "running_var"}
 
 
@@ -73,7 +79,7 @@ class Weights:
         return {
             name: value
             for name, value in self.state_dict.items()
-            if not name.startswith(CLASSIFIER)
+            if name not in CLASSIFIER
         }
 
     def __str__(self) -> str:
@@ -96,28 +102,20 @@ def read_weights(checkpoint: str | Path) -> Weights:
     """
     path, content = read_source(checkpoint)
     source = str(checkpoint)
-    if not isinstance(content, dict):
-        raise UserError(
-            f"{source} holds no state dict but a {type(content).__name__}; give a file "
-            "of weights"
-        )
-    metadata = content.get("metadata") if path.suffix == ".safetensors" else None
     state_dict = weights_of(content)
-    se_gate = (metadata or {}).get("se_gate")
+    metadata = content.get("metadata", {}) if path.suffix == ".safetensors" else {}
+    se_gate = metadata.get("se_gate", "hard_sigmoid")
     if any(name.startswith("_ghostbottleneck_") for name in state_dict):
         kind, se_gate = "PaddleClas", "clip"
         state_dict = _from_paddle(state_dict, source)
     elif any(name.startswith("backbone.") for name in state_dict):
-        kind = "detector"
-        state_dict = {
-            name.removeprefix("backbone."): value
-            for name, value in state_dict.items()
-            if name.startswith("backbone.")
-        }
+        kind, se_gate = "detector", _gate_of_detector(content)
+        state_dict = backbone_of(state_dict)
     else:
-        kind, se_gate = "official", se_gate or "hard_sigmoid"
+        kind = "official"
         state_dict = _from_official(state_dict)
     _refuse_others(state_dict, source)
+    _check_tensors(state_dict, source)
     return Weights(
         state_dict,
         source,
@@ -125,8 +123,43 @@ def read_weights(checkpoint: str | Path) -> Weights:
         kind,
         _network_of(state_dict),
         _width_of(state_dict),
-        se_gate,
+        None if se_gate == "unknown" else se_gate,
     )
+
+
+def backbone_of(state_dict: Mapping[str, Any]) -> dict[str, Any]:
+    """The weights of a model's backbone, or all where there is nothing else."""
+    prefix = "backbone."
+    inside = {
+        n[len(prefix) :]: v for n, v in state_dict.items() if n.startswith(prefix)
+    }
+    return inside or dict(state_dict)
+
+
+def _gate_of_detector(content: Mapping[str, Any]) -> str:
+    """The SE gate in the config that MMEngine keeps as text in its checkpoints."""
+    meta = content.get("meta")
+    text = meta.get("cfg") if isinstance(meta, dict) else None
+    if not isinstance(text, str):
+        return "unknown"
+    named = re.search(r"se_gate=['\"](\w+)['\"]", text)
+    return named[1] if named else "hard_sigmoid"
+
+
+def _check_tensors(state_dict: Mapping[str, Any], source: str) -> None:
+    """See that there are numbers behind the names."""
+    for name, value in state_dict.items():
+        if not isinstance(value, Tensor) or value.layout != torch.strided:
+            problem = f"a {type(value).__name__}, expected a dense tensor"
+        elif name.endswith("num_batches_tracked"):
+            continue
+        elif value.is_meta or not value.is_floating_point():
+            problem = f"of {value.dtype} on {value.device}, expected floating point"
+        elif not torch.isfinite(value).all():
+            problem = "with NaN or infinity"
+        else:
+            continue
+        raise UserError(f"{source} cannot be used: {name} is {problem}")
 
 
 def _from_official(state_dict: Mapping[str, Any]) -> dict[str, Any]:
@@ -150,13 +183,11 @@ def _from_paddle(state_dict: Mapping[str, Any], source: str) -> dict[str, Tensor
     }
     converted, unknown = {}, []
     for name, value in state_dict.items():
-        if name.startswith(_PADDLE_CLASSIFIER) or not isinstance(
-            value, (np.ndarray, Tensor)
-        ):
-            continue  # paddle.save adds a dictionary of names
+        if name.startswith(_PADDLE_CLASSIFIER) or name == _PADDLE_NAMES:
+            continue
         match = re.fullmatch(r"(.+?)(?:\.(_conv|_batch_norm))?\.(\w+)", name)
         ours = rules.get(match[1]) if match else None
-        if ours is None:
+        if ours is None or not isinstance(value, (np.ndarray, Tensor)):
             unknown.append(name)
             continue
         layer, kind = match[2], _PADDLE_NORM.get(match[3], match[3])
@@ -165,7 +196,7 @@ def _from_paddle(state_dict: Mapping[str, Any], source: str) -> dict[str, Tensor
             conv, norm = pair.rstrip("}").split(",")
             ours = before + (conv if layer == "_conv" else norm)
         tensor = torch.as_tensor(value)
-        if not brace and kind == "weight":  # SE's linear layers, transposed
+        if not brace and tensor.dim() == 2:  # SE's linear layers, transposed
             tensor = tensor.t()[:, :, None, None].contiguous()
         converted[f"{ours}.{kind}"] = tensor
     if unknown:
@@ -178,7 +209,9 @@ def _from_paddle(state_dict: Mapping[str, Any], source: str) -> dict[str, Tensor
 
 
 def _refuse_others(state_dict: Mapping[str, Any], source: str) -> None:
-    if "conv_stem.weight" in state_dict:
+    if "conv_stem.weight" in state_dict and any(
+        name.startswith("blocks.0.0.ghost1.") for name in state_dict
+    ):
         return
     if any(re.match(r"features\.\d+\.conv\.\d+\.primary_conv", n) for n in state_dict):
         raise UserError(

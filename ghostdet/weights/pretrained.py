@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,19 +12,19 @@ from mmengine.registry import WEIGHT_INITIALIZERS
 from torch import Tensor, nn
 
 from ghostdet.errors import ConfigError
-from ghostdet.models import GhostNet
+from ghostdet.models import GhostNet, GhostNetV2, GhostNetV3
 from ghostdet.models.ghostnet import BLOCKS
 
 from .fitting import check_state_dict, weights_of
-from .formats import Weights, read_weights
+from .formats import Weights, backbone_of, read_weights
 from .reading import read_source
 from .source import sha256
-from .widen import widen_state_dict
+from .widen import se_divisor_of, widen_state_dict
 
+NETWORKS = {network.__name__: network for network in (GhostNet, GhostNetV2, GhostNetV3)}
+ADVICE = "`python -m ghostdet weights inspect FILE` says what is in it"
 # Of the weights that widening repeats; enough for them to part in training.
 WIDEN_NOISE = 0.01
-# Channels are rounded, and so is a width that is read off them.
-WIDTH_TOLERANCE = 0.02
 
 
 @WEIGHT_INITIALIZERS.register_module()
@@ -74,22 +75,27 @@ class CheckedPretrained:
     Args:
         checkpoint: What :func:`~ghostdet.weights.fetch` takes.
         allow: Regular expressions, matched at the start of a name, of weights that may
-            be missing or surplus, such as a classifier's.
+            be surplus, such as a classifier's.
     """
 
-    def __init__(self, checkpoint: str, allow: str | Sequence[str] = ()) -> None:
+    def __init__(self, checkpoint: str, allow: Sequence[str] = ()) -> None:
         self.checkpoint = checkpoint
         self.allow = allow
 
     def __call__(self, module: nn.Module) -> None:
         """Fill the backbone, and log the file."""
         path, content = read_source(self.checkpoint)
-        state_dict = weights_of(content)
-        check_state_dict(module, state_dict, self.checkpoint, self.allow)
+        own = module.state_dict()
+        state_dict = {
+            name: value
+            for name, value in backbone_of(weights_of(content)).items()
+            if name in own or not any(re.match(p, name) for p in self.allow)
+        }
+        check_state_dict(module, state_dict, self.checkpoint, advice=ADVICE)
         _fill(module, state_dict)
         print_log(
             f"{type(module).__name__} from {self.checkpoint} (sha256 {sha256(path)}): "
-            f"{len(module.state_dict().keys() & state_dict.keys())} tensors loaded",
+            f"{len(state_dict)} tensors loaded",
             logger="current",
         )
 
@@ -127,18 +133,20 @@ def load_pretrained(
     weights = read_weights(checkpoint)
     _check_network(backbone, weights)
     state_dict, widened = weights.backbone, ""
-    difference = backbone.widen_factor - weights.widen_factor
-    if widen and difference > WIDTH_TOLERANCE:
-        state_dict = widen_state_dict(state_dict, backbone.widen_factor, noise, seed)
+    if not _same_width(backbone, state_dict):
+        difference = backbone.widen_factor - weights.widen_factor
+        if not (widen and difference > 0):
+            wider = ", or widen=True in init_cfg" if difference > 0 else ""
+            raise ConfigError(
+                f"{weights} does not fit a backbone of {backbone.widen_factor:g}x; set "
+                f"widen_factor={weights.widen_factor:g}{wider}"
+            )
+        state_dict = widen_state_dict(
+            state_dict, backbone.widen_factor, noise, seed, backbone.se_divisor
+        )
         widened = (
             f", widened to {backbone.widen_factor:g}x with noise {noise:g} and seed "
             f"{seed}"
-        )
-    elif abs(difference) > WIDTH_TOLERANCE:
-        wider = ", or widen=True in init_cfg" if difference > 0 and not widen else ""
-        raise ConfigError(
-            f"{weights} does not fit a backbone of {backbone.widen_factor:g}x; set "
-            f"widen_factor={weights.widen_factor:g}{wider}"
         )
     # Layers behind the last output are not built.
     unused = [
@@ -149,7 +157,7 @@ def load_pretrained(
     ]
     for name in unused:
         del state_dict[name]
-    check_state_dict(backbone, state_dict, str(weights))
+    check_state_dict(backbone, state_dict, str(weights), advice=ADVICE)
     _fill(backbone, state_dict)
     print_log(
         f"{weights} ({weights.format}, sha256 {weights.sha256}): {len(state_dict)} "
@@ -174,15 +182,33 @@ def _fill(module: nn.Module, state_dict: dict[str, Tensor]) -> None:
 
 def _check_network(backbone: GhostNet, weights: Weights) -> None:
     """Compare what shapes alone do not tell, or tell badly."""
-    if weights.network != type(backbone).__name__:
+    own = next(c.__name__ for c in type(backbone).__mro__ if c.__name__ in NETWORKS)
+    if weights.network != own:
         raise ConfigError(
-            f"{weights} is not for a {type(backbone).__name__}; set "
-            f"backbone=dict(type='{weights.network}')"
+            f"{weights} is not for a {own}; set backbone=dict(type='{weights.network}')"
+        )
+    if weights.se_gate is None:
+        print_log(
+            f"{weights} cannot tell its SE gate; it is taken to be the backbone's, "
+            f"{backbone.se_gate}",
+            logger="current",
+            level=logging.WARNING,
         )
     if weights.se_gate not in (None, backbone.se_gate):
-        divisor = 1 if weights.se_gate == "clip" else 4
+        divisor = se_divisor_of(weights.backbone)
         raise ConfigError(
             f"{weights} ({weights.format}) has the SE gate {weights.se_gate}, and the "
             f"backbone {backbone.se_gate}, with which its outputs would be others; set "
             f"backbone=dict(se_gate='{weights.se_gate}', se_divisor={divisor})"
         )
+
+
+def _same_width(backbone: GhostNet, state_dict: dict[str, Tensor]) -> bool:
+    """Whether most bottlenecks have as many outputs as the backbone's."""
+    expected = backbone.state_dict()
+    same = [
+        len(value) == len(expected[name])
+        for name, value in state_dict.items()
+        if name in expected and re.fullmatch(r".*\.ghost2\..*weight", name)
+    ]
+    return 2 * sum(same) > len(same)

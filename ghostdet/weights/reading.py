@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
 import pickle
 import re
 import zipfile
+from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from mmengine.optim.scheduler.param_scheduler import OneCycleParamScheduler
 
 from ghostdet.errors import UserError
 
-from .source import fetch
+from .source import ADDRESS, fetch
 
 # By name, what the state of MMEngine's classes refers to.
 _METHODS = {
@@ -32,53 +34,99 @@ def _getattr(owner: Any, name: str) -> Any:
     return getattr(owner, name)
 
 
-# What an MMEngine 0.10 checkpoint holds beside tensors and Python's own containers.
+class _DType:
+    """Stands in for ``numpy.dtype``, whose own state can name any memory an object."""
+
+    def __init__(self, code: str, *_: Any) -> None:
+        if not isinstance(code, str) or not re.fullmatch(r"[<>|=]?[biufc?]\d*", code):
+            raise pickle.UnpicklingError(f"numpy.dtype({code!r})")
+        self.value = np.dtype(code)
+
+    def __setstate__(self, state: tuple) -> None:
+        if state[1] in ("<", ">"):
+            self.value = self.value.newbyteorder(state[1])
+
+
+class _Array:
+    """Stands in for ``numpy.ndarray`` until the file is read."""
+
+    def __setstate__(self, state: tuple) -> None:
+        _, shape, dtype, is_fortran, content = state
+        if isinstance(content, str):  # of Python 2
+            content = content.encode("latin1")
+        array = np.frombuffer(bytearray(content), dtype.value)
+        self.value = array.reshape(shape, order="F" if is_fortran else "C")
+
+
+def _reconstruct(*_: Any) -> _Array:
+    return _Array()
+
+
+def _scalar(dtype: _DType, content: bytes) -> np.generic:
+    return np.frombuffer(content, dtype.value, count=1)[0]
+
+
+def _encode(text: str, encoding: str) -> bytes:
+    """Stands in for ``_codecs.encode``, by which protocol 2 writes bytes."""
+    return text.encode({"latin1": "latin1"}[encoding])
+
+
+def _no_bytes() -> bytes:
+    """Stands in for ``bytes``, by which protocol 2 writes none."""
+    return b""
+
+
+# What arrays are pickled with, by NumPy 1 (core) and 2 (_core).
+_NUMPY = {
+    "numpy.dtype": _DType,
+    "numpy.ndarray": _Array,
+    "numpy.core.multiarray._reconstruct": _reconstruct,
+    "numpy.core.multiarray.scalar": _scalar,
+    "numpy._core.multiarray._reconstruct": _reconstruct,
+    "numpy._core.multiarray.scalar": _scalar,
+}
+# What checkpoints hold beside tensors and Python's own containers: MMEngine's, and the
+# options of timm's training.
 SAFE_TYPES = [
     (_getattr, "builtins.getattr"),
+    (_no_bytes, "builtins.bytes"),
     *_METHODS,
-    np.ndarray,
-    np.dtype,
-    np._core.multiarray._reconstruct,
-    np._core.multiarray.scalar,
-    # Where NumPy 1 has them, and so checkpoints that were written with it.
-    (np._core.multiarray._reconstruct, "numpy.core.multiarray._reconstruct"),
-    (np._core.multiarray.scalar, "numpy.core.multiarray.scalar"),
-    *{type(np.dtype(code)) for code in np.typecodes["AllInteger"] + "efd?FD"},
+    argparse.Namespace,
+    *((value, name) for name, value in _NUMPY.items()),
 ]
 
 
-def read_source(checkpoint: str | Path, map_location: Any = "cpu") -> tuple[Path, Any]:
+def read_source(checkpoint: str | Path) -> tuple[Path, Any]:
     """Fetch a file of weights and read it.
 
     Args:
         checkpoint: As of :func:`~ghostdet.weights.fetch`.
-        map_location: As in ``torch.load``.
 
     Returns:
         The path of the file, and what it holds.
 
     Raises:
-        UserError: If it cannot be had or read. What was downloaded for nothing is
+        UserError: If it cannot be had or read. A download that cannot be read is
             removed again.
     """
     path = fetch(checkpoint)
     try:
-        return path, read_file(path, map_location)
+        return path, read_file(path)
     except UserError:
-        if str(checkpoint).startswith(("http://", "https://")):
-            path.unlink()
+        if str(checkpoint).startswith(ADDRESS):
+            path.unlink(missing_ok=True)
         raise
 
 
-def read_file(path: Path, map_location: Any = "cpu") -> Any:
-    """Read what ``torch.save``, safetensors or PaddlePaddle wrote.
+def read_file(path: Path) -> Any:
+    """Read what ``torch.save``, safetensors or PaddlePaddle wrote, to the CPU.
 
-    A pickle is opened by a restricted unpickler that knows ``SAFE_TYPES`` and tensors:
-    torch 2.6 and newer refuse MMEngine's checkpoints otherwise.
+    Pickles are opened by restricted unpicklers that know tensors and ``SAFE_TYPES``, or
+    arrays alone: torch 2.6 and newer refuse MMEngine's checkpoints otherwise. Arrays
+    are rebuilt from their bytes and plain numbers' types.
 
     Args:
         path: The file; ``.safetensors`` and ``.pdparams`` are known by their suffix.
-        map_location: As in ``torch.load``.
 
     Returns:
         What it holds. Of safetensors, ``state_dict`` and the file's ``metadata``.
@@ -90,13 +138,15 @@ def read_file(path: Path, map_location: Any = "cpu") -> Any:
         if path.suffix == ".safetensors":
             with safetensors.safe_open(path, "pt") as file:
                 metadata = file.metadata() or {}
-            tensors = safetensors.torch.load_file(path, str(map_location or "cpu"))
-            return {"state_dict": tensors, "metadata": metadata}
+            return {
+                "state_dict": safetensors.torch.load_file(path),
+                "metadata": metadata,
+            }
         if path.suffix == ".pdparams" and not zipfile.is_zipfile(path):
             with open(path, "rb") as file:
-                return _ArrayUnpickler(file).load()
+                return _plain(_ArrayUnpickler(file, encoding="latin1").load())
         with torch.serialization.safe_globals(SAFE_TYPES):
-            return torch.load(path, map_location=map_location, weights_only=True)
+            return _plain(torch.load(path, map_location="cpu", weights_only=True))
     except Exception as error:  # an unpickler fails in any way on a file of any kind
         raise UserError(_refusal(path, error)) from None
 
@@ -104,22 +154,34 @@ def read_file(path: Path, map_location: Any = "cpu") -> Any:
 class _ArrayUnpickler(pickle.Unpickler):
     """For dictionaries of NumPy arrays, as PaddlePaddle pickles them."""
 
-    _ALLOWED = {
-        ("collections", "OrderedDict"),
-        ("numpy", "ndarray"),
-        ("numpy", "dtype"),
-        *(
-            (f"numpy.{core}.multiarray", name)
-            for core in ("core", "_core")
-            for name in ("_reconstruct", "scalar")
-        ),
-        ("_codecs", "encode"),  # bytes, in protocol 2
+    _KNOWN = {
+        **_NUMPY,
+        "collections.OrderedDict": OrderedDict,
+        "_codecs.encode": _encode,
+        "__builtin__.bytes": _no_bytes,
+        "builtins.bytes": _no_bytes,
     }
 
     def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in self._ALLOWED:
+        if f"{module}.{name}" not in self._KNOWN:
             raise pickle.UnpicklingError(f"GLOBAL {module}.{name}")
-        return super().find_class(module.replace("numpy.core", "numpy._core"), name)
+        return self._KNOWN[f"{module}.{name}"]
+
+
+def _plain(node: Any) -> Any:
+    """Put arrays in the place of what stood in for them."""
+    if isinstance(node, (_Array, _DType)):
+        return node.value
+    if isinstance(node, dict):
+        for key, value in node.items():
+            node[key] = _plain(value)
+    elif isinstance(node, list):
+        node[:] = map(_plain, node)
+    elif type(node) is tuple:
+        return tuple(map(_plain, node))
+    elif isinstance(node, (HistoryBuffer, argparse.Namespace)):
+        _plain(vars(node))
+    return node
 
 
 def _refusal(path: Path, error: Exception) -> str:

@@ -7,6 +7,7 @@ ones, and what reads a repeated channel is divided by the number of repeats.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from ghostdet.errors import ConfigError, UserError
 from ghostdet.models import GhostNet
+from ghostdet.models.ghost import make_divisible
 
 # Outputs of a Ghost module are two halves, intrinsic maps and the ghost of each, and an
 # identity shortcut adds them to those of the module before. So a dimension of channels
@@ -41,6 +43,7 @@ def widen_state_dict(
     widen_factor: float,
     noise: float = 0.0,
     seed: int = 0,
+    se_divisor: int | None = None,
 ) -> dict[str, Tensor]:
     """Widen a GhostNet, keeping its outputs.
 
@@ -54,31 +57,49 @@ def widen_state_dict(
         noise: Standard deviation of the noise that is added to the weights of repeated
             channels, as a share of that of all weights of their layer.
         seed: Seed of the noise.
+        se_divisor: Of the wider network; by default that of the narrow one.
 
     Returns:
         The weights of a GhostNet of that width, of the same types.
 
     Raises:
         UserError: If the weights are of another network.
-        ConfigError: If the network is wider than ``widen_factor`` already.
+        ConfigError: If the network is wider than ``widen_factor`` already, or an
+            argument is out of range.
 
     Example:
         >>> from ghostdet.models import GhostNet
         >>> narrow, wide = GhostNet(1.0), GhostNet(1.1)
         >>> _ = wide.load_state_dict(widen_state_dict(narrow.state_dict(), 1.1))
     """
-    reduced = [v for n, v in state_dict.items() if n.endswith("conv_reduce.bias")]
+    if not (0 < widen_factor < math.inf and 0 <= noise < math.inf):
+        raise ConfigError(
+            f"widen_factor is {widen_factor!r} and noise {noise!r}, expected numbers "
+            "of more than 0, and of 0 or more"
+        )
+    if se_divisor is None:
+        se_divisor = se_divisor_of(state_dict)
     with torch.device("meta"):
         target = GhostNet(
-            widen_factor,
-            out_indices=(4,),
-            se_divisor=4 if all(len(bias) % 4 == 0 for bias in reduced) else 1,
+            widen_factor, out_indices=(4,), se_divisor=se_divisor
         ).state_dict()
     generator = torch.Generator().manual_seed(seed)
     return {
         name: _widen(name, tensor, target, widen_factor, noise, generator)
         for name, tensor in state_dict.items()
     }
+
+
+def se_divisor_of(state_dict: Mapping[str, Tensor]) -> int:
+    """What SE's reduced channels of a GhostNet were rounded to: 4, or 1 for not at all.
+
+    Args:
+        state_dict: Weights under the official names.
+    """
+    shapes = [
+        v.shape for n, v in state_dict.items() if n.endswith("conv_reduce.weight")
+    ]
+    return 4 if all(r == make_divisible(exp / 4) for r, exp, *_ in shapes) else 1
 
 
 def _widen(

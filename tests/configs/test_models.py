@@ -70,6 +70,9 @@ def test_training_step_and_prediction(path):
     loss, _ = detector.parse_losses(losses)
     loss.backward()
     gradients = [p.grad for p in detector.parameters() if p.requires_grad]
+    # DDP waits for all gradients unless it is told that some do not come.
+    unused = any(gradient is None for gradient in gradients)
+    assert unused == cfg.get("find_unused_parameters", False)
     assert torch.isfinite(loss)
     assert all(torch.isfinite(g).all() for g in gradients if g is not None)
     assert next(detector.backbone.parameters()).grad.abs().sum() > 0

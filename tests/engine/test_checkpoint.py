@@ -115,6 +115,7 @@ def cut(path, trained):
         (lambda path, _: None, "no checkpoint at"),
         (lambda path, _: torch.save([1], path), "no state_dict .found list"),
         (lambda path, _: torch.save({"state_dict": None}, path), "no state_dict"),
+        (lambda path, _: torch.save({"meta": [1]}, path), "no state_dict"),
     ],
 )
 def test_what_is_no_checkpoint(tmp_path, trained, make, message):

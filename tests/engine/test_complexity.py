@@ -86,10 +86,44 @@ def test_against_a_count_by_hand(name):
     assert result["params"]["total"] == sum(p.numel() for p in model.parameters())
 
 
-def test_other_detectors():
-    name = "conditional_detr/conditional-detr_r50_8xb2-50e_coco.py"
-    with pytest.raises(UserError, match="has a ConditionalDETR; one-stage and two-st"):
-        complexity(Path(mmdet.__file__).parent / ".mim/configs" / name)
+MMDET = Path(mmdet.__file__).parent / ".mim/configs"
+
+
+@pytest.mark.parametrize(
+    "name, kind",
+    [
+        ("conditional_detr/conditional-detr_r50_8xb2-50e_coco.py", "ConditionalDETR"),
+        ("sparse_rcnn/sparse-rcnn_r50_fpn_1x_coco.py", "SparseRCNN"),
+        (
+            "panoptic_fpn/panoptic-fpn_r50_fpn_1x_coco.py",
+            "PanopticFPN with .*semantic_",
+        ),
+    ],
+)
+def test_other_detectors(name, kind):
+    with pytest.raises(UserError, match=f"has a {kind}.*are counted"):
+        complexity(MMDET / name)
+
+
+def test_stages_of_a_cascade():
+    """Three box and three mask heads, all alike."""
+    names = ("mask_rcnn/mask-rcnn", "cascade_rcnn/cascade-mask-rcnn")
+    plain, cascade = (
+        complexity(MMDET / f"{name}_r50_fpn_1x_coco.py", (64, 64)) for name in names
+    )
+    rpn = complexity(MMDET / "rpn/rpn_r50_fpn_1x_coco.py", (64, 64))["macs"]["head"]
+    heads = [result["macs"]["head"] - rpn for result in (plain, cascade)]
+    assert heads[1] == pytest.approx(3 * heads[0], rel=0.01)  # boxes of all classes
+
+
+def test_mistakes():
+    with pytest.raises(UserError, match=r"shape is \(0, 9\)"):
+        complexity(config(ROWS[0]), (0, 9))
+    with pytest.raises(UserError, match="GoatNet is not in the"):
+        complexity(config(ROWS[0], {"model.backbone.type": "GoatNet"}))
+    results = [complexity(config(ROWS[0]), shape) for shape in ((64, 64), (96, 64))]
+    with pytest.raises(UserError, match="pad images to .*64, 64.*96, 64"):
+        complexity_table(results)
 
 
 def test_page_and_tool(project, command, tmp_path):

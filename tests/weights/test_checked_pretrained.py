@@ -42,3 +42,16 @@ def test_refuses_what_does_not_fit(tmp_path):
     backbone = build("retinanet_mobilenetv3_fpn", tmp_path / "a.pth")
     with pytest.raises(UserError, match="misshapen: features"):
         backbone.init_weights()
+
+
+def test_backbone_of_a_whole_model(tmp_path):
+    backbone = build("retinanet_mobilenetv3_fpn", tmp_path / "a.pth")
+    weights = {f"backbone.{n}": v for n, v in backbone.state_dict().items()}
+    torch.save(
+        {"state_dict": {**weights, "head.fc.bias": torch.ones(1)}}, tmp_path / "a.pth"
+    )
+    backbone.init_weights()
+    del weights["backbone.features.0.0.weight"]
+    torch.save(weights, tmp_path / "a.pth")
+    with pytest.raises(UserError, match="1 missing: features.0.0.weight"):
+        build("retinanet_mobilenetv3_fpn", tmp_path / "a.pth").init_weights()

@@ -43,7 +43,7 @@ def test_inspect_and_verify(weights, file, capsys):
     ):
         assert text in out
     assert weights("verify", file) == 0
-    assert "every parameter is there, and nothing else" in capsys.readouterr().out
+    assert "the backbone is complete up to stride 32" in capsys.readouterr().out
 
 
 def test_verify_finds_what_is_wrong(weights, file, capsys):
@@ -51,11 +51,25 @@ def test_verify_finds_what_is_wrong(weights, file, capsys):
     state_dict["bn1.bias"][0] = float("nan")
     torch.save(state_dict, file)
     assert weights("verify", file) == 1
-    assert "has NaN or infinity in bn1.bias" in capsys.readouterr().err
-    del state_dict["bn1.bias"]
+    assert "bn1.bias is with NaN or infinity" in capsys.readouterr().err
+    state_dict["classifier.more"] = state_dict.pop("bn1.bias") * 0 + 1
+    state_dict["classifier.more"][0] = 1
     torch.save(state_dict, file)
     assert weights("verify", file) == 1
-    assert "1 missing: bn1.bias" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "1 missing: bn1.bias" in error and "1 surplus: classifier.more" in error
+
+
+@pytest.mark.parametrize("out_indices", [(0, 1), (1, 2, 3)])
+def test_verify_a_detector(weights, tmp_path, capsys, out_indices):
+    backbone = GhostNet(0.5, out_indices, se_gate="clip", se_divisor=1)
+    content = {f"backbone.{n}": v for n, v in backbone.state_dict().items()}
+    torch.save(
+        {"state_dict": content, "meta": {"cfg": "se_gate='clip'"}}, tmp_path / "a.pth"
+    )
+    assert weights("verify", tmp_path / "a.pth") == 0
+    stride = backbone.out_strides[-1]
+    assert f"complete up to stride {stride}\n" in capsys.readouterr().out
 
 
 def test_convert_and_widen(weights, classifier, file, tmp_path):

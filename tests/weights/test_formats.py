@@ -6,7 +6,9 @@ import re
 import numpy as np
 import pytest
 import safetensors.torch
+import timm
 import torch
+from timm.models.ghostnet import checkpoint_filter_fn
 
 from ghostdet.errors import UserError
 from ghostdet.models import GhostNet
@@ -77,6 +79,7 @@ def test_official_names_of_the_later_versions(classifier, tmp_path, version):
     weights = read_weights(tmp_path / "a.pth")
     assert weights.network == f"GhostNet{version.upper()}"
     assert weights.state_dict.keys() == theirs.keys()
+    assert checkpoint_filter_fn(renamed, None).keys() == theirs.keys()  # timm's own way
 
 
 @pytest.mark.parametrize("width", [0.5, 1.0, 1.3])
@@ -93,6 +96,12 @@ def test_paddle(paddle, tmp_path, width):
         torch.testing.assert_close(backbone.double()(x)[0], theirs(x))
 
 
+GHOST = {
+    "conv_stem.weight": torch.ones(16, 3, 3, 3),
+    "blocks.0.0.ghost1.primary_conv.0.weight": torch.ones(8, 16, 1, 1),
+}
+
+
 class Foreign:
     def __reduce__(self):
         return print, ("run",)
@@ -104,7 +113,29 @@ class Foreign:
         ("a.pdparams", {"conv1._conv.weight": Foreign()}, "more than weights: .*print"),
         ("a.pth", {"conv_stem.weight": Foreign()}, "more than weights: .*print"),
         ("a.pth", [1], "holds no state dict but a list"),
+        ("a.pth", {"state_dict": [1]}, "holds no state dict but a list"),
         ("a.pth", {}, "begins with nothing"),
+        (
+            "a.pth",
+            timm.create_model("mobilenetv3_small_050").state_dict(),
+            "another arc",
+        ),
+        ("a.pth", GHOST | {"conv_stem.weight": 3}, "conv_stem.weight is a int"),
+        (
+            "a.pth",
+            GHOST | {"bn1.bias": torch.ones(2).to_sparse()},
+            "bn1.bias is a Tens",
+        ),
+        (
+            "a.pth",
+            GHOST | {"bn1.bias": torch.ones(2).int()},
+            "bn1.bias is of torch.int32",
+        ),
+        (
+            "a.pth",
+            GHOST | {"bn1.bias": torch.tensor(float("nan"))},
+            "with NaN or infin",
+        ),
         ("a.pth", {"layer1.weight": torch.ones(1)}, "another architecture.*layer1"),
         (
             "a.pth",

@@ -22,15 +22,23 @@ def file(tmp_path):
     return tmp_path / "a.pth"
 
 
-@pytest.mark.parametrize("suffix", ["", f"#sha256={CHECKSUM}"])
+@pytest.mark.parametrize(
+    "suffix", ["", f"#sha256={CHECKSUM}", f"#sha256={CHECKSUM[:8]}"]
+)
 def test_file(file, suffix):
     assert fetch(f"{file}{suffix}") == file
     assert fetch(file) == file
 
 
 def test_another_checksum(file):
-    with pytest.raises(UserError, match=f"expected sha256 0abc(.|\n)*{CHECKSUM}"):
-        fetch(f"{file}#sha256=0abc")
+    with pytest.raises(UserError, match=f"expected sha256 0abc0abc(.|\n)*{CHECKSUM}"):
+        fetch(f"{file}#sha256=0abc0abc")
+
+
+@pytest.mark.parametrize("checksum", ["", "abc", "no checksum", "g" * 64])
+def test_no_checksum(file, checksum):
+    with pytest.raises(UserError, match="is no checksum, expected 8 to 64 hexa"):
+        fetch(f"{file}#sha256={checksum}")
 
 
 def test_no_file():
@@ -76,6 +84,7 @@ def test_hub(hub, file):
             "cannot be reached.*by other means and gi",
         ),
         (HFValidationError("bad"), "hf-hub:a/b names no repository: bad"),
+        (RuntimeError("403 of a proxy"), r"cannot be downloaded .403 of a proxy"),
         (OSError("401 Client Error\nmore"), r"cannot be downloaded \(401 Client Error"),
         (EntryNotFoundError("404"), "has none of the files model.safetensors, pytorch"),
     ],
@@ -111,11 +120,26 @@ def test_address(server):
     assert fetch(f"{url}/a.pth") == path  # kept
 
 
+def test_address_with_a_query(server):
+    """The format is known by the suffix, and names of files have an end."""
+    url, _ = server
+    path = fetch(f"{url}/a.pth?download=true&signature={'a' * 300}")
+    assert path.suffix == ".pth"
+    assert path.read_bytes() == CONTENT
+
+
+def test_cache_that_cannot_be_written(server, monkeypatch):
+    url, _ = server
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: "/proc/nowhere")
+    with pytest.raises(UserError, match="cannot be downloaded"):
+        fetch(f"{url}/a.pth")
+
+
 def test_address_with_another_checksum(server):
     url, _ = server
     with pytest.raises(UserError, match="cannot be downloaded .invalid hash value"):
-        fetch(f"{url}/a.pth#sha256=0abc")
+        fetch(f"{url}/a.pth#sha256=0abc0abc")
     cache = torch.hub.get_dir()
     assert fetch(f"{url}/a.pth").parent.parent.samefile(cache)
     with pytest.raises(UserError, match="the file has another checksum"):
-        fetch(f"{url}/a.pth#sha256=0abc")
+        fetch(f"{url}/a.pth#sha256=0abc0abc")

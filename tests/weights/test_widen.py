@@ -40,6 +40,14 @@ def test_clip_gate_and_unrounded_reduction():
     torch.testing.assert_close(new, old[:, index])
 
 
+def test_divisor_that_the_narrow_network_leaves_open():
+    """At 2.0x all reduced channels are multiples of 4 by themselves."""
+    arguments = dict(out_indices=(4,), se_gate="clip", se_divisor=1)
+    state_dict = GhostNet(2.0, **arguments).state_dict()
+    wide = widen_state_dict(state_dict, 2.5, se_divisor=1)
+    GhostNet(2.5, **arguments).load_state_dict(wide)
+
+
 def test_noise_parts_repeated_channels_alone():
     state_dict = GhostNet(1.0).state_dict()
     exact, noisy, again, other = (
@@ -69,6 +77,9 @@ def test_keeps_types_and_arguments():
 def test_refuses_what_it_cannot_widen():
     with pytest.raises(ConfigError, match="widen_factor=0.5 is less than these"):
         widen_state_dict(GhostNet(1.0).state_dict(), 0.5)
+    for arguments in ((float("nan"),), (0,), (1.3, float("nan")), (1.3, -1)):
+        with pytest.raises(ConfigError, match="widen_factor is .* and noise"):
+            widen_state_dict(GhostNet(1.0).state_dict(), *arguments)
     with pytest.raises(UserError, match="only a GhostNet .* has .*short_conv"):
         widen_state_dict(GhostNetV2(1.0).state_dict(), 1.3)
     with pytest.raises(UserError, match="this has layer1.0.weight"):
