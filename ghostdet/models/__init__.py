@@ -1,6 +1,7 @@
 """Backbones, necks and layers, registered in MMDetection's ``MODELS``."""
 
 from .ghost import GhostBottleneck, GhostModule
+from .ghostconv import GhostConv
 from .ghostnet import GhostNet
 from .ghostnetv2 import GhostNetV2
 from .ghostnetv3 import GhostNetV3
@@ -9,6 +10,7 @@ from .necks import GhostNetFPN
 
 __all__ = [
     "GhostBottleneck",
+    "GhostConv",
     "GhostModule",
     "GhostNet",
     "GhostNetFPN",

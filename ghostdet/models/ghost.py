@@ -41,7 +41,14 @@ def make_divisible(value: float, divisor: int = 4) -> int:
     return rounded + divisor if rounded < 0.9 * value else rounded
 
 
-def _check_odd(**kernels: int) -> None:
+def check_ratio(ratio: int) -> None:
+    """Raise a ConfigError for what is no ratio of a Ghost module."""
+    if ratio < 1 or ratio != int(ratio):
+        raise ConfigError(f"ratio is {ratio!r}, expected an integer of 1 or more")
+
+
+def check_odd(**kernels: int) -> None:
+    """Raise a ConfigError for kernels that do not keep the size of their input."""
     for name, kernel in kernels.items():
         if kernel < 1 or kernel % 2 != 1:
             raise ConfigError(f"{name} is {kernel!r}, expected an odd integer")
@@ -109,9 +116,8 @@ class GhostModule(BaseModule):
         init_cfg: dict | list | None = None,
     ) -> None:
         super().__init__(init_cfg)
-        if ratio < 1 or ratio != int(ratio):
-            raise ConfigError(f"ratio is {ratio!r}, expected an integer of 1 or more")
-        _check_odd(kernel_size=kernel_size, dw_kernel=dw_kernel)
+        check_ratio(ratio)
+        check_odd(kernel_size=kernel_size, dw_kernel=dw_kernel)
         self.out_channels = out_channels
         intrinsic = math.ceil(out_channels / ratio)
 
@@ -230,7 +236,7 @@ class GhostBottleneck(BaseModule):
         init_cfg: dict | list | None = None,
     ) -> None:
         super().__init__(init_cfg)
-        _check_odd(kernel_size=kernel_size)
+        check_odd(kernel_size=kernel_size)
         self.with_cp = with_cp
         ghost = dict(ratio=ratio, dw_kernel=dw_kernel, norm_cfg=norm_cfg)
 

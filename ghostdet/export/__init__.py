@@ -1,0 +1,5 @@
+"""Taking a trained detector away."""
+
+from .deploy import deploy
+
+__all__ = ["deploy"]

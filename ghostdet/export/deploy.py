@@ -1,0 +1,54 @@
+"""The form of a detector that inference needs, and no more."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from ghostdet.errors import ConfigError
+
+
+def deploy(model: nn.Module) -> nn.Module:
+    """Fold BN into the convolutions in front of it and merge parallel branches.
+
+    In the whole model, backbone, neck and heads alike; outputs stay the same but for
+    rounding. For good: the result can neither be trained nor filled with a checkpoint.
+
+    Args:
+        model: A detector or a part of one, in evaluation mode; changed in place.
+
+    Returns:
+        The model.
+
+    Raises:
+        ConfigError: If the model is in training mode.
+
+    Example:
+        >>> from ghostdet.models import GhostNet
+        >>> model = deploy(GhostNet(0.5).eval())
+        >>> any(isinstance(m, nn.BatchNorm2d) for m in model.modules())
+        False
+    """
+    if model.training:
+        raise ConfigError("the model is in training mode; call model.eval() first")
+    for module in list(model.modules()):
+        if hasattr(module, "switch_to_deploy"):
+            module.switch_to_deploy()
+    for module in list(model.modules()):
+        # Of the layers used here, convolution and norm are neighbours by name as well.
+        for (name, conv), (norm_name, norm) in pairwise(list(module.named_children())):
+            if _is_pair(conv, norm):
+                setattr(module, name, fuse_conv_bn_eval(conv, norm))
+                setattr(module, norm_name, nn.Identity())
+    return model.requires_grad_(False)
+
+
+def _is_pair(conv: nn.Module, norm: nn.Module) -> bool:
+    return (
+        type(conv) is nn.Conv2d
+        and isinstance(norm, (nn.BatchNorm2d, nn.SyncBatchNorm))
+        and norm.running_mean is not None
+        and norm.num_features == conv.out_channels
+    )

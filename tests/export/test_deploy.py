@@ -1,0 +1,108 @@
+"""The form for inference computes what the form for training computes."""
+
+import copy
+from pathlib import Path
+
+import pytest
+import torch
+from mmdet.registry import MODELS
+from mmdet.testing import demo_mm_inputs
+from mmengine.config import Config
+from mmengine.registry import DefaultScope
+from torch import nn
+
+from ghostdet import CONFIGS
+from ghostdet.errors import ConfigError
+from ghostdet.export import deploy
+from ghostdet.models import GhostNet, GhostNetV2, GhostNetV3, MobileNetV3
+
+NAMES = sorted(
+    str(path.relative_to(CONFIGS))
+    for path in Path(CONFIGS).rglob("*.py")
+    if "_base_" not in path.parts
+)
+
+
+def unlike_the_identity(model):
+    """Give BN statistics and parameters of a trained network."""
+    torch.manual_seed(0)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.weight.data.uniform_(0.5, 1.5)
+            module.bias.data.uniform_(-0.5, 0.5)
+            module.running_mean.uniform_(-0.1, 0.1)
+            module.running_var.uniform_(0.5, 1.5)
+    return model.eval()
+
+
+def norms(model):
+    return [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
+
+
+@pytest.mark.parametrize("network", [GhostNet, GhostNetV2, GhostNetV3, MobileNetV3])
+def test_backbones(network):
+    model = unlike_the_identity(network(0.5, out_indices=(0, 1, 2, 3, 4)))
+    x = torch.randn(2, 3, 75, 98)
+    with torch.no_grad():
+        expected = model(x)
+        assert norms(model)
+        assert deploy(model) is model
+        for out, other in zip(model(x), expected, strict=True):
+            assert (out - other).abs().max() < 1e-4 * other.abs().max()
+    assert not norms(model)
+    assert not any(p.requires_grad for p in model.parameters())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_detectors(name):
+    """All configs, with BN in neck and heads as well."""
+    cfg = Config.fromfile(f"{CONFIGS}/{name}").model
+    norm_cfg = dict(type="BN")
+    cfg.neck.norm_cfg = norm_cfg
+    if "bbox_head" in cfg:
+        cfg.bbox_head.norm_cfg = norm_cfg
+    cfg.backbone.init_cfg = None
+    with DefaultScope.overwrite_default_scope("mmdet"):
+        model = unlike_the_identity(MODELS.build(cfg))
+    small = copy.deepcopy(model)
+    deploy(small)
+    assert not norms(small)
+    x = demo_mm_inputs(1, [(3, 128, 160)])
+    with torch.no_grad():
+        outputs = [
+            _leaves(_heads(m, m.data_preprocessor(x)["inputs"])) for m in (small, model)
+        ]
+    for out, other in zip(*outputs, strict=True):
+        assert (out - other).abs().max() < 1e-4 * other.abs().max()
+
+
+def _heads(model, images):
+    features = model.extract_feat(images)
+    if hasattr(model, "bbox_head"):
+        return model.bbox_head(features)
+    rois = torch.tensor([[0, 8.0, 8, 90, 70], [0, 30, 20, 150, 120]])
+    return model.rpn_head(features), model.roi_head._bbox_forward(features, rois)
+
+
+def _leaves(node):
+    if isinstance(node, torch.Tensor):
+        return [node]
+    values = node.values() if isinstance(node, dict) else node
+    return [leaf for value in values for leaf in _leaves(value)]
+
+
+def test_convolutions_that_norms_share():
+    """Of RTMDet's heads: one convolution, and a norm for each level."""
+    conv = nn.Conv2d(4, 4, 1)
+    heads = nn.ModuleList(nn.Sequential(conv, nn.BatchNorm2d(4)) for _ in range(2))
+    unlike_the_identity(heads)
+    x = torch.randn(1, 4, 5, 5)
+    expected = [head(x) for head in heads]
+    deploy(heads)
+    for head, other in zip(heads, expected):
+        torch.testing.assert_close(head(x), other)
+
+
+def test_refuses_training_mode():
+    with pytest.raises(ConfigError, match="in training mode; call model.eval"):
+        deploy(GhostNet(0.5))

@@ -1,0 +1,126 @@
+import pytest
+import torch
+from mmcv.cnn import ConvModule
+from mmdet.models.backbones import ResNet
+from mmdet.models.dense_heads import FCOSHead, RetinaHead
+from mmdet.models.necks import FPN
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from ghostdet.errors import ConfigError
+from ghostdet.models import GhostConv
+
+GHOST = dict(type="GhostConv")
+
+
+@pytest.mark.parametrize("ratio", [1, 2, 3])
+@pytest.mark.parametrize("out_channels", [1, 12, 25])
+@pytest.mark.parametrize("stride, dilation", [(1, 1), (2, 1), (1, 2)])
+def test_is_its_definition(ratio, out_channels, stride, dilation):
+    """The first maps are a convolution's, each of the others filters one of them."""
+    layer = GhostConv(5, out_channels, 3, stride, 1, dilation, ratio=ratio, dw_kernel=5)
+    x = torch.randn(2, 5, 9, 11)
+    intrinsic = layer.primary_conv(x)
+    expected = list(intrinsic.unbind(1))
+    assert len(expected) == -(-out_channels // ratio)
+    if ratio > 1:
+        cheap = layer.cheap_operation
+        for index, (kernel, bias) in enumerate(zip(cheap.weight, cheap.bias)):
+            map_ = intrinsic[:, index // (ratio - 1)].unsqueeze(1)
+            expected.append(
+                nn.functional.conv2d(map_, kernel[None], bias[None], padding=2)[:, 0]
+            )
+    out = layer(x)
+    torch.testing.assert_close(out, torch.stack(expected[:out_channels], 1))
+    assert out.shape == nn.Conv2d(5, out_channels, 3, stride, 1, dilation)(x).shape
+
+
+def test_in_a_conv_module():
+    """It takes the place of a convolution, keeps its own initialisation and trains."""
+    layer = ConvModule(
+        6, 9, 3, padding=1, stride=2, conv_cfg=GHOST, norm_cfg=dict(type="BN")
+    )
+    assert (layer.in_channels, layer.out_channels, layer.stride) == (6, 9, (2, 2))
+    assert (layer.transposed, layer.groups, layer.conv.primary_conv.bias) == (
+        False,
+        1,
+        None,
+    )
+    layer(torch.randn(2, 6, 8, 8)).sum().backward()
+    assert all(p.grad is not None for p in layer.parameters())
+
+
+def test_keeps_the_scale_of_its_input():
+    torch.manual_seed(0)
+    x = torch.randn(4, 64, 32, 32)
+    ghost = GhostConv(64, 128, 1, bias=False)(x)
+    ratio = ghost[:, 64:].std() / ghost[:, :64].std()
+    assert 0.8 < ratio < 1.2
+
+
+def test_depthwise_and_grouped():
+    depthwise = GhostConv(8, 8, 3, padding=1, groups=8)
+    assert depthwise.cheap_operation is None
+    assert depthwise.primary_conv.out_channels == 8
+    grouped = GhostConv(8, 20, 1, groups=4)
+    assert grouped.primary_conv.out_channels == 12
+    assert grouped(torch.randn(1, 8, 4, 4)).shape == (1, 20, 4, 4)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda c: FPN([8, 16], 12, 3, conv_cfg=c),
+        lambda c: RetinaHead(3, 8, stacked_convs=2, feat_channels=8, conv_cfg=c),
+        lambda c: FCOSHead(3, 64, stacked_convs=2, feat_channels=64, conv_cfg=c),
+        lambda c: ResNet(18, base_channels=8, stem_channels=8, conv_cfg=c),
+    ],
+    ids=["FPN", "RetinaHead", "FCOSHead", "ResNet"],
+)
+def test_in_components_of_mmdetection(make):
+    """The same outputs from fewer parameters."""
+    plain, ghost = make(None), make(GHOST)
+    ghost.init_weights()
+    plain.eval()
+    ghost.eval()
+    assert any(isinstance(m, GhostConv) for m in ghost.modules())
+    if isinstance(plain, FPN):
+        inputs = [torch.randn(1, 8, 16, 16), torch.randn(1, 16, 8, 8)]
+    elif isinstance(plain, ResNet):
+        inputs = torch.randn(1, 3, 64, 64)
+    else:
+        inputs = [torch.randn(1, plain.in_channels, s, s) for s in (16, 8, 4, 2, 1)]
+
+    def shapes(out):
+        return out.shape if isinstance(out, torch.Tensor) else [shapes(o) for o in out]
+
+    assert shapes(ghost(inputs)) == shapes(plain(inputs))
+    count = [sum(p.numel() for p in m.parameters()) for m in (ghost, plain)]
+    assert count[0] < count[1]
+
+
+@pytest.mark.parametrize("arguments", [{"ratio": 0}, {"ratio": 1.5}, {"dw_kernel": 4}])
+def test_refuses(arguments):
+    with pytest.raises(ConfigError, match=next(iter(arguments))):
+        GhostConv(4, 4, 1, **arguments)
+
+
+@pytest.mark.parametrize("ratio", [2, 4])
+def test_ghost_resnet50(ratio):
+    """Primary convolutions have 1 / ratio of the plain ones' weights."""
+    with torch.device("meta"):
+        plain = ResNet(50, out_indices=(3,))
+        ghost = ResNet(50, out_indices=(3,), conv_cfg=dict(GHOST, ratio=ratio))
+        macs = []
+        for network in (plain, ghost):
+            with FlopCounterMode(display=False) as counter:
+                network(torch.empty(1, 3, 224, 224))
+            macs.append(counter.get_total_flops() // 2)
+    convs = [m for m in plain.modules() if isinstance(m, nn.Conv2d)]
+    cheap = sum(9 * m.out_channels * (ratio - 1) // ratio for m in convs)
+    expected = sum(m.weight.numel() // ratio for m in convs) + cheap
+    norms = sum(
+        2 * m.num_features for m in plain.modules() if hasattr(m, "num_features")
+    )
+    assert sum(p.numel() for p in ghost.parameters()) == expected + norms
+    assert 1 / ratio < macs[1] / macs[0] < 1 / ratio + 0.05
