@@ -78,7 +78,7 @@ def _from_hub(name: str) -> Path:
     repository, _, revision = name.partition("@")
     by_hand = (
         f"download {HUB_FILES[0]} from https://huggingface.co/{repository} by other "
-        "means and give its path as checkpoint"
+        "means and give its path (in a config, model.backbone.init_cfg.checkpoint)"
     )
     for file in HUB_FILES:
         try:
