@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import torch
@@ -16,6 +17,7 @@ from mmengine.runner import Runner, find_latest_checkpoint
 
 from ghostdet.datasets import check_dataset, check_evaluation
 from ghostdet.errors import UserError
+from ghostdet.weights import weights_of
 from ghostdet.weights.source import REMOTE
 
 from .checkpoint import CheckpointGuardHook, read_checkpoint
@@ -154,9 +156,16 @@ def _check_start(cfg: Config) -> None:
     if not path or ("://" in path and not path.startswith(REMOTE)):
         return  # MMEngine's own schemes
     state = read_checkpoint(path)
-    # MMEngine initialises a backbone before it loads: a download for nothing.
+    # MMEngine initialises a backbone before it loads all of it: a download for nothing.
     backbone = cfg.model.get("backbone") or {}
-    if "checkpoint" in (backbone.get("init_cfg") or {}):
+    allowed = [hook.get("allow") or () for hook in cfg.get("custom_hooks") or []]
+    if "checkpoint" in (backbone.get("init_cfg") or {}) and not any(
+        re.match(pattern, name)
+        for patterns in allowed
+        for pattern in ([patterns] if isinstance(patterns, str) else patterns)
+        for name in ("backbone.", *weights_of(state))
+        if name.startswith("backbone.")
+    ):
         backbone.init_cfg = None
     if not cfg.get("resume"):
         return

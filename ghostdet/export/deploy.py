@@ -37,7 +37,10 @@ def deploy(model: nn.Module) -> nn.Module:
         if hasattr(module, "switch_to_deploy"):
             module.switch_to_deploy()
     for module in list(model.modules()):
-        # Of the layers used here, convolution and norm are neighbours by name as well.
+        order = getattr(module, "order", ("conv", "norm"))  # of a ConvModule
+        if ("conv", "norm") not in pairwise(order):
+            continue
+        # Where one feeds the other, they are neighbours by name as well.
         for (name, conv), (norm_name, norm) in pairwise(list(module.named_children())):
             if _is_pair(conv, norm):
                 setattr(module, name, fuse_conv_bn_eval(conv, norm))
@@ -48,7 +51,7 @@ def deploy(model: nn.Module) -> nn.Module:
 def _is_pair(conv: nn.Module, norm: nn.Module) -> bool:
     return (
         type(conv) is nn.Conv2d
-        and isinstance(norm, (nn.BatchNorm2d, nn.SyncBatchNorm))
+        and type(norm) in (nn.BatchNorm2d, nn.SyncBatchNorm)
         and norm.running_mean is not None
         and norm.num_features == conv.out_channels
     )

@@ -12,6 +12,18 @@ from torch import Tensor, nn
 from .ghost import check_odd, check_ratio
 
 
+class _Unnamed(nn.Conv2d):
+    pass
+
+
+class _CheapConv2d(_Unnamed):
+    """A convolution that MMEngine's initialisers do not take for a ``Conv2d``.
+
+    They go by the names of a class and its direct bases. Deviations that heads choose
+    for their many inputs would leave next to nothing of maps that have nine.
+    """
+
+
 @MODELS.register_module()
 class GhostConv(nn.Module):
     """A convolution of which a part is computed densely, the rest from that part.
@@ -70,7 +82,7 @@ class GhostConv(nn.Module):
         )
         self.cheap_operation = None
         if ratio > 1:
-            self.cheap_operation = nn.Conv2d(
+            self.cheap_operation = _CheapConv2d(
                 intrinsic,
                 intrinsic * (ratio - 1),
                 dw_kernel,

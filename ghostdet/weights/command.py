@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
+import re
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
 
 import safetensors.torch
+import torch
 from torch import Tensor
 
 from ghostdet.errors import UserError
-from ghostdet.models.ghostnet import TAPS
+from ghostdet.models.ghostnet import TAPS, GhostNet
 
 from .formats import CLASSIFIER, Weights, read_weights
 from .pretrained import NETWORKS, load_pretrained
@@ -54,14 +56,30 @@ def verify(checkpoint: str) -> None:
         UserError: If anything is missing, surplus or misshapen.
     """
     weights = inspect(checkpoint)
-    stages = {int(n.split(".")[1]) for n in weights.backbone if n.startswith("blocks.")}
-    last = max(i for i, tap in enumerate(TAPS) if tap.block <= max(stages))
-    network = NETWORKS[weights.network](
-        weights.widen_factor,
-        (last,),
-        se_gate=weights.se_gate or "hard_sigmoid",
-        se_divisor=se_divisor_of(weights.backbone),
-    )
+    stages = [re.match(r"blocks\.(\d+)\.", name) for name in weights.backbone]
+    deepest = max(int(stage[1]) for stage in stages if stage)
+    last = max(i for i, tap in enumerate(TAPS) if tap.block <= deepest)
+
+    def build(width: float) -> GhostNet:
+        return NETWORKS[weights.network](
+            width,
+            (last,),
+            se_gate=weights.se_gate or "hard_sigmoid",
+            se_divisor=se_divisor_of(weights.backbone),
+        )
+
+    def misfits(width: float) -> int:
+        with torch.device("meta"):
+            expected = build(width).state_dict()
+        return sum(
+            value.shape != expected[name].shape
+            for name, value in weights.backbone.items()
+            if name in expected
+        )
+
+    # The width is read off rounded channels: of those near to it, the best.
+    near = [round(weights.widen_factor + step / 100, 2) for step in range(-5, 6)]
+    network = build(min((weights.widen_factor, *near), key=misfits))
     load_pretrained(network, checkpoint)
     print(f"the backbone is complete up to stride {network.out_strides[0]}")
 

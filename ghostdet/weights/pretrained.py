@@ -78,9 +78,9 @@ class CheckedPretrained:
             be surplus, such as a classifier's.
     """
 
-    def __init__(self, checkpoint: str, allow: Sequence[str] = ()) -> None:
+    def __init__(self, checkpoint: str, allow: str | Sequence[str] = ()) -> None:
         self.checkpoint = checkpoint
-        self.allow = allow
+        self.allow = (allow,) if isinstance(allow, str) else allow
 
     def __call__(self, module: nn.Module) -> None:
         """Fill the backbone, and log the file."""

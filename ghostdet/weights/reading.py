@@ -1,13 +1,20 @@
-"""Reading files of weights without running what is in them."""
+"""Reading files of weights without running what is in them.
+
+A pickle says which functions to call. Here it may name those of ``_KNOWN`` and nothing
+else: what rebuilds tensors from their bytes, and stand-ins that take note of their
+state. When all is read, :class:`_Builder` makes plain objects of what was noted. No
+object that a pickle could have prepared is ever asked for a method or an attribute.
+"""
 
 from __future__ import annotations
 
 import argparse
 import pickle
 import re
-import zipfile
-from collections import OrderedDict
+import tarfile
+from collections import Counter, OrderedDict
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,85 +22,299 @@ import safetensors.torch
 import torch
 from mmengine.logging import HistoryBuffer
 from mmengine.optim.scheduler.param_scheduler import OneCycleParamScheduler
+from torch import Tensor, nn
 
 from ghostdet.errors import UserError
 
 from .source import ADDRESS, fetch
 
-# By name, what the state of MMEngine's classes refers to.
-_METHODS = {
-    HistoryBuffer: ("min", "max", "current", "mean"),
-    OneCycleParamScheduler: ("_annealing_cos", "_annealing_linear"),
+# Classes that are named by what MMEngine saves, and their methods of which that is so.
+_CLASSES = {
+    "mmengine.logging.history_buffer.HistoryBuffer": (
+        HistoryBuffer,
+        ("min", "max", "current", "mean"),
+    ),
+    "mmengine.optim.scheduler.param_scheduler.OneCycleParamScheduler": (
+        OneCycleParamScheduler,
+        ("_annealing_cos", "_annealing_linear"),
+    ),
 }
 
 
-def _getattr(owner: Any, name: str) -> Any:
-    """Stands in for ``getattr``, of which a checkpoint gets ``_METHODS`` alone."""
-    if not isinstance(owner, type) or name not in _METHODS.get(owner, ()):
-        raise pickle.UnpicklingError(f"getattr({owner!r}, {name!r})")
-    return getattr(owner, name)
+class _Refused(pickle.UnpicklingError):
+    """A pickle names what is not known to be safe."""
+
+
+def _expect(value: Any, *types: type) -> Any:
+    """The value, if it is of just one of these types."""
+    if type(value) not in types:
+        raise _Refused(f"a {type(value).__name__}")
+    return value
+
+
+class _Noted:
+    """Stands in for an object of a class, and takes note of its state."""
+
+    __slots__ = ("state",)
+
+    def __init__(self) -> None:
+        self.state = None
+
+    def __setstate__(self, state: Any) -> None:
+        self.state = state
+
+
+class _History(_Noted):
+    """Of HistoryBuffer."""
+
+    __slots__ = ()
+
+
+class _Scheduler(_Noted):
+    """Of OneCycleParamScheduler, of which only functions are saved."""
+
+    __slots__ = ()
+
+
+class _Options(_Noted):
+    """Of argparse.Namespace."""
+
+    __slots__ = ()
+
+
+class _Array(_Noted):
+    """Of numpy.ndarray."""
+
+    __slots__ = ()
 
 
 class _DType:
-    """Stands in for ``numpy.dtype``, whose own state can name any memory an object."""
+    """Of numpy.dtype: a number's, without the state that could make it anything."""
+
+    __slots__ = ("numpy",)
 
     def __init__(self, code: str, *_: Any) -> None:
-        if not isinstance(code, str) or not re.fullmatch(r"[<>|=]?[biufc?]\d*", code):
-            raise pickle.UnpicklingError(f"numpy.dtype({code!r})")
-        self.value = np.dtype(code)
+        if not re.fullmatch(r"[<>|=]?[biufc?]\d*", _expect(code, str)):
+            raise _Refused(f"numpy.dtype({code!r})")
+        self.numpy = np.dtype(code)
 
-    def __setstate__(self, state: tuple) -> None:
-        if state[1] in ("<", ">"):
-            self.value = self.value.newbyteorder(state[1])
+    def __setstate__(self, state: Any) -> None:
+        order = _expect(state, tuple)[1]
+        if order in ("<", ">"):
+            self.numpy = self.numpy.newbyteorder(order)
 
 
-class _Array:
-    """Stands in for ``numpy.ndarray`` until the file is read."""
+class _Mapping(dict):
+    """Of OrderedDict and Counter."""
 
-    def __setstate__(self, state: tuple) -> None:
-        _, shape, dtype, is_fortran, content = state
-        if isinstance(content, str):  # of Python 2
-            content = content.encode("latin1")
-        array = np.frombuffer(bytearray(content), dtype.value)
-        self.value = array.reshape(shape, order="F" if is_fortran else "C")
+    __slots__ = ("state",)
+
+    def __init__(self, items: Any = ()) -> None:
+        super().__init__(_expect(items, tuple, list, dict))
+        self.state = None
+
+    def __setstate__(self, state: Any) -> None:
+        self.state = state
+
+
+class _Counted(_Mapping):
+    __slots__ = ()
+
+
+class _Method:
+    """Of a function that belongs to a class."""
+
+    __slots__ = ("owner", "name")
+
+    def __init__(self, owner: Any, name: Any) -> None:
+        known = {_History: HistoryBuffer, _Scheduler: OneCycleParamScheduler}
+        names = {cls: names for cls, names in _CLASSES.values()}
+        cls = known.get(owner) if isinstance(owner, type) else None
+        if cls is None or _expect(name, str) not in names[cls]:
+            shown = getattr(cls or owner, "__name__", "...")
+            raise _Refused(f"getattr({shown}, {name!r})")
+        self.owner, self.name = cls, name
 
 
 def _reconstruct(*_: Any) -> _Array:
     return _Array()
 
 
-def _scalar(dtype: _DType, content: bytes) -> np.generic:
-    return np.frombuffer(content, dtype.value, count=1)[0]
+def _scalar(dtype: Any, content: Any) -> np.generic:
+    return _numbers(dtype, content, (1,), False)[0]
 
 
-def _encode(text: str, encoding: str) -> bytes:
-    """Stands in for ``_codecs.encode``, by which protocol 2 writes bytes."""
-    return text.encode({"latin1": "latin1"}[encoding])
+def _numbers(dtype: Any, content: Any, shape: Any, is_fortran: Any) -> np.ndarray:
+    if type(content) is str:  # of Python 2
+        content = content.encode("latin1")
+    content = bytearray(_expect(content, bytes))
+    shape = tuple(_expect(side, int) for side in _expect(shape, tuple))
+    order = "F" if _expect(is_fortran, bool, int) else "C"
+    return np.frombuffer(content, _expect(dtype, _DType).numpy).reshape(
+        shape, order=order
+    )
+
+
+def _encode(text: Any, encoding: Any) -> bytes:
+    """Of _codecs.encode, by which protocol 2 writes bytes."""
+    if _expect(encoding, str) != "latin1":
+        raise _Refused(f"_codecs.encode({encoding!r})")
+    return _expect(text, str).encode("latin1")
 
 
 def _no_bytes() -> bytes:
-    """Stands in for ``bytes``, by which protocol 2 writes none."""
+    """Of bytes, by which protocol 2 writes none."""
     return b""
 
 
-# What arrays are pickled with, by NumPy 1 (core) and 2 (_core).
-_NUMPY = {
+def _set(items: Any) -> set:
+    return set(_expect(items, list))
+
+
+def _size(sides: Any) -> torch.Size:
+    return torch.Size(_expect(side, int) for side in _expect(sides, tuple, list))
+
+
+def _device(kind: Any, index: Any = None) -> torch.device:
+    return torch.device("cpu")  # where all is read to
+
+
+def _tensor(
+    storage: Any, offset: Any, size: Any, stride: Any, requires_grad: Any, *_: Any
+) -> Tensor:
+    storage = _expect(storage, torch.storage.TypedStorage)
+    numbers = [_expect(offset, int)]
+    for sides in (size, stride):
+        numbers += [_expect(side, int) for side in _expect(sides, tuple, torch.Size)]
+    if min(numbers) < 0:
+        raise _Refused("a tensor of negative size")
+    return torch._utils._rebuild_tensor_v2(
+        storage, offset, tuple(size), tuple(stride), bool(requires_grad), OrderedDict()
+    )
+
+
+def _parameter(data: Any, requires_grad: Any, *_: Any) -> nn.Parameter:
+    return nn.Parameter(_expect(data, Tensor).detach(), bool(requires_grad))
+
+
+# What a pickle may name.
+_KNOWN = {
+    "torch._utils._rebuild_tensor_v2": _tensor,
+    "torch._utils._rebuild_parameter": _parameter,
+    "torch._utils._rebuild_parameter_with_state": _parameter,
+    "torch.Size": _size,
+    "torch.device": _device,
+    "collections.OrderedDict": _Mapping,
+    "collections.Counter": _Counted,
+    "argparse.Namespace": _Options,
+    "_codecs.encode": _encode,
     "numpy.dtype": _DType,
     "numpy.ndarray": _Array,
-    "numpy.core.multiarray._reconstruct": _reconstruct,
-    "numpy.core.multiarray.scalar": _scalar,
-    "numpy._core.multiarray._reconstruct": _reconstruct,
-    "numpy._core.multiarray.scalar": _scalar,
+    **{
+        f"numpy.{core}.multiarray.{name}": function
+        for core in ("core", "_core")  # of NumPy 1 and 2
+        for name, function in (("_reconstruct", _reconstruct), ("scalar", _scalar))
+    },
+    **{
+        f"{builtins}.{name}": function
+        for builtins in ("builtins", "__builtin__")
+        for name, function in (
+            ("getattr", _Method),
+            ("bytes", _no_bytes),
+            ("set", _set),
+        )
+    },
+    **dict(zip(_CLASSES, (_History, _Scheduler))),
 }
-# What checkpoints hold beside tensors and Python's own containers: MMEngine's, and the
-# options of timm's training.
-SAFE_TYPES = [
-    (_getattr, "builtins.getattr"),
-    (_no_bytes, "builtins.bytes"),
-    *_METHODS,
-    argparse.Namespace,
-    *((value, name) for name, value in _NUMPY.items()),
-]
+
+
+class _Unpickler(pickle.Unpickler):
+    """Gives a pickle ``_KNOWN`` and torch's types of numbers."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if module == "torch" and isinstance(
+            dtype := vars(torch).get(name), torch.dtype
+        ):
+            return dtype
+        try:
+            return _KNOWN[f"{module}.{name}"]
+        except KeyError:
+            raise _Refused(f"{module}.{name}") from None
+
+
+def _unpickle(file: Any, **kwargs: Any) -> Any:
+    return _Unpickler(file, **kwargs).load()
+
+
+# In the place of the module ``pickle``, for torch.load.
+_PICKLE = SimpleNamespace(Unpickler=_Unpickler, load=_unpickle, __name__="ghostdet")
+
+
+class _Builder:
+    """Makes plain objects of what was read, each of them once."""
+
+    def __init__(self) -> None:
+        self.done: dict[int, Any] = {}
+
+    def build(self, node: Any) -> Any:
+        """The object that stands for ``node``."""
+        kind = type(node)
+        if kind in (int, float, complex, bool, str, bytes, type(None)) or isinstance(
+            node, (np.generic, torch.dtype, torch.Size, torch.device)
+        ):
+            return node
+        if id(node) not in self.done:
+            if kind in (dict, _Mapping, _Counted, list):
+                self._container(node)
+            else:
+                self.done[id(node)] = self._other(node)
+        return self.done[id(node)]
+
+    def _container(self, node: Any) -> None:
+        """Note the new container first: it may hold itself."""
+        new = {dict: dict, _Mapping: OrderedDict, _Counted: Counter, list: list}[
+            type(node)
+        ]()
+        self.done[id(node)] = new
+        if type(node) is list:
+            new.extend(map(self.build, node))
+            return
+        for key, value in dict.items(node):
+            new[self.build(key)] = self.build(value)
+        if type(node) is _Mapping and type(node.state) is dict:
+            metadata = self.build(node.state.get("_metadata"))
+            if isinstance(metadata, dict) and all(
+                type(version) is dict for version in metadata.values()
+            ):
+                new._metadata = metadata  # of a state dict: versions of modules
+
+    def _other(self, node: Any) -> Any:
+        kind = type(node)
+        if kind is tuple:
+            return tuple(map(self.build, node))
+        if kind is set:
+            return set(map(self.build, node))
+        if kind is Tensor:
+            return node.detach().requires_grad_(node.requires_grad)
+        if kind is nn.Parameter:
+            return nn.Parameter(node.detach(), node.requires_grad)
+        if kind is _Array:
+            _, shape, dtype, is_fortran, content = _expect(node.state, tuple)
+            return _numbers(dtype, content, shape, is_fortran)
+        if kind is _DType:
+            return node.numpy
+        if kind is _Method:
+            return getattr(node.owner, node.name)
+        state = self.build(_expect(getattr(node, "state", None) or {}, dict))
+        if kind is _Options:
+            return argparse.Namespace(**state)
+        if kind is _History:
+            history, count = state["_log_history"], state["_count_history"]
+            for values in (history, count):
+                if _expect(values, np.ndarray).ndim != 1:
+                    raise _Refused("a history of another shape")
+            return HistoryBuffer(history, count, _expect(state["max_length"], int))
+        raise _Refused(f"a {kind.__name__}")
 
 
 def read_source(checkpoint: str | Path) -> tuple[Path, Any]:
@@ -121,18 +342,16 @@ def read_source(checkpoint: str | Path) -> tuple[Path, Any]:
 def read_file(path: Path) -> Any:
     """Read what ``torch.save``, safetensors or PaddlePaddle wrote, to the CPU.
 
-    Pickles are opened by restricted unpicklers that know tensors and ``SAFE_TYPES``, or
-    arrays alone: torch 2.6 and newer refuse MMEngine's checkpoints otherwise. Arrays
-    are rebuilt from their bytes and plain numbers' types.
-
     Args:
         path: The file; ``.safetensors`` and ``.pdparams`` are known by their suffix.
 
     Returns:
-        What it holds. Of safetensors, ``state_dict`` and the file's ``metadata``.
+        What it holds: tensors, arrays, numbers, text, Python's containers, MMEngine's
+        ``HistoryBuffer`` and ``argparse.Namespace``. Of safetensors, ``state_dict`` and
+        the file's ``metadata``.
 
     Raises:
-        UserError: If the file is damaged, of another kind, or holds any other type.
+        UserError: If the file is damaged, of another kind, or holds anything else.
     """
     try:
         if path.suffix == ".safetensors":
@@ -142,58 +361,34 @@ def read_file(path: Path) -> Any:
                 "state_dict": safetensors.torch.load_file(path),
                 "metadata": metadata,
             }
-        if path.suffix == ".pdparams" and not zipfile.is_zipfile(path):
+        if path.suffix == ".pdparams":
             with open(path, "rb") as file:
-                return _plain(_ArrayUnpickler(file, encoding="latin1").load())
-        with torch.serialization.safe_globals(SAFE_TYPES):
-            return _plain(torch.load(path, map_location="cpu", weights_only=True))
+                return _Builder().build(_unpickle(file, encoding="latin1"))
+        _refuse_programs(path)
+        content = torch.load(
+            path, map_location="cpu", pickle_module=_PICKLE, weights_only=False
+        )
+        return _Builder().build(content)
     except Exception as error:  # an unpickler fails in any way on a file of any kind
         raise UserError(_refusal(path, error)) from None
 
 
-class _ArrayUnpickler(pickle.Unpickler):
-    """For dictionaries of NumPy arrays, as PaddlePaddle pickles them."""
-
-    _KNOWN = {
-        **_NUMPY,
-        "collections.OrderedDict": OrderedDict,
-        "_codecs.encode": _encode,
-        "__builtin__.bytes": _no_bytes,
-        "builtins.bytes": _no_bytes,
-    }
-
-    def find_class(self, module: str, name: str) -> Any:
-        if f"{module}.{name}" not in self._KNOWN:
-            raise pickle.UnpicklingError(f"GLOBAL {module}.{name}")
-        return self._KNOWN[f"{module}.{name}"]
-
-
-def _plain(node: Any) -> Any:
-    """Put arrays in the place of what stood in for them."""
-    if isinstance(node, (_Array, _DType)):
-        return node.value
-    if isinstance(node, dict):
-        for key, value in node.items():
-            node[key] = _plain(value)
-    elif isinstance(node, list):
-        node[:] = map(_plain, node)
-    elif type(node) is tuple:
-        return tuple(map(_plain, node))
-    elif isinstance(node, (HistoryBuffer, argparse.Namespace)):
-        _plain(vars(node))
-    return node
+def _refuse_programs(path: Path) -> None:
+    """Refuse TorchScript, which ``torch.load`` would run, and archives before 2016."""
+    with open(path, "rb") as file:
+        start = file.read(4)
+    if start == b"PK\x03\x04":
+        if "constants.pkl" in torch._C.PyTorchFileReader(str(path)).get_all_records():
+            raise _Refused("a TorchScript program")
+    elif tarfile.is_tarfile(path):
+        raise _Refused("an archive of torch before 2016")
 
 
 def _refusal(path: Path, error: Exception) -> str:
     """Why a file is not opened."""
-    # PyTorch's words among much advice, and those of _getattr.
-    first = re.search(r"GLOBAL [\w.]+|getattr\(<.*\)", str(error))
-    unsafe = ", ".join(_unsafe_types(path)) or (
-        first.group().removeprefix("GLOBAL ") if first else ""
-    )
-    if unsafe:
+    if isinstance(error, _Refused):
         return (
-            f"{path} is not opened, since it holds more than weights: {unsafe}. "
+            f"{path} is not opened, since it holds more than weights: {error}. "
             "Loading it could run code of whoever made it; if that is you, save its "
             "state_dict alone with torch.save and load that"
         )
@@ -205,11 +400,3 @@ def _refusal(path: Path, error: Exception) -> str:
         f"{path} cannot be read as a checkpoint ({reason}); it is damaged or of "
         "another kind: take an earlier one, or copy it again"
     )
-
-
-def _unsafe_types(path: Path) -> list[str]:
-    with torch.serialization.safe_globals(SAFE_TYPES):
-        try:
-            return sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path))
-        except Exception:  # only adds names to a message; not every file has them
-            return []

@@ -92,7 +92,7 @@ def _from_hub(name: str) -> Path:
         except HFValidationError as error:
             raise UserError(f"{HUB}{name} names no repository: {error}") from error
         except Exception as error:  # of its transport, which changes with its version
-            reason = str(error).strip().splitlines()[0]
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise UserError(
                 f"{HUB}{name} cannot be downloaded ({reason}); correct the name, or "
                 f"{by_hand}"

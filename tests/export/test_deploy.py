@@ -5,10 +5,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from mmcv.cnn import ConvModule
 from mmdet.registry import MODELS
 from mmdet.testing import demo_mm_inputs
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
+from timm.layers import BatchNormAct2d
 from torch import nn
 
 from ghostdet import CONFIGS
@@ -16,6 +18,7 @@ from ghostdet.errors import ConfigError
 from ghostdet.export import deploy
 from ghostdet.models import GhostNet, GhostNetV2, GhostNetV3, MobileNetV3
 
+BN = dict(type="BN")
 NAMES = sorted(
     str(path.relative_to(CONFIGS))
     for path in Path(CONFIGS).rglob("*.py")
@@ -101,6 +104,27 @@ def test_convolutions_that_norms_share():
     deploy(heads)
     for head, other in zip(heads, expected):
         torch.testing.assert_close(head(x), other)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: ConvModule(4, 4, 1, norm_cfg=BN, order=("norm", "conv", "act")),
+        lambda: ConvModule(4, 4, 1, norm_cfg=BN, order=("conv", "act", "norm")),
+        lambda: nn.Sequential(nn.Conv2d(4, 4, 1), BatchNormAct2d(4)),
+        lambda: nn.Sequential(nn.Conv2d(4, 4, 1), nn.ReLU(), nn.BatchNorm2d(4)),
+        lambda: nn.Sequential(nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4, affine=False)),
+    ],
+    ids=["norm first", "act first", "act inside", "act between", "not affine"],
+)
+def test_norms_that_do_something_else(make):
+    model = make().eval()
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean.uniform_(-1, 1)
+    x = torch.randn(2, 4, 5, 5)
+    expected = model(x)
+    torch.testing.assert_close(deploy(model)(x), expected)
 
 
 def test_refuses_training_mode():

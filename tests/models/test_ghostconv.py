@@ -58,6 +58,16 @@ def test_keeps_the_scale_of_its_input():
     assert 0.8 < ratio < 1.2
 
 
+@pytest.mark.parametrize("head", [RetinaHead, FCOSHead])
+def test_keeps_its_initialisation_in_a_head(head):
+    """Heads initialise convolutions with a deviation for hundreds of inputs."""
+    torch.manual_seed(0)
+    model = head(3, 64, stacked_convs=1, feat_channels=64, conv_cfg=GHOST)
+    model.init_weights()
+    ghost = model.cls_convs[0].conv(torch.randn(2, 64, 16, 16))
+    assert 0.5 < ghost[:, 32:].std() / ghost[:, :32].std() < 2
+
+
 def test_depthwise_and_grouped():
     depthwise = GhostConv(8, 8, 3, padding=1, groups=8)
     assert depthwise.cheap_operation is None

@@ -60,9 +60,12 @@ def test_verify_finds_what_is_wrong(weights, file, capsys):
     assert "1 missing: bn1.bias" in error and "1 surplus: classifier.more" in error
 
 
-@pytest.mark.parametrize("out_indices", [(0, 1), (1, 2, 3)])
-def test_verify_a_detector(weights, tmp_path, capsys, out_indices):
-    backbone = GhostNet(0.5, out_indices, se_gate="clip", se_divisor=1)
+@pytest.mark.parametrize(
+    "width, out_indices",
+    [(0.5, (0, 1)), (0.5, (1, 2, 3)), (1.05, (2,)), (1.37, (0,)), (0.35, (1,))],
+)
+def test_verify_a_detector(weights, tmp_path, capsys, width, out_indices):
+    backbone = GhostNet(width, out_indices, se_gate="clip", se_divisor=1)
     content = {f"backbone.{n}": v for n, v in backbone.state_dict().items()}
     torch.save(
         {"state_dict": content, "meta": {"cfg": "se_gate='clip'"}}, tmp_path / "a.pth"

@@ -124,7 +124,7 @@ class Foreign:
         (
             "a.pth",
             GHOST | {"bn1.bias": torch.ones(2).to_sparse()},
-            "bn1.bias is a Tens",
+            "_rebuild_sparse_tens",
         ),
         (
             "a.pth",

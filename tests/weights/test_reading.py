@@ -1,11 +1,15 @@
 """What a pickle may hold: plain arrays, which are rebuilt, and nothing that runs."""
 
+import _codecs
 import argparse
 import pickle
+import zipfile
+from collections import Counter, OrderedDict
 
 import numpy as np
 import pytest
 import torch
+from mmengine.logging import HistoryBuffer
 
 from ghostdet.errors import UserError
 from ghostdet.weights.reading import read_file
@@ -43,8 +47,9 @@ def test_arrays(saved, dtype, order):
     assert read["empty"].shape == (0, 3)
 
 
-def test_scalars(saved):
-    assert saved({"a": np.float32(0.5)})["a"] == 0.5
+def test_scalars_and_types(saved):
+    content = {"a": np.float32(0.5), "b": np.dtype(">i4")}
+    assert saved(content) == content
 
 
 def test_options_of_a_training_script(tmp_path):
@@ -87,14 +92,132 @@ def test_forged_memory(saved):
     assert saved({"a": ForgedArray()})["a"].tolist() == [-1]
 
 
-class Encode:
-    def __reduce__(self):
-        import _codecs
+class Calls:
+    """Pickled, it calls a function when it is opened."""
 
-        return _codecs.encode, ("abc", "rot13")
+    def __init__(self, function, *arguments):
+        self.call = function, arguments
+
+    def __reduce__(self):
+        return self.call
 
 
 def test_codecs(tmp_path):
-    save_paddle({"a": Encode()}, tmp_path / "a.pdparams")
-    with pytest.raises(UserError, match="cannot be read"):
+    encode = Calls(_codecs.encode, "abc", "rot13")
+    save_paddle({"a": encode}, tmp_path / "a.pdparams")
+    with pytest.raises(UserError, match=r"_codecs.encode\('rot13'\)"):
         read_file(tmp_path / "a.pdparams")
+
+
+class Prepared:
+    """An object of a class, with attributes that code might ask it for."""
+
+    def __init__(self, cls, **attributes):
+        self.reduced = cls, (), attributes
+
+    def __reduce__(self):
+        return self.reduced
+
+
+@pytest.mark.parametrize("cls", [OrderedDict, argparse.Namespace])
+@pytest.mark.parametrize("name", ["pop", "value", "get", "items", "as_subclass"])
+def test_prepared_attributes_are_gone(saved, cls, name):
+    read = saved({"meta": Prepared(cls, **{name: 1}), "x": [1]})["meta"]
+    if cls is OrderedDict:
+        assert callable(getattr(read, name, print))
+    else:
+        assert vars(read) == {name: 1}
+
+
+def array_interface():
+    address = np.ones(1).__array_interface__["data"]
+    return dict(
+        __array_interface__=dict(data=address, typestr="<i8", shape=(1,), version=3)
+    )
+
+
+def fake_dtype():
+    return Prepared(OrderedDict, value="U2", numpy="U2")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        Prepared(
+            HistoryBuffer, _log_history=Prepared(OrderedDict, **array_interface())
+        ),
+        Prepared(HistoryBuffer, max_length=9, _log_history=[1], _count_history=[1]),
+        Calls(HistoryBuffer, [1], [1]),
+        Calls(HistoryBuffer, Prepared(OrderedDict, **array_interface()), [1]),
+        Calls(np._core.multiarray.scalar, fake_dtype(), b"abcdefgh"),
+        Calls(np._core.multiarray.scalar, ForgedDType(), 2**40),
+        Calls(
+            torch._tensor._rebuild_from_type_v2, print, HistoryBuffer, (), {"mean": 7}
+        ),
+        Calls(bytes, 2**40),
+        Calls(set, "abc"),
+        Calls(getattr, HistoryBuffer, "__init__"),
+        Calls(getattr, Prepared(OrderedDict), "pop"),
+    ],
+    ids=range(11),
+)
+def test_prepared_arguments_are_refused(saved, content):
+    before = dict(vars(HistoryBuffer))
+    with pytest.raises(UserError):
+        saved({"a": content})
+    assert dict(vars(HistoryBuffer)) == before
+
+
+def test_what_is_shared_is_read_once(saved):
+    """Two to the sixtieth lists, else."""
+    node = [1]
+    for _ in range(60):
+        node = [node, node]
+    read = saved(node)
+    assert read[0] is read[1]
+
+
+def test_cycle(saved):
+    node = {}
+    node["a"] = [node]
+    read = saved(node)
+    assert read["a"][0] is read
+
+
+def test_history_and_metadata_are_whole(tmp_path):
+    """And what was read can be saved again, with nothing of ours in it."""
+    model = torch.nn.Sequential(torch.nn.BatchNorm2d(2))
+    history = HistoryBuffer([1.0, 3.0], [1, 1])
+    content = {"state_dict": model.state_dict(), "loss": history, "c": Counter("aab")}
+    torch.save(content, tmp_path / "a.pth")
+    read = read_file(tmp_path / "a.pth")
+    assert read["loss"].mean() == 2 and read["c"]["a"] == 2
+    assert read["state_dict"]._metadata == model.state_dict()._metadata
+    read["loss"].update(5.0)
+    torch.save(read, tmp_path / "b.pth")
+    with zipfile.ZipFile(tmp_path / "b.pth") as archive:
+        assert b"ghostdet" not in archive.read("b/data.pkl")
+    assert read_file(tmp_path / "b.pth")["loss"].mean() == 3
+
+
+def test_torchscript(tmp_path):
+    torch.jit.script(torch.nn.Linear(1, 1)).save(str(tmp_path / "a.pth"))
+    with pytest.raises(UserError, match="more than weights: a TorchScript program"):
+        read_file(tmp_path / "a.pth")
+
+
+@pytest.mark.parametrize(
+    "dtype", [torch.bfloat16, torch.float16, torch.uint8, torch.bool]
+)
+def test_tensors(tmp_path, dtype):
+    base = torch.arange(12).to(dtype)
+    content = {
+        "view": base[2:8].view(2, 3).t(),
+        "parameter": torch.nn.Parameter(torch.ones(1)),
+    }
+    for old in (False, True):
+        torch.save(content, tmp_path / "a.pth", _use_new_zipfile_serialization=not old)
+        read = read_file(tmp_path / "a.pth")
+        assert torch.equal(read["view"], content["view"])
+        assert read["view"].dtype == dtype
+        assert type(read["parameter"]) is torch.nn.Parameter
