@@ -365,6 +365,7 @@ def read_file(path: Path) -> Any:
             with open(path, "rb") as file:
                 return _Builder().build(_unpickle(file, encoding="latin1"))
         _refuse_programs(path)
+        # With a pickle module, torch leaves the choice of what is safe to it.
         content = torch.load(
             path, map_location="cpu", pickle_module=_PICKLE, weights_only=False
         )
