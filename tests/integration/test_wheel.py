@@ -1,3 +1,4 @@
+import os
 import shutil
 import subprocess
 import sys
@@ -39,4 +40,14 @@ def test_wheel(project, tmp_path):
         wanted = {inside + n.removeprefix(folder) for n in tree if n.startswith(folder)}
         assert wanted <= names
     assert {"ghostdet/py.typed", "ghostdet/.mim/tools/train.py"} <= names
+    zipfile.ZipFile(wheel).extractall(tmp_path / "site")
+    env = {**os.environ, "PYTHONPATH": str(tmp_path / "site"), "OMP_NUM_THREADS": "1"}
+    shown = subprocess.run(
+        [sys.executable, "-c", "import ghostdet; print(ghostdet.CONFIGS)"],
+        cwd=tmp_path,
+        env=env,
+        capture_output=True,
+        text=True,
+    )
+    assert shown.stdout.strip() == str(tmp_path / "site/ghostdet/.mim/configs")
     assert not [n for n in names if "tests/" in n or "__pycache__" in n]
