@@ -52,6 +52,15 @@ def _expect(value: Any, *types: type) -> Any:
     return value
 
 
+def _check_keys(keys: Any, depth: int = 4) -> None:
+    """Refuse keys that are not plain: hashing nested tuples can end the process."""
+    for key in keys:
+        if type(key) is tuple and depth and len(key) <= 16:
+            _check_keys(key, depth - 1)
+        else:
+            _expect(key, int, float, bool, str, bytes, type(None))
+
+
 class _Noted:
     """Stands in for an object of a class, and takes note of its state."""
 
@@ -110,7 +119,10 @@ class _Mapping(dict):
     __slots__ = ("state",)
 
     def __init__(self, items: Any = ()) -> None:
-        super().__init__(_expect(items, tuple, list, dict))
+        if type(items) is not dict:
+            for pair in _expect(items, tuple, list):
+                _check_keys(_expect(pair, tuple, list)[:1])
+        super().__init__(items)
         self.state = None
 
     def __setstate__(self, state: Any) -> None:
@@ -168,7 +180,8 @@ def _no_bytes() -> bytes:
 
 
 def _set(items: Any) -> set:
-    return set(_expect(items, list))
+    _check_keys(_expect(items, list))
+    return set(items)
 
 
 def _size(sides: Any) -> torch.Size:
@@ -180,16 +193,25 @@ def _device(kind: Any, index: Any = None) -> torch.device:
 
 
 def _tensor(
-    storage: Any, offset: Any, size: Any, stride: Any, requires_grad: Any, *_: Any
+    storage: Any,
+    offset: Any,
+    size: Any,
+    stride: Any,
+    requires_grad: Any,
+    hooks: Any = None,
+    metadata: Any = None,
 ) -> Tensor:
     storage = _expect(storage, torch.storage.TypedStorage)
-    numbers = [_expect(offset, int)]
-    for sides in (size, stride):
-        numbers += [_expect(side, int) for side in _expect(sides, tuple, torch.Size)]
-    if min(numbers) < 0:
-        raise _Refused("a tensor of negative size")
+    size = tuple(_expect(side, int) for side in _expect(size, tuple, torch.Size))
+    stride = tuple(_expect(side, int) for side in _expect(stride, tuple))
+    if metadata or len(size) != len(stride) or min(_expect(offset, int), *size, 0) < 0:
+        raise _Refused("a tensor of another kind")
+    last = offset + sum((n - 1) * step for n, step in zip(size, stride))
+    # Torch would enlarge the storage, with whatever is in memory there.
+    if min(stride, default=0) < 0 or (0 not in size and last >= storage._size()):
+        raise _Refused("a tensor larger than its storage")
     return torch._utils._rebuild_tensor_v2(
-        storage, offset, tuple(size), tuple(stride), bool(requires_grad), OrderedDict()
+        storage, offset, size, stride, bool(requires_grad), OrderedDict()
     )
 
 
@@ -228,8 +250,22 @@ _KNOWN = {
 }
 
 
-class _Unpickler(pickle.Unpickler):
-    """Gives a pickle ``_KNOWN`` and torch's types of numbers."""
+class _Unpickler(pickle._Unpickler):
+    """Gives a pickle ``_KNOWN`` and torch's types of numbers.
+
+    Python's own unpickler, for its dispatch: each opcode that asks something of an
+    object is for the types that it is meant for.
+    """
+
+    dispatch = {
+        opcode: function
+        for opcode, function in pickle._Unpickler.dispatch.items()
+        if opcode
+        not in b"".join(
+            getattr(pickle, name)
+            for name in "INST OBJ EXT1 EXT2 EXT4 NEWOBJ_EX NEXT_BUFFER".split()
+        )
+    }
 
     def find_class(self, module: str, name: str) -> Any:
         if module == "torch" and isinstance(
@@ -240,6 +276,65 @@ class _Unpickler(pickle.Unpickler):
             return _KNOWN[f"{module}.{name}"]
         except KeyError:
             raise _Refused(f"{module}.{name}") from None
+
+    def _call(self) -> None:
+        """REDUCE, NEWOBJ: a function or class and its arguments."""
+        if not any(self.stack[-2] is known for known in _KNOWN.values()):
+            raise _Refused(f"a call of a {type(self.stack[-2]).__name__}")
+        _expect(self.stack[-1], tuple)
+
+    def _build(self) -> None:
+        _expect(
+            self.stack[-2],
+            *(_History, _Scheduler, _Options, _Array, _DType, _Mapping, _Counted),
+        )
+
+    def _set_item(self) -> None:
+        _expect(self.stack[-3], dict, _Mapping, _Counted)
+        _check_keys(self.stack[-2:-1])
+
+    def _set_items(self) -> None:
+        _expect(self.metastack[-1][-1], dict, _Mapping, _Counted)
+        _check_keys(self.stack[::2])
+
+    def _append(self) -> None:
+        _expect(self.stack[-2], list)
+
+    def _extend(self) -> None:
+        _expect(self.metastack[-1][-1], list)
+
+    def _add_items(self) -> None:
+        _expect(self.metastack[-1][-1], set)
+        _check_keys(self.stack)
+
+    def _new_dict(self) -> None:
+        _check_keys(self.stack[::2])
+
+    def _new_set(self) -> None:
+        _check_keys(self.stack)
+
+    @staticmethod
+    def _guarded(check: Any, run: Any) -> Any:
+        def both(self: _Unpickler) -> None:
+            check(self)
+            run(self)
+
+        return both
+
+    for _opcode, _check in (
+        (pickle.REDUCE, _call),
+        (pickle.NEWOBJ, _call),
+        (pickle.BUILD, _build),
+        (pickle.SETITEM, _set_item),
+        (pickle.SETITEMS, _set_items),
+        (pickle.APPEND, _append),
+        (pickle.APPENDS, _extend),
+        (pickle.ADDITEMS, _add_items),
+        (pickle.DICT, _new_dict),
+        (pickle.FROZENSET, _new_set),
+    ):
+        dispatch[_opcode[0]] = _guarded(_check, dispatch[_opcode[0]])
+    del _opcode, _check
 
 
 def _unpickle(file: Any, **kwargs: Any) -> Any:

@@ -221,3 +221,35 @@ def test_tensors(tmp_path, dtype):
         assert torch.equal(read["view"], content["view"])
         assert read["view"].dtype == dtype
         assert type(read["parameter"]) is torch.nn.Parameter
+
+
+def test_what_opcodes_may_change(tmp_path):
+    """Pickles written by hand: state for a function, nested keys, calls of others."""
+    getattr_ = b"cbuiltins\ngetattr\n"
+    deep = b")" + b"\x85" * 100_000
+    for program in (
+        getattr_ + b"N}U\x05ownerI1\ns\x86b.",  # BUILD of a class
+        b"}" + deep + b"Ns.",  # SETITEM
+        b"(" + deep + b"Nd.",  # DICT
+        b"]" + b"(I1\nI2\nu.",  # SETITEMS of a list
+        b"}I1\na.",  # APPEND to a dictionary
+        b"(I1\nccollections\nOrderedDict\no.",  # OBJ
+        b"]" + b")R.",  # REDUCE of a list
+    ):
+        (tmp_path / "a.pdparams").write_bytes(b"\x80\x02" + program)
+        with pytest.raises(UserError):
+            read_file(tmp_path / "a.pdparams")
+
+
+@pytest.mark.parametrize("old", [False, True])
+@pytest.mark.parametrize(
+    "size, stride", [((10**9,), (1,)), ((2, 2), (1,)), ((9,), (-1,))]
+)
+def test_tensors_stay_in_their_storage(tmp_path, old, size, stride):
+    storage = torch.ones(4).storage()
+    rebuild = Calls(
+        torch._utils._rebuild_tensor_v2, storage, 0, size, stride, False, OrderedDict()
+    )
+    torch.save(rebuild, tmp_path / "a.pth", _use_new_zipfile_serialization=not old)
+    with pytest.raises(UserError, match="a tensor (larger|of another)"):
+        read_file(tmp_path / "a.pth")
