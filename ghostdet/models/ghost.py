@@ -212,8 +212,11 @@ class SqueezeExcite(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Scale each channel of ``x`` ``(N, channels, H, W)`` by a factor in [0, 1]."""
-        reduced = F.relu(self.conv_reduce(x.mean((2, 3), keepdim=True)))
-        return x * self.gate(self.conv_expand(reduced))
+        return x * self.factors(x.mean((2, 3), keepdim=True))
+
+    def factors(self, means: Tensor) -> Tensor:
+        """Factors of the channels, from their means; both ``(N, channels, 1, 1)``."""
+        return self.gate(self.conv_expand(F.relu(self.conv_reduce(means))))
 
 
 class GhostBottleneck(BaseModule):
