@@ -65,7 +65,8 @@ class Detector:
     """An exported detector, on the CPU.
 
     Images are resized, normalised and their boxes scaled back just as MMDetection's
-    ``Resize`` and ``DetDataPreprocessor`` do it.
+    ``Resize`` and ``DetDataPreprocessor`` do it. One detector is for one thread of the
+    program at a time; it can be copied, and sent to other processes.
 
     Args:
         path: The ``.onnx`` file, or the ``.xml`` file of OpenVINO with its ``.bin``
@@ -371,7 +372,7 @@ def _start_onnxruntime(path: Path, threads: int | None, precision: str) -> Run:
     options.intra_op_num_threads = threads or 0
     try:
         session = onnxruntime.InferenceSession(
-            path, options, providers=["CPUExecutionProvider"]
+            os.fspath(path), options, providers=["CPUExecutionProvider"]
         )
     except Exception as error:  # of many classes, and the file is as it was written
         raise _too_old(path, onnxruntime, error) from error
@@ -388,7 +389,7 @@ def _start_openvino(path: Path, threads: int | None, precision: str) -> Run:
     if threads:
         config["INFERENCE_NUM_THREADS"] = threads
     try:
-        model = openvino.Core().compile_model(path, "CPU", config)
+        model = openvino.Core().compile_model(os.fspath(path), "CPU", config)
     except RuntimeError as error:
         raise _too_old(path, openvino, error) from error
 
