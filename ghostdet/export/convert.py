@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import logging
 import os
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 REQUIRED = {"onnx": ("onnx", "onnxscript", "onnxruntime")}
 REQUIRED["openvino"] = (*REQUIRED["onnx"], "openvino")
 SUFFIXES = {"onnx": ".onnx", "openvino": ".xml"}
+
+POSTPROCESSING = "postprocessing/"
 
 # Adds rows and columns, so that the sides are multiples of ``divisor``.
 _PAD = """
@@ -95,6 +98,10 @@ def detector_to_onnx(
         divisor: What the sides are padded to a multiple of.
         pad_value: With what.
 
+    Returns:
+        A model of ``image`` whose nodes behind the network are called by names that
+        begin with :data:`POSTPROCESSING`.
+
     Raises:
         UserError: If an operator cannot be exported.
     """
@@ -116,10 +123,30 @@ def detector_to_onnx(
             divisor=divisor,
             value=pad_value,
         )
-    )
-    pad.graph.node[0].doc_string = ""
-    names = [("padded", "padded"), ("shape", "shape")]
-    return onnx.compose.merge_models(pad, model, io_map=names)
+    ).graph
+    nodes = [*pad.node, *model.graph.node]
+    for index, node in enumerate(nodes):
+        node.name = f"{_part(node)}{node.name or index}"
+    del model.graph.node[:], model.graph.input[:]
+    model.graph.node.extend(nodes)
+    model.graph.input.extend(pad.input)
+    for output in model.graph.output:  # the exporter writes formulas
+        batch, detections = output.type.tensor_type.shape.dim[:2]
+        batch.dim_param, detections.dim_param = "batch", "detections"
+    return model
+
+
+def _part(node: onnx.NodeProto) -> str:
+    """What a node's name begins with, by the module that it comes from.
+
+    Of a head its layers belong to the network and all between and behind them to the
+    post-processing, such as distances in pixels out of what is predicted.
+    """
+    metadata = {entry.key: entry.value for entry in node.metadata_props}
+    scopes = ast.literal_eval(metadata.get("pkg.torch.onnx.name_scopes", "['', '']"))
+    inside = scopes[1].startswith(("detector.backbone", "detector.neck"))
+    layer = scopes[1].startswith("detector.") and node.op_type in ("Conv", "Gemm")
+    return "" if inside or layer else POSTPROCESSING
 
 
 def to_onnx(
@@ -171,7 +198,9 @@ def to_onnx(
             f"{type(module).__name__} cannot be traced by torch.export: "
             f"{str(error).splitlines()[0]}"
         ) from error
-    return exported.model_proto
+    model = exported.model_proto
+    del model.graph.value_info[:]  # formulas, and the largest part of a small model
+    return model
 
 
 def _onnx_nms(boxes: Any, scores: Any, iou_threshold: float, max_per_img: int) -> Any:
@@ -190,14 +219,25 @@ def _onnx_nms(boxes: Any, scores: Any, iou_threshold: float, max_per_img: int) -
     return op.ScatterND(nothing, index, op.GatherND(scores, index))
 
 
-def save(model: onnx.ModelProto, path: Path) -> None:
-    """Write a model as ONNX or, by the suffix, as OpenVINO's ``.xml`` and ``.bin``."""
+def save(model: Any, path: Path) -> None:
+    """Write a model as ONNX or, by the suffix, as OpenVINO's ``.xml`` and ``.bin``.
+
+    Args:
+        model: An ONNX model, or an ``openvino.Model``.
+        path: The file.
+    """
+    if path.suffix == SUFFIXES["openvino"]:
+        import openvino
+
+        if not isinstance(model, openvino.Model):
+            model = to_openvino(model)
+        openvino.save_model(model, path, compress_to_fp16=False)
+        return
     import onnx
 
-    if path.suffix == SUFFIXES["onnx"]:
-        onnx.save(model, path)
-        return
-    save_openvino(to_openvino(model), path)
+    for node in model.graph.node:
+        node.ClearField("metadata_props")  # with paths of this machine
+    onnx.save(model, path)
 
 
 def to_openvino(model: onnx.ModelProto) -> Any:
@@ -208,13 +248,6 @@ def to_openvino(model: onnx.ModelProto) -> Any:
     with tempfile.TemporaryDirectory() as folder:
         onnx.save(model, Path(folder, "model.onnx"))
         return openvino.convert_model(Path(folder, "model.onnx"))
-
-
-def save_openvino(model: Any, path: Path) -> None:
-    """Write an ``openvino.Model``, weights as they are."""
-    import openvino
-
-    openvino.save_model(model, path, compress_to_fp16=False)
 
 
 def require_packages(*names: str) -> None:

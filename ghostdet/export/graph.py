@@ -180,7 +180,9 @@ def _decode(
     batch, count = predictions.shape[:2]
     predictions = predictions.flatten(0, 1)
     if isinstance(head, GFLHead):
-        predictions = head.integral(predictions) * head.prior_generator.strides[level][0]
+        predictions = (
+            head.integral(predictions) * head.prior_generator.strides[level][0]
+        )
         priors = head.anchor_center(priors)
     boxes = head.bbox_coder.decode(priors, predictions)
     boxes = boxes.unflatten(0, (batch, count))
