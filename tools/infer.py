@@ -10,7 +10,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("images", help="an image, or a folder of images")
     parser.add_argument("--config", required=True, help="config file")
     parser.add_argument(
-        "--checkpoint", required=True, help="checkpoint trained with that config"
+        "--checkpoint",
+        required=True,
+        help="checkpoint trained with that config, or what it was exported to",
     )
     parser.add_argument(
         "--out", default="outputs", metavar="DIR", help="folder to write to"

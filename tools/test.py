@@ -1,4 +1,4 @@
-"""Evaluate a checkpoint: python tools/test.py CONFIG CHECKPOINT"""
+"""Evaluate a detector: python tools/test.py CONFIG CHECKPOINT"""
 
 import argparse
 
@@ -8,7 +8,10 @@ from ghostdet.engine import cli, load_config, test
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Evaluate a detector")
     parser.add_argument("config", help="config file")
-    parser.add_argument("checkpoint", help="checkpoint trained with that config")
+    parser.add_argument(
+        "checkpoint",
+        help="checkpoint trained with that config, or what it was exported to",
+    )
     parser.add_argument(
         "--out", metavar="FILE.pkl", help="file for the predictions, as MMDetection's"
     )

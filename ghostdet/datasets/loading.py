@@ -19,11 +19,7 @@ from mmengine import fileio
 from mmengine.logging import print_log
 
 from ghostdet.errors import ConfigError, UserError
-
-# Markers of ITU-T T.81, table B.1.
-_JPEG_START = b"\xff\xd8\xff"
-_JPEG_SCAN = b"\xff\xda"
-_JPEG_END = b"\xff\xd9"
+from ghostdet.export.runtime import is_truncated_jpeg
 
 
 @TRANSFORMS.register_module()
@@ -127,7 +123,7 @@ class LoadReadableImage(LoadImageFromFile):
         content = fileio.get(path, backend_args=self.backend_args)
         if not content:
             raise OSError("the file is empty")
-        if _is_truncated_jpeg(content):
+        if is_truncated_jpeg(content):
             raise OSError("the JPEG data ends early")
         image = mmcv.imfrombytes(
             content, flag=self.color_type, backend=self.imdecode_backend
@@ -191,28 +187,6 @@ def use_readable_images() -> None:
     TRANSFORMS.register_module(
         "LoadImageFromFile", force=True, module=LoadReadableImage
     )
-
-
-def _is_truncated_jpeg(content: bytes) -> bool:
-    """Whether a JPEG lacks its end marker.
-
-    The marker cannot occur by chance in the coded data that follow the start of
-    scan, but does in an EXIF thumbnail before it, and files with something appended
-    (motion photographs, padding) do not end with it. So it is looked for behind the
-    first start of scan. Other formats need no such check: OpenCV (4.10 and 5.0) gives
-    None for a truncated PNG, WebP or BMP.
-    """
-    if not content.startswith(_JPEG_START):
-        return False
-    position = 2
-    while (marker := content[position : position + 2]) != _JPEG_SCAN:
-        if marker[:1] != b"\xff":
-            break
-        if marker == b"\xff\xff":  # fill byte
-            position += 1
-        else:  # a segment: its marker, then its length, which counts itself
-            position += 2 + int.from_bytes(content[position + 2 : position + 4], "big")
-    return content.rfind(_JPEG_END, position) < 0
 
 
 def _discard(record: str) -> None:

@@ -19,6 +19,7 @@ from torch import nn
 from tqdm import tqdm
 
 from ghostdet.errors import UserError
+from ghostdet.export.exported import ExportedDetector, is_exported
 from ghostdet.weights import check_state_dict, weights_of
 
 from .checkpoint import read_checkpoint
@@ -32,28 +33,32 @@ def load_detector(config: str | Path | Config, checkpoint: str | Path) -> nn.Mod
 
     Args:
         config: The config it was trained with.
-        checkpoint: Its checkpoint.
+        checkpoint: Its checkpoint, or what it was exported to, ``.onnx`` or ``.xml``.
 
     Returns:
         The detector in evaluation mode, on the GPU if there is one, as MMDetection's
-        ``init_detector`` returns it: for ``inference_detector``.
+        ``init_detector`` returns it: for ``inference_detector``. An exported one is an
+        :class:`~ghostdet.export.ExportedDetector`.
 
     Raises:
-        UserError: If a file is missing or the weights do not fit.
+        UserError: If a file is missing or the weights or classes do not fit.
     """
     cfg = config if isinstance(config, Config) else load_config(config)
     require(cfg, "model", "test_dataloader")
     init_default_scope(cfg.get("default_scope", "mmdet"))
-    model = revert_sync_batchnorm(MODELS.build(cfg.model))
-    loaded = read_checkpoint(str(checkpoint))
-    state_dict = weights_of(loaded)
-    check_state_dict(model, state_dict, str(checkpoint))
-    model.load_state_dict(state_dict, strict=False)  # checked: fits
     dataset = DATASETS.build({**cfg.test_dataloader.dataset, "lazy_init": True})
-    model.dataset_meta = {
-        **dataset.metainfo,
-        **((loaded.get("meta") or {}).get("dataset_meta") or {}),
-    }
+    if is_exported(checkpoint):
+        model = ExportedDetector(checkpoint)
+        model.check_classes(dataset.metainfo.get("classes"))
+        dataset_meta = model.dataset_meta
+    else:
+        model = revert_sync_batchnorm(MODELS.build(cfg.model))
+        loaded = read_checkpoint(str(checkpoint))
+        state_dict = weights_of(loaded)
+        check_state_dict(model, state_dict, str(checkpoint))
+        model.load_state_dict(state_dict, strict=False)  # checked: fits
+        dataset_meta = (loaded.get("meta") or {}).get("dataset_meta") or {}
+    model.dataset_meta = {**dataset.metainfo, **dataset_meta}
     model.cfg = cfg
     return model.to(get_device()).eval()
 
@@ -78,7 +83,7 @@ def infer(
     Args:
         images: An image or a folder.
         config: The config the detector was trained with.
-        checkpoint: Its checkpoint.
+        checkpoint: Its checkpoint, or what it was exported to.
         out: Folder to write to.
         score_thr: The lowest score that is drawn; the file holds all.
 

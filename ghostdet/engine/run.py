@@ -17,6 +17,7 @@ from mmengine.runner import Runner, find_latest_checkpoint
 
 from ghostdet.datasets import check_dataset, check_evaluation
 from ghostdet.errors import UserError
+from ghostdet.export.exported import ExportedDetector, is_exported
 from ghostdet.weights import weights_of
 from ghostdet.weights.source import REMOTE
 
@@ -80,11 +81,12 @@ def test(
     out: str | None = None,
     show_dir: str | None = None,
 ) -> dict[str, float]:
-    """Evaluate a checkpoint on the config's test set.
+    """Evaluate a checkpoint or an exported detector on the config's test set.
 
     Args:
         cfg: A config from :func:`load_config`.
-        checkpoint: Path of a checkpoint trained with the same model.
+        checkpoint: Path of a checkpoint trained with the same model, or of an
+            ``.onnx`` or ``.xml`` file, which takes the place of the config's model.
         out: A ``.pkl`` file for the predictions, in MMDetection's format.
         show_dir: A folder for pictures with ground truth and detections.
 
@@ -101,9 +103,15 @@ def test(
         if not out.endswith((".pkl", ".pickle")):
             raise UserError(f"--out is {out!r}, expected a file that ends in .pkl")
         check_writable(os.path.dirname(out) or ".", "--out")
-    read_checkpoint(str(checkpoint))
+    if is_exported(checkpoint):
+        if cfg.launcher != "none":
+            raise UserError(f"{checkpoint} runs in one process; leave out --launcher")
+        cfg.model = dict(type="mmdet.ExportedDetector", path=str(checkpoint))
+        cfg.load_from = cfg.data_preprocessor = None
+    else:
+        read_checkpoint(str(checkpoint))
+        cfg.load_from = str(checkpoint)
     _check_data(cfg, "test")
-    cfg.load_from = str(checkpoint)
     if show_dir is not None:
         check_writable(show_dir, "--show-dir")
         hooks = cfg.get("default_hooks") or {}
@@ -226,6 +234,8 @@ def _check_classes(runner: Runner, *loops: str) -> None:
     }
     for loop in filter(None, (getattr(runner, name) for name in loops)):
         classes = getattr(loop.dataloader.dataset, "metainfo", {}).get("classes")
+        if isinstance(runner.model, ExportedDetector):
+            runner.model.check_classes(classes)
         for name, count in heads.items():
             if classes and count not in (None, len(classes)):
                 raise UserError(

@@ -1,5 +1,6 @@
 """Taking a trained detector away."""
 
 from .deploy import deploy
+from .exported import ExportedDetector
 
-__all__ = ["deploy"]
+__all__ = ["ExportedDetector", "deploy"]

@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader
 
 from ghostdet.datasets import LoadReadableImage, loading
 from ghostdet.errors import UserError
+from ghostdet.export.runtime import is_truncated_jpeg
 
 JPEGS = {
     "baseline": (".jpg", []),
@@ -95,9 +96,9 @@ def test_truncated_whatever_the_decoder(tmp_path, monkeypatch, keep):
 
 def test_thumbnail_and_fill_bytes_are_no_defect():
     content = encode("baseline")
-    assert not loading._is_truncated_jpeg(content[:2] + THUMBNAIL + content[2:])
-    assert not loading._is_truncated_jpeg(content[:2] + b"\xff\xff" + content[2:])
-    assert not loading._is_truncated_jpeg(b"BM")
+    assert not is_truncated_jpeg(content[:2] + THUMBNAIL + content[2:])
+    assert not is_truncated_jpeg(content[:2] + b"\xff\xff" + content[2:])
+    assert not is_truncated_jpeg(b"BM")
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,277 @@
+"""The whole way from a config and a checkpoint to checked files."""
+
+from __future__ import annotations
+
+import copy
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from mmdet.registry import DATASETS
+from mmdet.utils import get_test_pipeline_cfg
+from mmengine.config import Config
+from mmengine.evaluator import Evaluator
+from mmengine.runner import Runner
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from ghostdet import __version__
+from ghostdet.datasets import check_dataset
+from ghostdet.engine import load_config, load_detector
+from ghostdet.engine.config import require
+from ghostdet.errors import UserError
+
+from . import runtime
+from .convert import (
+    REQUIRED,
+    SUFFIXES,
+    detector_to_onnx,
+    require_packages,
+    save,
+    written,
+)
+from .deploy import deploy
+from .exported import ExportedDetector, is_exported
+from .graph import DetectionGraph
+from .quantize import quantize
+from .validate import validate
+
+# What the pipeline may hold besides Resize: the runtime loads as these do.
+LOADING = ("LoadImageFromFile", "LoadReadableImage", "LoadAnnotations", "PackDetInputs")
+
+
+def export(
+    config: str | Path | Config,
+    checkpoint: str | Path,
+    format: str = "onnx",
+    int8: bool = False,
+    out: str | Path | None = None,
+    calibration_images: int = 100,
+) -> Path:
+    """Export a detector to files that run without PyTorch, and check them.
+
+    Writes the model (``.onnx``, or ``.xml`` and ``.bin``), ``.json`` with what is
+    needed to prepare an image for it, and ``ghostdet_runtime.py``, which does that. The
+    model is run against PyTorch on two sizes and a batch before anything is there
+    under its final name.
+
+    Args:
+        config: The config the detector was trained with.
+        checkpoint: Its checkpoint.
+        format: ``onnx`` or ``openvino``.
+        int8: Quantise the network to 8 bits, calibrated on images of the config's
+            training set, and print the AP on its test set before and after.
+        out: The file to write. Defaults to the config's name in a folder of
+            ``cfg.work_dir`` that is called as the format.
+        calibration_images: How many.
+
+    Returns:
+        The path of the model.
+
+    Raises:
+        UserError: If a package is missing, a part of the detector or of its test
+            pipeline cannot be exported, what was exported detects something else, or
+            the files cannot be written.
+    """
+    require_packages(*REQUIRED[format], *(["nncf"] if int8 else []))
+    cfg = config if isinstance(config, Config) else load_config(config)
+    require(cfg, "model", "test_dataloader")
+    out = _out(cfg, format, int8, out)
+    if int8:
+        if calibration_images < 1:
+            raise UserError(
+                f"{calibration_images} images to calibrate on, expected 1 or more"
+            )
+        require(cfg, "train_dataloader", "test_evaluator")
+        for part in ("train", "test"):
+            check_dataset(cfg[f"{part}_dataloader"].dataset)
+    resize = resize_of(cfg)
+    if is_exported(checkpoint):
+        raise UserError(f"{checkpoint} is exported already; give a checkpoint")
+    detector = load_detector(cfg, checkpoint).cpu()
+    meta = describe(detector, cfg, resize)
+    reference = copy.deepcopy(detector)
+    graph = DetectionGraph(deploy(detector)).eval()
+    preprocessor = detector.data_preprocessor
+    print(f"exporting {meta['config']} ...", flush=True)
+    model = detector_to_onnx(
+        graph, preprocessor.pad_size_divisor, preprocessor.pad_value
+    )
+    with written(out) as folder:
+        path = folder / out.name
+        _write(model, path, {**meta, "precision": "fp32"})
+        images = _validation_images(cfg, reference, resize)
+        print(validate(runtime.Detector(path), reference, images), flush=True)
+        if int8:
+            before = _evaluate(cfg, path)
+            images = _calibration_images(cfg, reference, calibration_images)
+            print(f"quantising, calibrated on {len(images)} images ...", flush=True)
+            quantized = quantize(model, images, format == "openvino")
+            _write(quantized, path, {**meta, "precision": "int8"})
+            after = _evaluate(cfg, path)
+            for key in before:
+                if "mAP" in key:
+                    print(
+                        f"{key}: {before[key]:.3f} in fp32, {after.get(key, 0):.3f} in "
+                        "INT8"
+                    )
+        shutil.copy(runtime.__file__, folder / "ghostdet_runtime.py")
+    print(f"written: {out}")
+    return out
+
+
+def describe(
+    detector: nn.Module, cfg: Config, resize: dict[str, Any] | None
+) -> dict[str, Any]:
+    """What is to be known to use the model, as it stands in the ``.json`` file."""
+    preprocessor = detector.data_preprocessor
+    normalized = preprocessor._enable_normalize
+
+    def numbers(name: str, default: float) -> list[float]:
+        if not normalized:
+            return [default] * 3
+        return [float(str(value)) for value in getattr(preprocessor, name).numpy().flat]
+
+    return {
+        "format_version": runtime.FORMAT_VERSION,
+        "ghostdet": __version__,
+        "config": Path(cfg.filename).stem if cfg.filename else "",
+        "classes": list(detector.dataset_meta["classes"]),
+        "resize": resize,
+        "mean": numbers("mean", 0.0),
+        "std": numbers("std", 1.0),
+        "to_rgb": preprocessor._channel_conversion,
+    }
+
+
+def resize_of(cfg: Config) -> dict[str, Any] | None:
+    """Size and aspect ratio that the test pipeline gives an image.
+
+    Returns:
+        ``scale`` (width, height) and ``keep_ratio``, or None if it keeps its size.
+
+    Raises:
+        UserError: If the pipeline holds what the runtime does not do.
+    """
+    resize = None
+    for step in get_test_pipeline_cfg(cfg):
+        name = str(step.type).rpartition(".")[2]
+        options = {key: value for key, value in step.items() if key != "type"}
+        if name == "Resize" and resize is None:
+            scale = options.pop("scale", None)
+            unscaled = options.pop("scale_factor", None) in (None, 1, 1.0, (1.0, 1.0))
+            keep_ratio = options.pop("keep_ratio", False)
+            options.pop("clip_object_border", None)
+            if (
+                unscaled
+                and options.pop("interpolation", "bilinear") == "bilinear"
+                and options.pop("backend", "cv2") == "cv2"
+                and not options
+            ):
+                if scale is not None:
+                    width, height = (scale, scale) if np.isscalar(scale) else scale
+                    resize = {"scale": [width, height], "keep_ratio": keep_ratio}
+                continue
+        elif name in LOADING and options.get("color_type", "color") == "color":
+            continue
+        raise UserError(
+            f"the test pipeline of {cfg.filename} has {dict(step)}, which an exported "
+            f"detector cannot do; what it can is one Resize(scale=(width, height), "
+            f"keep_ratio=...), besides {', '.join(LOADING)}"
+        )
+    return resize
+
+
+def _out(cfg: Config, format: str, int8: bool, out: str | Path | None) -> Path:
+    suffix = SUFFIXES[format]
+    if out is None:
+        folder = f"{format}_int8" if int8 else format
+        return Path(cfg.work_dir, folder, Path(cfg.filename).stem + suffix)
+    out = Path(out)
+    if out.suffix != suffix:
+        raise UserError(
+            f"--out is {str(out)!r}, expected a file that ends in {suffix} for "
+            f"--format {format}"
+        )
+    for other in set(SUFFIXES.values()) - {suffix}:
+        if out.with_suffix(other).exists():
+            raise UserError(
+                f"{out.with_suffix(other)} is there, and its .json file would be "
+                "overwritten; give another name with --out"
+            )
+    return out
+
+
+def _write(model: Any, path: Path, meta: dict[str, Any]) -> None:
+    save(model, path)
+    meta["sha256"] = runtime.checksum(path)
+    path.with_suffix(".json").write_text(
+        json.dumps(meta, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
+    )
+
+
+def _evaluate(cfg: Config, path: Path) -> dict[str, float]:
+    """Metrics of the config's evaluator on its test set.
+
+    Not by :func:`ghostdet.engine.test`, whose Runner is once for a process.
+    """
+    detector = ExportedDetector(path)
+    loader = Runner.build_dataloader(cfg.test_dataloader)
+    evaluator = Evaluator(cfg.test_evaluator)
+    evaluator.dataset_meta = loader.dataset.metainfo
+    for batch in tqdm(loader, desc="evaluating", unit="batch"):
+        evaluator.process(detector.test_step(batch), batch)
+    return evaluator.evaluate(len(loader.dataset))
+
+
+def _validation_images(
+    cfg: Config, detector: nn.Module, resize: dict[str, Any] | None
+) -> Iterator[Tensor]:
+    """One image as it is and two in a batch, smaller, of odd sides."""
+    try:
+        check_dataset(cfg.test_dataloader.dataset)
+        dataset = DATASETS.build(cfg.test_dataloader.dataset)
+        images = [_prepared(dataset[i], detector) for i in (0, len(dataset) // 2)]
+    except UserError:  # no data set here: clouds
+        width, height = resize["scale"] if resize else (416, 320)
+        clouds = torch.randn(2, 3, 12, 16, generator=torch.Generator().manual_seed(0))
+        images = [
+            F.interpolate(cloud[None], (height, width), mode="bicubic")
+            for cloud in clouds
+        ]
+    yield images[0]
+    height, width = (side * 2 // 3 | 1 for side in images[0].shape[-2:])
+    yield torch.cat(
+        [F.interpolate(x, (height, width), mode="bilinear") for x in images]
+    )
+
+
+def _calibration_images(
+    cfg: Config, detector: nn.Module, count: int
+) -> list[np.ndarray]:
+    """Images all over the training set, prepared as for a test."""
+    pipeline = get_test_pipeline_cfg(cfg)
+
+    def tested(node: Any) -> Any:
+        if isinstance(node, dict):
+            return {
+                key: pipeline if key == "pipeline" else tested(value)
+                for key, value in node.items()
+            }
+        return [tested(value) for value in node] if isinstance(node, list) else node
+
+    dataset = DATASETS.build(tested(cfg.train_dataloader.dataset.to_dict()))
+    chosen = np.linspace(0, len(dataset) - 1, min(count, len(dataset))).astype(int)
+    return [_prepared(dataset[int(i)], detector).numpy() for i in chosen]
+
+
+def _prepared(sample: dict[str, Any], detector: nn.Module) -> Tensor:
+    """A sample as the detector's input, float32 ``(1, 3, H, W)``, less the padding."""
+    batch = {key: [value] for key, value in sample.items()}
+    height, width = sample["inputs"].shape[-2:]
+    return detector.data_preprocessor(batch, False)["inputs"][..., :height, :width]

@@ -1,0 +1,375 @@
+"""A detector as one graph, from image tensor to boxes, scores and labels.
+
+What MMDetection's ``predict`` does for one image after another, with sizes that are
+found by looking at the values, is written here for a batch with sizes that follow from
+its shape. Priors, box coders and levels of regions are MMDetection's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+import torchvision
+from mmdet.models.data_preprocessors import DetDataPreprocessor
+from mmdet.models.dense_heads import GFLHead, RPNHead
+from mmdet.models.dense_heads.base_dense_head import BaseDenseHead
+from mmdet.models.detectors import SingleStageDetector, TwoStageDetector
+from mmdet.models.roi_heads import StandardRoIHead
+from mmdet.models.roi_heads.bbox_heads import BBoxHead
+from mmdet.models.roi_heads.roi_extractors import SingleRoIExtractor
+from mmdet.models.task_modules.coders import (
+    DeltaXYWHBBoxCoder,
+    DistancePointBBoxCoder,
+)
+from mmengine.config import ConfigDict
+from torch import Tensor, nn
+
+from ghostdet.errors import UserError
+
+SUPPORTED = (
+    "one-stage detectors whose head predicts as MMDetection's BaseDenseHead or GFLHead "
+    "do (RetinaHead, ATSSHead, FCOSHead, GFLHead, RTMDetSepBNHead, SSDHead, ...), and "
+    "FasterRCNN with RPNHead, StandardRoIHead, SingleRoIExtractor and a BBoxHead"
+)
+
+
+class Candidates(NamedTuple):
+    """Boxes before NMS."""
+
+    boxes: Tensor  # float (N, M, 4), x1 y1 x2 y2 in pixels
+    scores: Tensor  # float (N, M), 0 for what is none
+    labels: Tensor  # int64 (N, M)
+
+
+class DetectionGraph(nn.Module):
+    """A detector that can be exported: tensors in, tensors out, NMS inside.
+
+    Args:
+        detector: A detector in evaluation mode, as :func:`ghostdet.export.deploy`
+            leaves it.
+
+    Raises:
+        UserError: If a part of it predicts in a way that is not written here.
+    """
+
+    def __init__(self, detector: nn.Module) -> None:
+        super().__init__()
+        check_supported(detector)
+        self.detector = detector
+
+    def forward(self, image: Tensor, shape: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Detect.
+
+        Args:
+            image: Normalised images, float32 ``(N, 3, H, W)``, padded.
+            shape: Height and width without the padding, int64 ``(2,)``.
+
+        Returns:
+            Boxes ``(N, K, 4)``, x1 y1 x2 y2 in pixels of ``image``, scores ``(N, K)``,
+            descending, and labels, int64 ``(N, K)``; what is behind the last detection
+            has score 0. K is ``max_per_img``, or less where there are not as many
+            priors.
+        """
+        features = self.detector.extract_feat(image)
+        limit = shape.flip(0).repeat(2).to(image.dtype)  # of x1 y1 x2 y2
+        if isinstance(self.detector, SingleStageDetector):
+            head = self.detector.bbox_head
+            found = dense_candidates(head, features, limit)
+            return suppress(found, head.test_cfg)
+        head = self.detector.rpn_head
+        found = dense_candidates(head, features, limit)
+        # Of each level by itself: RPN's labels are levels.
+        proposals, objectness, _ = suppress(found, head.test_cfg)
+        head = self.detector.roi_head
+        found = roi_candidates(head, features, proposals, objectness, limit)
+        return suppress(found, head.test_cfg)
+
+
+def dense_candidates(
+    head: BaseDenseHead, features: Sequence[Tensor], limit: Tensor
+) -> Candidates:
+    """Run a dense head and decode the best ``nms_pre`` of each level."""
+    cfg = head.test_cfg
+    is_rpn = isinstance(head, RPNHead)
+    score_thr = 0.0 if is_rpn else cfg.get("score_thr", 0.0)
+    levels: list[Candidates] = []
+    for level, (logits, predictions, *factors) in enumerate(zip(*head(features))):
+        size = [_tensor(side) for side in logits.shape[-2:]]
+        # (N, anchors of a place, classes, places). Nothing of this size is transposed:
+        # what is picked is found by its index.
+        logits = logits.unflatten(1, (-1, head.cls_out_channels)).flatten(3)
+        if not head.use_sigmoid_cls:
+            logits = logits.softmax(2)[:, :, :-1]
+        values, labels, anchor, place = _best(logits, cfg.nms_pre)
+        scores = values.sigmoid() if head.use_sigmoid_cls else values
+        chosen = scores > score_thr
+        if factors:  # centerness
+            factor = _pick(_per_anchor(factors[0], logits), anchor, place).squeeze(2)
+            scores = scores * factor.sigmoid()
+        predictions = _pick(_per_anchor(predictions, logits), anchor, place)
+        priors = head.prior_generator.sparse_priors(
+            (place * logits.shape[1] + anchor).flatten(),
+            size,
+            level,
+            predictions.dtype,
+            predictions.device,
+        )
+        levels.append(
+            Candidates(
+                _decode(head, level, priors, predictions, limit),
+                torch.where(chosen, scores, 0.0),
+                torch.full_like(labels, level) if is_rpn else labels,
+            )
+        )
+    return Candidates(*(torch.cat(part, 1) for part in zip(*levels)))
+
+
+def _best(logits: Tensor, nms_pre: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The ``nms_pre`` largest, or all if there are not as many anchors.
+
+    They are among the classes of the anchors with the largest maximum, so that only one
+    value for each anchor is sorted.
+
+    Args:
+        logits: ``(N, A, C, P)``.
+        nms_pre: How many.
+
+    Returns:
+        The values, and their class, anchor and place, all ``(N, K)``.
+    """
+    _, _, classes, places = logits.shape
+    best = logits.amax(2).flatten(1)
+    count = torch.sym_min(nms_pre, best.shape[1])
+    values, index = best.topk(count)
+    anchor, place = index // _tensor(places), index % _tensor(places)
+    if classes == 1:
+        return values, torch.zeros_like(index), anchor, place
+    values, index = _pick(logits, anchor, place).flatten(1).topk(count)
+    row = index // classes
+    return values, index % classes, anchor.gather(1, row), place.gather(1, row)
+
+
+def _tensor(size: int) -> Tensor:
+    """A size to divide by: the exporter knows no remainder by a symbol."""
+    return torch.scalar_tensor(size, dtype=torch.int64)
+
+
+def _per_anchor(x: Tensor, logits: Tensor) -> Tensor:
+    """``(N, A * D, H, W)`` as ``(N, A, D, P)``."""
+    return x.unflatten(1, (logits.shape[1], -1)).flatten(3)
+
+
+def _pick(x: Tensor, anchor: Tensor, place: Tensor) -> Tensor:
+    """All ``(N, K, D)`` values at anchors and places ``(N, K)`` of ``(N, A, D, P)``."""
+    _, _, depth, places = x.shape
+    channel = anchor.unsqueeze(2) * depth + torch.arange(depth, device=x.device)
+    index = channel * places + place.unsqueeze(2)
+    return x.flatten(1).gather(1, index.flatten(1)).unflatten(1, (-1, depth))
+
+
+def _decode(
+    head: BaseDenseHead | BBoxHead,
+    level: int,
+    priors: Tensor,
+    predictions: Tensor,
+    limit: Tensor,
+) -> Tensor:
+    """Boxes ``(N, K, 4)`` from what the head predicts for priors ``(N * K, ...)``."""
+    batch, count = predictions.shape[:2]
+    predictions = predictions.flatten(0, 1)
+    if isinstance(head, GFLHead):
+        predictions = (
+            head.integral(predictions) * head.prior_generator.strides[level][0]
+        )
+        priors = head.anchor_center(priors)
+    boxes = head.bbox_coder.decode(priors, predictions)
+    boxes = boxes.unflatten(0, (batch, count))
+    if not head.bbox_coder.clip_border:
+        return boxes
+    return torch.minimum(boxes.clamp(min=0), limit)
+
+
+def roi_candidates(
+    head: StandardRoIHead,
+    features: Sequence[Tensor],
+    proposals: Tensor,
+    objectness: Tensor,
+    limit: Tensor,
+) -> Candidates:
+    """Run the second stage on proposals ``(N, P, 4)``, less those of objectness 0."""
+    batch, count = objectness.shape
+    device = proposals.device
+    image = torch.arange(batch, device=device, dtype=proposals.dtype)
+    image = image.view(-1, 1, 1).expand(batch, count, 1)
+    rois = torch.cat([image, proposals], 2).flatten(0, 1)
+    valid = objectness.flatten() > 0
+    extractor, stage = head.bbox_roi_extractor, head.bbox_head
+    levels = extractor.map_roi_levels(rois, extractor.num_inputs)
+    pooled = rois.new_zeros(
+        (batch * count, extractor.out_channels, *extractor.roi_layers[0].output_size)
+    )
+    for level, layer in enumerate(extractor.roi_layers):
+        index = ((levels == level) & valid).nonzero()[:, 0]
+        pooled[index] = torchvision.ops.roi_align(
+            features[level],
+            rois[index],
+            layer.output_size,
+            layer.spatial_scale,
+            layer.sampling_ratio,
+            layer.aligned,
+        )
+    logits, deltas = stage(pooled)
+    classes = stage.num_classes
+    scores = logits.softmax(1)[:, :classes].unflatten(0, (batch, count))
+    chosen = (scores > head.test_cfg.score_thr) & valid.view(batch, count, 1)
+    per_roi = 1 if stage.reg_class_agnostic else classes
+    priors = rois[:, None, 1:].expand(-1, per_roi, -1).flatten(0, 1)
+    deltas = deltas.view(batch, count * per_roi, 4)
+    boxes = _decode(stage, 0, priors, deltas, limit)
+    boxes = boxes.view(batch, count, per_roi, 4).expand(-1, -1, classes, -1)
+    labels = torch.arange(classes, device=device).expand(batch, count, classes)
+    return Candidates(
+        boxes.flatten(1, 2),
+        torch.where(chosen, scores, 0.0).flatten(1),
+        labels.flatten(1),
+    )
+
+
+def suppress(found: Candidates, cfg: ConfigDict) -> tuple[Tensor, Tensor, Tensor]:
+    """Leave out small boxes and those that better ones of the same label overlap.
+
+    Returns:
+        The best ``max_per_img``, or all if there are not as many candidates: boxes
+        ``(N, K, 4)``, scores ``(N, K)``, descending, 0 for what was suppressed, and
+        labels ``(N, K)``.
+    """
+    boxes, scores, labels = found
+    if cfg.get("min_bbox_size", -1) >= 0:
+        large = (boxes[..., 2:] - boxes[..., :2] > cfg.min_bbox_size).all(-1)
+        scores = torch.where(large, scores, 0.0)
+    apart = boxes
+    if not cfg.nms.get("class_agnostic", False):
+        # Labels far from each other, by as much as MMCV's batched_nms puts them: IoUs
+        # round alike.
+        chosen = (scores > 0).unsqueeze(2)
+        extent = torch.where(chosen, boxes, 0.0).amax((1, 2)) + 1
+        apart = boxes + (labels * extent.unsqueeze(1)).unsqueeze(2)
+    scores = nms(apart, scores, cfg.nms.iou_threshold, cfg.max_per_img)
+    count = torch.sym_min(cfg.max_per_img, scores.shape[1])
+    scores, index = scores.topk(count)
+    boxes = boxes.gather(1, index.unsqueeze(2).expand(-1, -1, 4))
+    return boxes, scores, labels.gather(1, index)
+
+
+# An operator of its own, since torchvision's takes one image and returns indices, as
+# many as there happen to be; ONNX's NonMaxSuppression takes a batch.
+@torch.library.custom_op("ghostdet::nms", mutates_args=())
+def nms(
+    boxes: Tensor, scores: Tensor, iou_threshold: float, max_per_img: int
+) -> Tensor:
+    """Suppress boxes that overlap a better one.
+
+    Args:
+        boxes: ``(N, M, 4)``.
+        scores: ``(N, M)``; what has 0 takes no part.
+        iou_threshold: IoU above which the one with the lower score goes.
+        max_per_img: How many of an image are kept.
+
+    Returns:
+        Scores ``(N, M)``, 0 for all that is not kept.
+    """
+    kept = torch.zeros_like(scores)
+    for index, (image_boxes, image_scores) in enumerate(zip(boxes, scores)):
+        chosen = image_scores.nonzero()[:, 0]
+        order = torchvision.ops.nms(
+            image_boxes[chosen], image_scores[chosen], iou_threshold
+        )
+        order = chosen[order[:max_per_img]]
+        kept[index, order] = image_scores[order]
+    return kept
+
+
+@nms.register_fake
+def _(boxes: Tensor, scores: Tensor, iou_threshold: float, max_per_img: int) -> Tensor:
+    return torch.empty_like(scores)
+
+
+def check_supported(detector: nn.Module) -> None:
+    """Raise a UserError, which names the part, if a part predicts in another way."""
+    kind = type(detector)
+    preprocessor = detector.data_preprocessor
+    if type(preprocessor) is not DetDataPreprocessor:
+        _refuse(f"data_preprocessor {type(preprocessor).__name__}")
+    if kind.predict is SingleStageDetector.predict:
+        heads = [detector.bbox_head]
+    elif kind.predict is TwoStageDetector.predict:
+        heads = [detector.rpn_head]
+        _check_roi_head(detector.roi_head)
+    else:
+        _refuse(f"detector {kind.__name__}")
+    for head in heads:
+        _check_dense_head(head)
+
+
+def _check_dense_head(head: nn.Module) -> None:
+    kind = type(head)
+    name = f"head {kind.__name__}"
+    known = (BaseDenseHead, GFLHead, RPNHead)
+    post_process = RPNHead if isinstance(head, RPNHead) else BaseDenseHead
+    if (
+        not isinstance(head, BaseDenseHead)
+        or kind.predict_by_feat is not BaseDenseHead.predict_by_feat
+        or kind._predict_by_feat_single
+        not in [other._predict_by_feat_single for other in known]
+        or kind._bbox_post_process is not post_process._bbox_post_process
+        or not hasattr(head.prior_generator, "sparse_priors")
+        or getattr(head.loss_cls, "custom_cls_channels", False)
+    ):
+        _refuse(name)
+    _check_coder(head, name)
+    if head.test_cfg.get("nms_pre", -1) < 1:
+        raise UserError(
+            f"test_cfg of {name} has no nms_pre, the number of boxes of a level that "
+            "go into NMS; set one, such as nms_pre=1000"
+        )
+    _check_nms(head.test_cfg)
+
+
+def _check_roi_head(head: nn.Module) -> None:
+    extractor, stage = head.bbox_roi_extractor, head.bbox_head
+    if type(head) is not StandardRoIHead or head.with_mask or head.with_shared_head:
+        _refuse(f"roi_head {type(head).__name__}")
+    layers = getattr(extractor, "roi_layers", [])
+    if type(extractor) is not SingleRoIExtractor or any(
+        type(layer).__name__ != "RoIAlign" or layer.pool_mode != "avg"
+        for layer in layers
+    ):
+        _refuse(f"bbox_roi_extractor {type(extractor).__name__} with {layers[0]}")
+    kind = type(stage)
+    if (
+        kind._predict_by_feat_single is not BBoxHead._predict_by_feat_single
+        or stage.custom_cls_channels
+        or not (stage.with_cls and stage.with_reg)
+    ):
+        _refuse(f"bbox_head {kind.__name__}")
+    _check_coder(stage, f"bbox_head {kind.__name__}")
+    _check_nms(head.test_cfg)
+
+
+def _check_coder(head: nn.Module, name: str) -> None:
+    if type(head.bbox_coder) not in (DeltaXYWHBBoxCoder, DistancePointBBoxCoder):
+        _refuse(f"{name} with bbox_coder {type(head.bbox_coder).__name__}")
+
+
+def _check_nms(cfg: ConfigDict) -> None:
+    known = {"type", "iou_threshold", "class_agnostic", "split_thr"}
+    if cfg.nms.get("type", "nms") != "nms" or not {"iou_threshold"} <= set(cfg.nms) <= (
+        known
+    ):
+        _refuse(f"nms={dict(cfg.nms)}")
+
+
+def _refuse(what: str) -> None:
+    raise UserError(f"{what} cannot be exported; what can is: {SUPPORTED}")

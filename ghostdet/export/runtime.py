@@ -1,0 +1,463 @@
+"""Run an exported detector with NumPy, OpenCV and ONNX Runtime or OpenVINO.
+
+This one file needs nothing else of ghostdet. ``tools/export.py`` puts a copy of it
+beside each model, under the name ``ghostdet_runtime.py``::
+
+    from ghostdet_runtime import Detector
+
+    detector = Detector("detector.onnx")
+    boxes, scores, labels, names = detector("photo.jpg")
+
+and from a shell, with one line of JSON for each detection::
+
+    python ghostdet_runtime.py detector.onnx photo.jpg
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+
+FORMAT_VERSION = 1
+# What can run which file, as pip calls it.
+PACKAGES = {".onnx": "onnxruntime", ".xml": "openvino"}
+OUTPUTS = ("boxes", "scores", "labels")
+# OpenVINO's names.
+PRECISIONS = {"fp32": "f32", "bf16": "bf16"}
+# Markers of ITU-T T.81, table B.1.
+_JPEG_START = b"\xff\xd8\xff"
+_JPEG_SCAN = b"\xff\xda"
+_JPEG_END = b"\xff\xd9"
+
+Run = Callable[[np.ndarray], "tuple[np.ndarray, ...]"]
+
+
+class DetectorError(Exception):
+    """A file, an image or an installation that cannot be used, and what to do."""
+
+
+class Detections(NamedTuple):
+    """What was found in an image, the highest score first.
+
+    Attributes:
+        boxes: float32 (K, 4): x1, y1, x2, y2 in pixels of the image.
+        scores: float32 (K,).
+        labels: int64 (K,): indices into :attr:`Detector.classes`.
+        names: The K names of those classes.
+    """
+
+    boxes: np.ndarray
+    scores: np.ndarray
+    labels: np.ndarray
+    names: list[str]
+
+
+class Detector:
+    """An exported detector, on the CPU.
+
+    Images are resized, normalised and their boxes scaled back just as MMDetection's
+    ``Resize`` and ``DetDataPreprocessor`` do it. One detector is for one thread of the
+    program at a time; it can be copied, and sent to other processes.
+
+    Args:
+        path: The ``.onnx`` file, or the ``.xml`` file of OpenVINO with its ``.bin``
+            file beside it. In both cases with the ``.json`` file that was written
+            with it.
+        threads: Number of threads the network runs on. By default the runtime decides:
+            one for each core.
+        score_thr: Only detections with higher scores are returned. By default all
+            that the ``score_thr`` in the config's ``test_cfg`` let through.
+        precision: ``"fp32"``, or ``"bf16"`` for OpenVINO on a CPU that has it: faster,
+            and scores change in the third digit. OpenVINO by itself would choose it in
+            silence. In an INT8 file, what was left unquantised.
+
+    Attributes:
+        classes: Names of the classes, in the order of the labels.
+
+    Raises:
+        DetectorError: If a file is missing, is not what was exported, or the package
+            that runs it is not installed.
+
+    Example:
+        >>> detector = Detector("detector.onnx")  # doctest: +SKIP
+        >>> boxes, scores, labels, names = detector("photo.jpg")  # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        threads: int | None = None,
+        score_thr: float = 0.0,
+        precision: str = "fp32",
+    ) -> None:
+        self._arguments = (path, threads, score_thr, precision)
+        path = Path(path)
+        meta = read_meta(path)
+        self.score_thr = score_thr
+        self.classes: tuple[str, ...] = tuple(meta["classes"])
+        self.mean: list[float] = meta["mean"]
+        self.std: list[float] = meta["std"]
+        self.to_rgb: bool = meta["to_rgb"]
+        self._resize: dict[str, Any] | None = meta["resize"]
+        # Of each channel, what the 256 values become: exact, and one pass.
+        values = np.arange(256, dtype=np.float32)
+        self._tables = [
+            (values - np.float32(mean)) / np.float32(std)
+            for mean, std in zip(self.mean, self.std)
+        ]
+        if precision not in PRECISIONS:
+            raise DetectorError(
+                f"precision is {precision!r}, expected {' or '.join(PRECISIONS)}"
+            )
+        start = _start_onnxruntime if path.suffix == ".onnx" else _start_openvino
+        try:
+            self._run = start(path, threads, precision)
+        except ImportError as error:
+            package = PACKAGES[path.suffix]
+            raise DetectorError(
+                f"{path} is run by {package}, which cannot be imported ({error}); "
+                f"type: pip install {package}"
+            ) from error
+
+    def __call__(self, image: str | os.PathLike[str] | np.ndarray) -> Detections:
+        """Detect objects in an image.
+
+        Args:
+            image: A path, or an array as ``cv2.imread`` gives it: uint8 (H, W, 3) in
+                the order blue, green, red. Also (H, W) and (H, W, 1), grey; (H, W, 4),
+                whose alpha is dropped; and uint16, of which the upper byte is taken:
+                what OpenCV makes of such a PNG. A photograph is turned as its EXIF
+                orientation says, and boxes are those of the turned one.
+
+        Returns:
+            The detections, perhaps none.
+
+        Raises:
+            DetectorError: If it is not such an image, or too narrow for the resize.
+        """
+        image = as_bgr(image)
+        resized = self._resized(image)
+        boxes, scores, labels = (
+            output[0] for output in self.infer(self._normalized(resized))
+        )
+        keep = scores > self.score_thr
+        # In MMDetection's order of rounding: 1 / s in double precision.
+        height, width = (
+            1 / (new / old) for new, old in zip(resized.shape[:2], image.shape[:2])
+        )
+        labels = labels[keep]
+        return Detections(
+            boxes[keep] * np.array([width, height] * 2, np.float32),
+            scores[keep],
+            labels,
+            [self.classes[label] for label in labels],
+        )
+
+    def infer(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Run the network alone.
+
+        Args:
+            images: float32 (N, 3, H, W), normalised, neither resized nor padded.
+
+        Returns:
+            Boxes, float32 (N, K, 4) in pixels of ``images``, scores, float32 (N, K), in
+            descending order, and labels, int64 (N, K); rows with a score of 0 are
+            empty. They hold until the next call.
+        """
+        return self._run(images)
+
+    def __reduce__(self) -> tuple:
+        # Sessions can neither be copied nor sent to another process.
+        return type(self), self._arguments
+
+    def _resized(self, image: np.ndarray) -> np.ndarray:
+        if self._resize is None:
+            return image
+        height, width = image.shape[:2]
+        size = scale = tuple(self._resize["scale"])
+        if self._resize["keep_ratio"]:
+            # As mmcv.rescale_size.
+            factor = min(
+                max(scale) / max(height, width), min(scale) / min(height, width)
+            )
+            size = int(width * factor + 0.5), int(height * factor + 0.5)
+            if 0 in size:
+                raise DetectorError(
+                    f"an image of {width}x{height} px, made to fit into "
+                    f"{scale[0]}x{scale[1]}, has less than half a pixel on its short "
+                    "side; cut it into shorter pieces"
+                )
+        if size == (width, height):
+            return image
+        return cv2.resize(image, size, interpolation=cv2.INTER_LINEAR)
+
+    def _normalized(self, image: np.ndarray) -> np.ndarray:
+        batch = np.empty((1, 3, *image.shape[:2]), np.float32)
+        planes = cv2.split(image)[:: -1 if self.to_rgb else 1]
+        for plane, table, out in zip(planes, self._tables, batch[0]):
+            cv2.LUT(plane, table, out)
+        return batch
+
+
+def read_meta(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Read the JSON file beside a model and see that the model is the one it is for.
+
+    Args:
+        path: The ``.onnx`` or ``.xml`` file.
+
+    Returns:
+        What the JSON file holds.
+
+    Raises:
+        DetectorError: If a file is missing or damaged, or they do not belong together.
+    """
+    path = Path(path)
+    if path.suffix not in PACKAGES:
+        raise DetectorError(
+            f"{path} is no exported detector; give the .onnx or the .xml file that "
+            "tools/export.py wrote"
+        )
+    described = path.with_suffix(".json")
+    for file in (*_files(path), described):
+        if not file.is_file():
+            raise DetectorError(
+                f"no file {file}; {path.name} is of no use without the files that "
+                f"tools/export.py wrote with it: {', '.join(_names(path))}"
+            )
+    try:
+        meta = json.loads(described.read_text(encoding="utf-8"))
+        version, expected = meta["format_version"], meta["sha256"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise DetectorError(
+            f"{described} does not describe an exported detector "
+            f"({type(error).__name__}: {error}); copy or export it again"
+        ) from error
+    if version != FORMAT_VERSION:
+        raise DetectorError(
+            f"{described} has format_version {version}, and this module reads "
+            f"{FORMAT_VERSION}; use the ghostdet_runtime.py written beside the model"
+        )
+    missing = {"classes", "resize", "mean", "std", "to_rgb"} - meta.keys()
+    if missing:
+        raise DetectorError(
+            f"{described} lacks {', '.join(sorted(missing))}; copy or export it again"
+        )
+    if checksum(path) != expected:
+        raise DetectorError(
+            f"{path} is not the file that {described.name} was written for (sha256 "
+            "differs): one of them is damaged, or of another export; copy "
+            f"{', '.join(_names(path))} together"
+        )
+    return meta
+
+
+def checksum(path: str | os.PathLike[str]) -> str:
+    """SHA-256 of a model's bytes; of OpenVINO's ``.xml``, then its ``.bin``."""
+    digest = hashlib.sha256()
+    for file in _files(Path(path)):
+        digest.update(file.read_bytes())
+    return digest.hexdigest()
+
+
+def as_bgr(image: str | os.PathLike[str] | np.ndarray) -> np.ndarray:
+    """Read an image, or make an array what reading its file would have given.
+
+    Args:
+        image: As :class:`Detector` takes it.
+
+    Returns:
+        uint8 (H, W, 3), blue, green, red.
+
+    Raises:
+        DetectorError: If it is not such an image.
+    """
+    if isinstance(image, (str, os.PathLike)):
+        return _read_image(Path(image))
+    if not isinstance(image, np.ndarray):
+        raise DetectorError(
+            f"the image is of type {type(image).__module__}.{type(image).__name__}, "
+            "expected a path or an array as cv2.imread gives it (from one of Pillow: "
+            "np.asarray(image.convert('RGB'))[..., ::-1])"
+        )
+    shape = image.shape
+    if image.ndim not in (2, 3) or shape[2:] not in ((), (1,), (3,), (4,)):
+        raise DetectorError(
+            f"the image has shape {shape}, expected (H, W), or (H, W, C) with 1, 3 or "
+            "4 channels; give one image at a time"
+        )
+    if 0 in shape:
+        raise DetectorError(f"the image has shape {shape}: it is empty")
+    if image.dtype == np.uint16:
+        image = (image >> 8).astype(np.uint8)
+    if image.dtype != np.uint8:
+        raise DetectorError(
+            f"the image is of dtype {image.dtype}, expected uint8 with values of 0 to "
+            "255, or uint16; for floats of 0 to 1: "
+            "(image * 255).round().astype(np.uint8)"
+        )
+    if shape[2:] == (3,):
+        return image
+    code = cv2.COLOR_BGRA2BGR if shape[2:] == (4,) else cv2.COLOR_GRAY2BGR
+    return cv2.cvtColor(image, code)
+
+
+def is_truncated_jpeg(content: bytes) -> bool:
+    """Whether a JPEG lacks its end marker; OpenCV 4 leaves the rest of it grey.
+
+    The marker cannot occur by chance in the coded data that follow the start of
+    scan, but does in an EXIF thumbnail before it, and files with something appended
+    (motion photographs, padding) do not end with it. So it is looked for behind the
+    first start of scan. Other formats need no such check: OpenCV (4.10 and 5.0) gives
+    None for a truncated PNG, WebP or BMP.
+    """
+    if not content.startswith(_JPEG_START):
+        return False
+    position = 2
+    while (marker := content[position : position + 2]) != _JPEG_SCAN:
+        if marker[:1] != b"\xff":
+            break
+        if marker == b"\xff\xff":  # fill byte
+            position += 1
+        else:  # a segment: its marker, then its length, which counts itself
+            position += 2 + int.from_bytes(content[position + 2 : position + 4], "big")
+    return content.rfind(_JPEG_END, position) < 0
+
+
+def _read_image(path: Path) -> np.ndarray:
+    try:
+        content = path.read_bytes()
+        if is_truncated_jpeg(content):
+            raise OSError("the JPEG data ends early")
+        image = (
+            cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
+            if content
+            else None
+        )
+    except (OSError, cv2.error) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise DetectorError(f"{path}: cannot be read as an image ({reason})") from error
+    if image is None:
+        raise DetectorError(f"{path}: cannot be read as an image")
+    return image
+
+
+def _files(path: Path) -> list[Path]:
+    """The files that hold a model."""
+    return [path, path.with_suffix(".bin")] if path.suffix == ".xml" else [path]
+
+
+def _names(path: Path) -> list[str]:
+    return [file.name for file in (*_files(path), path.with_suffix(".json"))]
+
+
+def _start_onnxruntime(path: Path, threads: int | None, precision: str) -> Run:
+    import onnxruntime
+
+    if precision != "fp32":
+        raise DetectorError(
+            f"ONNX Runtime does not compute in {precision} on CPUs; export the "
+            "detector with --format openvino"
+        )
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # errors
+    options.intra_op_num_threads = threads or 0
+    try:
+        session = onnxruntime.InferenceSession(
+            os.fspath(path), options, providers=["CPUExecutionProvider"]
+        )
+    except Exception as error:  # of many classes, and the file is as it was written
+        raise _too_old(path, onnxruntime, error) from error
+    return lambda images: tuple(session.run(OUTPUTS, {"image": images}))
+
+
+def _start_openvino(path: Path, threads: int | None, precision: str) -> Run:
+    import openvino
+
+    config: dict[str, Any] = {
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_PRECISION_HINT": PRECISIONS[precision],
+    }
+    if threads:
+        config["INFERENCE_NUM_THREADS"] = threads
+    try:
+        model = openvino.Core().compile_model(os.fspath(path), "CPU", config)
+    except RuntimeError as error:
+        raise _too_old(path, openvino, error) from error
+
+    def run(images: np.ndarray) -> tuple[np.ndarray, ...]:
+        outputs = model({"image": images}, share_inputs=True, share_outputs=True)
+        return tuple(outputs[name] for name in OUTPUTS)
+
+    return run
+
+
+def _too_old(path: Path, package: Any, error: Exception) -> DetectorError:
+    name = PACKAGES[path.suffix]
+    reason = " ".join(str(error).split())
+    return DetectorError(
+        f"{name} {package.__version__} cannot run {path}: {reason}; "
+        f"type: pip install --upgrade {name}"
+    )
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Print the detections in images, one line of JSON for each.
+
+    Args:
+        arguments: Those of the command line.
+
+    Returns:
+        The exit code: 1 if the model or an image could not be used.
+    """
+    parser = argparse.ArgumentParser(
+        description="Detect objects in images, printing a line of JSON for each: "
+        "file_name, category_id (counted from 1), category_name, bbox (x, y, width, "
+        "height in pixels) and score"
+    )
+    parser.add_argument("model", help=".onnx or .xml file")
+    parser.add_argument("images", nargs="+", metavar="IMAGE")
+    parser.add_argument("--threads", type=int, metavar="N")
+    parser.add_argument("--score-thr", type=float, default=0.0, metavar="SCORE")
+    parser.add_argument("--precision", choices=list(PRECISIONS), default="fp32")
+    args = parser.parse_args(arguments)
+    code = 0
+    try:
+        detector = Detector(args.model, args.threads, args.score_thr, args.precision)
+    except DetectorError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    for path in args.images:
+        try:
+            detections = detector(path)
+        except DetectorError as error:
+            print(f"error: {error}", file=sys.stderr)
+            code = 1
+            continue
+        for box, score, label, name in zip(*map(_as_list, detections)):
+            x1, y1, x2, y2 = box
+            line = dict(
+                file_name=Path(path).name,
+                category_id=label + 1,
+                category_name=name,
+                bbox=[x1, y1, x2 - x1, y2 - y1],
+                score=score,
+            )
+            print(json.dumps(line, ensure_ascii=False))
+    return code
+
+
+def _as_list(values: Any) -> list:
+    return values.tolist() if isinstance(values, np.ndarray) else values
+
+
+if __name__ == "__main__":
+    sys.exit(main())

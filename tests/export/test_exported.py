@@ -1,0 +1,137 @@
+"""The tools take an exported detector in place of a checkpoint."""
+
+import json
+import pickle
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from mmdet.structures import DetDataSample
+
+from ghostdet import engine
+from ghostdet.engine import infer
+from ghostdet.errors import ConfigError, UserError
+from ghostdet.export import ExportedDetector
+from ghostdet.export.runtime import Detector
+
+RATIO = dict(scale=[320, 200], keep_ratio=True)
+
+
+def options(batch_size=1, **others):
+    """Of a config that resizes as the exported detector does, if it is RATIO's."""
+    pipeline = [
+        dict(type="LoadImageFromFile"),
+        dict(type="Resize", scale=(320, 200), keep_ratio=True),
+        dict(type="LoadAnnotations", with_bbox=True),
+        dict(
+            type="PackDetInputs",
+            meta_keys=("img_id", "img_path", "ori_shape", "img_shape", "scale_factor"),
+        ),
+    ]
+    return {
+        "test_dataloader.dataset.pipeline": pipeline,
+        "test_dataloader.batch_size": batch_size,
+        **others,
+    }
+
+
+def compare(detections, boxes, scores, labels):
+    np.testing.assert_allclose(boxes, detections.boxes, rtol=1e-6)
+    np.testing.assert_allclose(scores, detections.scores, rtol=1e-6)
+    assert list(labels) == detections.labels.tolist()
+
+
+@pytest.fixture
+def shapes(own_bccd):
+    """A data set with images of several shapes, so that batches are padded."""
+    import cv2
+
+    file = own_bccd / "annotations/test.json"
+    coco = json.loads(file.read_text())
+    for number, image in enumerate(coco["images"]):
+        path = own_bccd / "images" / image["file_name"]
+        cv2.imwrite(path, cv2.imread(path)[: 480 - 70 * number, : 640 - 31 * number])
+    return own_bccd
+
+
+@pytest.mark.parametrize("suffix", [".onnx", ".xml"])
+def test_evaluation(tmp_path, tiny, export, shapes, suffix):
+    path = export(suffix, resize=RATIO)
+    # A stranger's averaging of weights, and mean, that are not for exported ones.
+    others = {
+        "custom_hooks": [dict(type="EMAHook")],
+        "data_preprocessor": dict(type="DetDataPreprocessor", mean=[1], std=[1]),
+        "load_from": "nowhere.pth",
+    }
+    cfg = tiny(options(3, **others), shapes)
+    metrics = engine.test(cfg, path, out=str(tmp_path / "out.pkl"))
+    assert "coco/bbox_mAP" in metrics
+    detector = Detector(path)
+    predictions = pickle.loads((tmp_path / "out.pkl").read_bytes())
+    assert len(predictions) == 4
+    for prediction in predictions:
+        expected = detector(prediction["img_path"])
+        found = prediction["pred_instances"]
+        compare(expected, found["bboxes"], found["scores"], found["labels"])
+
+
+def test_inference(tmp_path, tiny, export, own_bccd):
+    path = export()
+    image = min((own_bccd / "images").iterdir())
+    target = infer(image, tiny(data_root=own_bccd), path, tmp_path / "out")
+    results = json.loads(target.read_text())
+    boxes = np.array([result["bbox"] for result in results])
+    boxes[:, 2:] += boxes[:, :2]
+    compare(
+        Detector(path)(image),
+        boxes,
+        [result["score"] for result in results],
+        [result["category_id"] - 1 for result in results],
+    )
+    assert (tmp_path / "out" / image.name).is_file()
+
+
+def test_command_line(tmp_path, command, export, own_bccd):
+    path = export()
+    arguments = ("--data-root", own_bccd, "--work-dir", tmp_path / "run")
+    config = "configs/bccd/retinanet_ghostnet_bccd.py"
+    done = command("tools/test.py", config, path, *arguments)
+    assert done.returncode == 0, done.stderr
+    assert "coco/bbox_mAP: " in done.stdout
+    path.write_bytes(b"damaged")
+    done = command("tools/test.py", config, path, *arguments)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: ") and "sha256 differs" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "classes, message",
+    [
+        (["WBC", "RBC", "Platelets"], "3 classes, WBC, RBC, .*has 3, RBC, WBC, "),
+        (["RBC"], "detects 1 classes"),
+    ],
+)
+def test_other_classes(tmp_path, tiny, export, own_bccd, classes, message):
+    path = export(classes=classes)
+    with pytest.raises(UserError, match=message):
+        engine.test(tiny(data_root=own_bccd), path)
+    with pytest.raises(UserError, match=message):
+        infer(own_bccd / "images", tiny(data_root=own_bccd), path, tmp_path / "out")
+
+
+def test_mistakes(tmp_path, tiny, export, own_bccd):
+    path = export()
+    shutil.move(path.with_suffix(".json"), tmp_path / "other.json")
+    with pytest.raises(UserError, match="no file .*small.json"):
+        engine.test(tiny(data_root=own_bccd), path)
+    with pytest.raises(UserError, match="no file .*nowhere.xml"):
+        ExportedDetector(tmp_path / "nowhere.xml")
+    shutil.move(tmp_path / "other.json", path.with_suffix(".json"))
+    cfg = tiny(data_root=own_bccd)
+    cfg.launcher = "pytorch"
+    with pytest.raises(UserError, match="one process; leave out --launcher"):
+        engine.test(cfg, path)
+    for mode in ("loss", "tensor"):
+        with pytest.raises(ConfigError, match="can only predict"):
+            ExportedDetector(path)(torch.zeros(1, 3, 8, 8), [DetDataSample()], mode)

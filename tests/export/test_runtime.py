@@ -1,0 +1,313 @@
+"""The runtime module sees what MMDetection's pipeline and preprocessor give."""
+
+import json
+import pickle
+import sys
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from mmcv.transforms import Compose
+from mmdet.registry import MODELS
+from mmdet.structures.bbox import scale_boxes
+
+from ghostdet.export.runtime import Detector, DetectorError, checksum, main
+
+RESIZES = [
+    dict(scale=[256, 256], keep_ratio=False),
+    dict(scale=[1333, 800], keep_ratio=True),
+    dict(scale=[320, 320], keep_ratio=True),
+    None,
+]
+PARTS = np.array([[0, 0, 1, 1], [0.125, 0.25, 0.5, 0.625], [0.25, 0.25, 0.75, 1]])
+
+
+def mmdetection(path, resize, to_rgb=True):
+    """The normalised image, float32 (1, 3, H, W), and its sample."""
+    transforms = [
+        dict(type="mmdet.LoadImageFromFile"),
+        dict(
+            type="mmdet.PackDetInputs",
+            meta_keys=("ori_shape", "img_shape", "scale_factor"),
+        ),
+    ]
+    if resize is not None:
+        resize = {**resize, "scale": tuple(resize["scale"])}
+        transforms.insert(1, dict(type="mmdet.Resize", **resize))
+    data = Compose(transforms)(dict(img_path=str(path), img_id=0))
+    preprocessor = MODELS.build(
+        dict(
+            type="mmdet.DetDataPreprocessor",
+            mean=[123.675, 116.28, 103.53],
+            std=[58.395, 57.12, 57.375],
+            bgr_to_rgb=to_rgb,
+        )
+    )
+    batch = preprocessor(
+        dict(inputs=[data["inputs"]], data_samples=[data["data_samples"]])
+    )
+    return batch["inputs"].numpy(), batch["data_samples"][0]
+
+
+def seen(detector, image):
+    """What the network gets to see of an image."""
+    images = []
+    detector.infer = lambda image: (
+        images.append(image) or Detector.infer(detector, image)
+    )
+    try:
+        detections = detector(image)
+    finally:
+        del detector.infer
+    return images[0], detections
+
+
+def check(detector, image, path, resize, to_rgb=True):
+    """Compare network input and boxes with those of MMDetection for the file."""
+    expected, sample = mmdetection(path, resize, to_rgb)
+    batch, detections = seen(detector, image)
+    assert batch.dtype == np.float32 and batch.flags.c_contiguous
+    np.testing.assert_array_equal(batch, expected)
+    levels = 1 / (1 + np.exp(-expected[0].astype(np.float64).mean((1, 2))))
+    order = np.argsort(-levels)
+    np.testing.assert_allclose(detections.scores, levels[order], atol=1e-3)
+    assert detections.labels.dtype == np.int64
+    if np.diff(np.sort(levels)).min() > 2e-3:
+        assert detections.labels.tolist() == order.tolist()
+    assert detections.names == [detector.classes[i] for i in detections.labels]
+    height, width = sample.img_shape
+    boxes = (PARTS * [width, height, width, height]).astype(np.float32)
+    if resize is not None:
+        scale = [1 / factor for factor in sample.scale_factor]
+        boxes = scale_boxes(torch.from_numpy(boxes), scale).numpy()
+    assert detections.boxes.dtype == np.float32
+    np.testing.assert_array_equal(detections.boxes, boxes)
+    size = np.array(sample.ori_shape)[::-1]
+    np.testing.assert_allclose(detections.boxes[0, 2:], size, rtol=1e-6)
+
+
+@pytest.mark.parametrize("resize", RESIZES)
+@pytest.mark.parametrize("suffix", [".onnx", ".xml"])
+def test_same_as_mmdetection(export, mini_coco, resize, suffix):
+    """On photographs of all shapes, the grey one among them."""
+    detector = Detector(export(suffix, resize=resize), threads=1)
+    names = sorted(mini_coco.glob("*2017/*.jpg"))
+    grey = [p for p in names if cv2.imread(p, cv2.IMREAD_UNCHANGED).ndim == 2]
+    assert grey
+    for path in [*grey, *names[::40]]:
+        check(detector, path, path, resize)
+        check(detector, cv2.imread(path), path, resize)
+
+
+def test_channel_order(export, bccd):
+    path = min((bccd / "images").iterdir())
+    check(Detector(export(to_rgb=False)), path, path, RESIZES[0], to_rgb=False)
+
+
+KINDS = {
+    "color": lambda image: image,
+    "grey": lambda image: image[:, :, 0],
+    "grey, one channel": lambda image: image[:, :, :1],
+    "alpha": lambda image: np.dstack([image, image[:, :, 1]]),
+    "16 bits": lambda image: image.astype(np.uint16) * 250 + 77,
+    "16 bits, alpha": lambda image: (
+        np.dstack([image, image[:, :, 1]]).astype(np.uint16) * 200
+    ),
+    "16 bits, grey": lambda image: image[:, :, 0].astype(np.uint16) * 200,
+    "one pixel": lambda image: image[:1, :1],
+    "one pixel wide": lambda image: image[:7, :1],
+    "one pixel high": lambda image: image[:1, :9],
+    "long": lambda image: cv2.resize(image, (3000, 9)),
+    "not contiguous": lambda image: image[::-2, ::3, ::-1],
+}
+
+
+@pytest.mark.parametrize("resize", RESIZES[1:], ids=str)
+@pytest.mark.parametrize("kind", KINDS)
+def test_kinds_of_images(tmp_path, export, bccd, kind, resize):
+    image = KINDS[kind](cv2.imread(min((bccd / "images").iterdir()))[100:260, :200])
+    path = tmp_path / "a.png"
+    cv2.imwrite(path, image)
+    detector = Detector(export(resize=resize))
+    check(detector, path, path, resize)
+    check(detector, image, path, resize)
+
+
+def test_orientation(tmp_path, export, bccd):
+    """A photograph on its side is turned, as for PyTorch."""
+    pillow = pytest.importorskip("PIL.Image")
+    path = tmp_path / "a.jpg"
+    with pillow.open(min((bccd / "images").iterdir())) as image:
+        exif = image.getexif()
+        exif[0x0112] = 6
+        image.crop((0, 0, 300, 200)).save(path, exif=exif)
+    resize = RESIZES[1]
+    check(Detector(export(resize=resize)), path, path, resize)
+    assert mmdetection(path, resize)[1].ori_shape == (300, 200)
+
+
+def test_nothing_left_of_the_short_side(export):
+    detector = Detector(export(resize=RESIZES[1]))
+    with pytest.raises(DetectorError, match="1x5000 px.*less than half a pixel"):
+        detector(np.zeros((5000, 1, 3), np.uint8))
+
+
+@pytest.mark.parametrize(
+    "image, message",
+    [
+        (np.zeros((0, 4, 3), np.uint8), "is empty"),
+        (np.zeros((4, 0), np.uint8), "is empty"),
+        (np.zeros((4, 4, 0), np.uint8), r"\(4, 4, 0\), expected"),
+        (np.zeros((4, 4, 2), np.uint8), r"\(4, 4, 2\), expected"),
+        (np.zeros((3, 40, 50), np.uint8), r"\(3, 40, 50\), expected"),
+        (np.zeros((1, 4, 4, 3), np.uint8), "one image at a time"),
+        (np.zeros(4, np.uint8), r"\(4,\), expected"),
+        (np.zeros((4, 4, 3)), r"float64, expected uint8.*image \* 255"),
+        (np.zeros((4, 4, 3), np.float32), "float32, expected uint8"),
+        (np.zeros((4, 4, 3), np.int64), "int64, expected uint8"),
+        (np.zeros((4, 4, 3), np.int8), "int8, expected uint8"),
+        (np.zeros((4, 4, 3), bool), "bool, expected uint8"),
+        (None, "NoneType, expected a path"),  # of cv2.imread where there is no image
+        ([[1, 2]], "list, expected a path or an array"),
+        ("nowhere.jpg", "nowhere.jpg: cannot be read.*No such file"),
+        (".", "cannot be read as an image"),
+    ],
+    ids=str,
+)
+def test_no_image(export, image, message):
+    with pytest.raises(DetectorError, match=message):
+        Detector(export())(image)
+
+
+@pytest.mark.parametrize("content", [b"", b"a text", "first half"])
+def test_broken_file(tmp_path, export, bccd, content):
+    if isinstance(content, str):
+        content = min((bccd / "images").iterdir()).read_bytes()
+        content = content[: len(content) // 2]
+    (tmp_path / "a.jpg").write_bytes(content)
+    with pytest.raises(DetectorError, match="a.jpg: cannot be read as an image"):
+        Detector(export())(tmp_path / "a.jpg")
+
+
+def test_score_thr(export, bccd):
+    path = export()
+    image = min((bccd / "images").iterdir())
+    every = Detector(path)(image)
+    fewer = Detector(path, score_thr=float(every.scores[1]))(image)
+    assert len(every.scores) == 3 and len(fewer.names) == 1  # less the empty row
+    assert fewer.scores == every.scores[:1] and fewer.boxes.shape == (1, 4)
+    none = Detector(path, score_thr=1)(image)
+    assert [len(field) for field in none] == [0] * 4 and none.boxes.shape == (0, 4)
+
+
+@pytest.mark.parametrize("suffix", [".onnx", ".xml"])
+def test_batches_and_other_processes(export, suffix):
+    detector = Detector(export(suffix), threads=1)
+    images = np.random.default_rng(0).normal(size=(2, 3, 40, 60)).astype(np.float32)
+    together = [output.copy() for output in detector.infer(images)]
+    copy = pickle.loads(pickle.dumps(detector))
+    for i in range(2):
+        for output, other in zip(together, copy.infer(images[i : i + 1])):
+            np.testing.assert_allclose(output[i], other[0], atol=1e-6)
+    assert [o.shape for o in together] == [(2, 4, 4), (2, 4), (2, 4)]
+
+
+def damage(path, what):
+    described = path.with_suffix(".json")
+    if what == "model":
+        path.write_bytes(path.read_bytes() + b" ")
+    elif what == "weights":
+        path.with_suffix(".bin").write_bytes(b"other")
+    elif what in ("version", "key"):
+        meta = json.loads(described.read_text())
+        meta.update(format_version=2) if what == "version" else meta.pop("mean")
+        described.write_text(json.dumps(meta))
+    elif what == "no graph":
+        path.write_bytes(b"no graph")
+        meta = json.loads(described.read_text())
+        described.write_text(json.dumps({**meta, "sha256": checksum(path)}))
+    elif what.startswith("."):
+        path.with_suffix(what).unlink()
+    else:
+        described.write_text(what)
+
+
+@pytest.mark.parametrize(
+    "suffix, what, message",
+    [
+        (".onnx", ".onnx", "no file .*small.onnx"),
+        (".onnx", ".json", "no file .*small.json; .* with it: small.onnx, small.json"),
+        (".xml", ".bin", "no file .*small.bin"),
+        (".onnx", "{", "does not describe an exported detector .JSONDecodeError"),
+        (".onnx", "[]", "does not describe an exported detector"),
+        (".onnx", "{}", "does not describe an exported detector"),
+        (".onnx", "key", "lacks mean"),
+        (".onnx", "version", "format_version 2, and this module reads 1"),
+        (".onnx", "model", "sha256 differs"),
+        (".xml", "weights", "sha256 differs"),
+        (".onnx", "no graph", r"onnxruntime \S+ cannot run .*pip install --upgrade"),
+        (".xml", "no graph", r"openvino \S+ cannot run .*pip install --upgrade"),
+    ],
+)
+def test_broken_export(export, suffix, what, message):
+    path = export(suffix)
+    damage(path, what)
+    with pytest.raises(DetectorError, match=message):
+        Detector(path)
+
+
+def test_other_mistakes(export, tmp_path, monkeypatch):
+    path = export()
+    with pytest.raises(DetectorError, match="no exported detector; give the .onnx or"):
+        Detector(tmp_path / "epoch_12.pth")
+    with pytest.raises(DetectorError, match="precision is 'int8', expected fp32 or"):
+        Detector(path, precision="int8")
+    with pytest.raises(DetectorError, match="not compute in bf16.*--format openvino"):
+        Detector(path, precision="bf16")
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(DetectorError, match="type: pip install onnxruntime"):
+        Detector(path)
+
+
+def test_openvino_computes_in_fp32(export):
+    """On CPUs with bfloat16 it would not, by itself."""
+    openvino = pytest.importorskip("openvino")
+    compiled = []
+
+    class Core(openvino.Core):
+        def compile_model(self, *arguments):
+            compiled.append(super().compile_model(*arguments))
+            return compiled[-1]
+
+    path = export(".xml")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(openvino, "Core", Core)
+        Detector(path, threads=1)
+        Detector(path, precision="bf16")
+    hints = [m.get_property("INFERENCE_PRECISION_HINT").to_string() for m in compiled]
+    assert hints[0] == "f32"
+    if "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        assert hints[1] == "bf16"
+    assert compiled[0].get_property("INFERENCE_NUM_THREADS") == 1
+
+
+def test_main(export, bccd, capsys):
+    path = export()
+    image = min((bccd / "images").iterdir())
+    assert main([str(path), str(image), "nowhere.png"]) == 1
+    printed = capsys.readouterr()
+    assert "error: nowhere.png: cannot be read as an image" in printed.err
+    lines = [json.loads(line) for line in printed.out.splitlines()]
+    detections = Detector(path)(image)
+    for line, box, score, label, name in zip(lines, *detections, strict=True):
+        x, y, width, height = line.pop("bbox")
+        assert [x, y, x + width, y + height] == pytest.approx(box.tolist())
+        assert line == dict(
+            file_name=image.name,
+            category_id=label + 1,
+            category_name=name,
+            score=score,
+        )
+    assert main([str(image), str(image)]) == 1
+    assert "no exported detector" in capsys.readouterr().err
