@@ -78,8 +78,8 @@ class Detector:
         score_thr: Only detections with higher scores are returned. By default all
             that the ``score_thr`` in the config's ``test_cfg`` let through.
         precision: ``"fp32"``, or ``"bf16"`` for OpenVINO on a CPU that has it: faster,
-            and scores change in the third digit. OpenVINO by itself would choose it in
-            silence. In an INT8 file, what was left unquantised.
+            and scores change by some thousandths. OpenVINO by itself would choose it
+            in silence. In an INT8 file it is that of what was left unquantised.
 
     Attributes:
         classes: Names of the classes, in the order of the labels.
