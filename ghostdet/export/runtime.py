@@ -120,6 +120,8 @@ class Detector:
             raise DetectorError(
                 f"precision is {precision!r}, expected {' or '.join(PRECISIONS)}"
             )
+        if threads is not None and threads < 1:
+            raise DetectorError(f"threads is {threads}, expected 1 or more")
         shape = None
         if self._resize is not None and not self._resize["keep_ratio"]:
             shape = (1, 3, *reversed(self._resize["scale"]))
@@ -376,7 +378,8 @@ def _start_onnxruntime(path: Path, threads: int | None, precision: str) -> Run:
         )
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # errors
-    options.intra_op_num_threads = threads or 0
+    if threads is not None:
+        options.intra_op_num_threads = threads
     try:
         session = onnxruntime.InferenceSession(
             os.fspath(path), options, providers=["CPUExecutionProvider"]
@@ -397,7 +400,7 @@ def _start_openvino(
         "PERFORMANCE_HINT": "LATENCY",
         "INFERENCE_PRECISION_HINT": PRECISIONS[precision],
     }
-    if threads:
+    if threads is not None:
         config["INFERENCE_NUM_THREADS"] = threads
 
     @functools.cache

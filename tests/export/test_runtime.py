@@ -272,6 +272,8 @@ def test_other_mistakes(export, tmp_path, monkeypatch):
         Detector(tmp_path / "epoch_12.pth")
     with pytest.raises(DetectorError, match="precision is 'int8', expected fp32 or"):
         Detector(path, precision="int8")
+    with pytest.raises(DetectorError, match="threads is 0, expected 1 or more"):
+        Detector(path, threads=0)
     with pytest.raises(DetectorError, match="not compute in bf16.*--format openvino"):
         Detector(path, precision="bf16")
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
