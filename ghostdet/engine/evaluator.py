@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from functools import cache
 from types import FunctionType
 from typing import Any
@@ -53,10 +54,14 @@ class FastCocoMetric(CocoMetric):
             The metrics, such as ``bbox_mAP``; none where nothing was detected.
         """
         names = {**self._names, "load": self._dumped.get}
+        collecting = gc.isenabled()
+        gc.disable()  # it would look through a dict a detection again and again
         try:
             return _with(CocoMetric.compute_metrics, names)(self, results)
         finally:
             self._dumped.clear()
+            if collecting:
+                gc.enable()
 
     def results2json(self, results: list[dict], outfile_prefix: str) -> dict[str, str]:
         """Keep detections in COCO's results format, and write them if asked to.
