@@ -12,7 +12,7 @@ from mmengine.config import Config
 from pycocotools.coco import COCO
 
 from ghostdet.engine import FastCocoMetric, evaluator
-from ghostdet.engine.benchmark_data import synthetic_coco, synthetic_detections
+from ghostdet.benchmark.synthetic import synthetic_coco, synthetic_detections
 from ghostdet.errors import UserError
 
 # COCO's own twelve, by the names that CocoMetric has for them. It names average recall
