@@ -6,12 +6,12 @@ from typing import Any
 
 COMMAND = "python tools/benchmark.py --json docs/benchmarks.json"
 INTRODUCTION = f"""\
-`{COMMAND}` measures all of this. Within a table all runs
-took turns in one process. Times as fast: the median of the ratios within each turn to
-the run that has 1.00, so that a machine that is slow for a while slows both. GFLOP/s are
-those of convolutions and matrix products, two operations a multiply-accumulate; the peak
-is that of the product of two matrices of 2048x2048, which took turns with the others, in
-bf16 for runs in bf16."""
+`{COMMAND}` measures all of this.
+Within a table all runs took turns in one process. "Times as fast" is the median of the
+ratios within each turn to the run that has 1.00, so that a machine that is slow for a
+while slows both. GFLOP/s are those of convolutions and matrix products, two operations
+a multiply-accumulate. The peak is that of the product of two matrices of 2048x2048,
+which took turns with the others, in bf16 for runs in bf16."""
 HEAD = ("", "median, ms", "quartiles, ms", "times as fast", "GFLOP/s", "of the peak")
 
 

@@ -62,7 +62,7 @@ def benchmark(
         suites: Keys of :data:`SUITES`.
         device: ``cpu`` or ``cuda``.
         threads: Threads of PyTorch, OpenVINO and ONNX Runtime; all cores by default.
-        rounds: How often each run is timed, behind two more that are not counted.
+        rounds: How often each run is timed.
         data_root: COCO, for ``loading``.
 
     Returns:

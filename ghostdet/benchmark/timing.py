@@ -22,8 +22,9 @@ def take_turns(
 ) -> dict[str, list[float]]:
     """Time runs by turns, so that what disturbs one disturbs all.
 
-    Each round runs all of them once, and begins with the next one of them. Two rounds
-    before that are not counted. On a GPU, CUDA's events are the clock.
+    Each round runs all of them, and begins with the next one of them. Each is run once
+    to find its caches and threads as it leaves them, then timed. The first round is not
+    counted. On a GPU, CUDA's events are the clock.
 
     Args:
         runs: What to run, by name.
@@ -35,13 +36,13 @@ def take_turns(
     """
     names = list(runs)
     times: dict[str, list[float]] = {name: [] for name in names}
-    for index in tqdm(range(rounds + 2), unit="round", leave=False):
+    for index in tqdm(range(rounds + 1), unit="round", leave=False):
         shift = index % len(names)
         for name in names[shift:] + names[:shift]:
-            # The threads of whoever ran before spin for a while.
-            time.sleep(0.01)
+            time.sleep(0.03)  # the threads of whoever ran before spin for a while
+            runs[name]()
             times[name].append(_milliseconds(runs[name], device))
-    return {name: values[2:] for name, values in times.items()}
+    return {name: values[1:] for name, values in times.items()}
 
 
 def _milliseconds(run: Run, device: str) -> float:

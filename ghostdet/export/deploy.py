@@ -53,7 +53,8 @@ def deploy(model: nn.Module) -> nn.Module:
         for name, child in list(module.named_children()):
             if can_split(child):
                 setattr(module, name, SplitBottleneck(child))
-    return model.eval().requires_grad_(False)
+    model.eval()  # the new modules as well
+    return model.requires_grad_(False)
 
 
 def _is_pair(conv: nn.Module, norm: nn.Module) -> bool:
