@@ -64,6 +64,15 @@ def test_help_needs_the_standard_library_only(command, tool):
     assert not modules & {"ghostdet", "torch", "numpy", "mmengine"}
 
 
+def test_import_leaves_optional_packages_alone(command):
+    result = command("-X", "importtime", "-c", "import ghostdet")
+    assert result.returncode == 0, result.stderr
+    modules = imported(result.stderr)
+    assert "mmdet.models" in modules
+    exporters = {"onnx", "onnxruntime", "openvino", "nncf"}
+    assert not modules & {*exporters, "faster_coco_eval", "timm", "huggingface_hub"}
+
+
 @pytest.mark.parametrize(
     "tool, arguments",
     [
