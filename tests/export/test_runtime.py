@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import subprocess
 import sys
 
 import cv2
@@ -301,6 +302,24 @@ def test_openvino_computes_in_fp32(export):
     if "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         assert hints[1] == "bf16"
     assert compiled[0].get_property("INFERENCE_NUM_THREADS") == 1
+
+
+SIGNAL = """
+import signal, subprocess, sys
+from ghostdet_runtime import Detector
+first, second = Detector(sys.argv[1]), Detector(sys.argv[1])
+del first
+del second
+signal.signal(signal.SIGCHLD, lambda *_: None)
+subprocess.run([sys.executable, "-c", ""])
+"""
+
+
+def test_signals_after_openvino(export):
+    """Two Cores that go in the order they came leave a stack of freed memory."""
+    path = export(".xml")
+    command = [sys.executable, "-c", SIGNAL, path.name]
+    assert subprocess.run(command, cwd=path.parent).returncode == 0
 
 
 def test_main(export, bccd, capsys):
