@@ -394,9 +394,9 @@ def _openvino_core() -> Any:
     """One for as long as the process lives.
 
     Each Core of OpenVINO 2026.4 gives the process a stack for signal handlers, and when
-    it goes brings back the one before. Of two that go in the order they came, the second
-    brings back freed memory, and the next signal with a handler in Python (that of
-    PyTorch's DataLoader for its workers, for one) ends the process.
+    it goes brings back the one before. Of two that go in the order they came, the
+    second brings back freed memory, and the next signal with a handler in Python (that
+    of PyTorch's DataLoader for its workers, for one) ends the process.
     """
     import openvino
 
