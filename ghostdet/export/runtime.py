@@ -389,13 +389,27 @@ def _start_onnxruntime(path: Path, threads: int | None, precision: str) -> Run:
     return lambda images: tuple(session.run(OUTPUTS, {"image": images}))
 
 
+@functools.cache
+def _openvino_core() -> Any:
+    """One for as long as the process lives.
+
+    Each Core of OpenVINO 2026.4 gives the process a stack for signal handlers, and when
+    it goes brings back the one before. Of two that go in the order they came, the
+    second brings back freed memory, and the next signal with a handler in Python (that
+    of PyTorch's DataLoader for its workers, for one) ends the process.
+    """
+    import openvino
+
+    return openvino.Core()
+
+
 def _start_openvino(
     path: Path, threads: int | None, precision: str, shape: tuple[int, ...] | None
 ) -> Run:
     """Compile for one shape, if there is one: faster, and others when they come."""
     import openvino
 
-    core = openvino.Core()
+    core = _openvino_core()
     config: dict[str, Any] = {
         "PERFORMANCE_HINT": "LATENCY",
         "INFERENCE_PRECISION_HINT": PRECISIONS[precision],

@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import subprocess
 import sys
 
 import cv2
@@ -12,6 +13,7 @@ from mmcv.transforms import Compose
 from mmdet.registry import MODELS
 from mmdet.structures.bbox import scale_boxes
 
+from ghostdet.export import runtime
 from ghostdet.export.runtime import Detector, DetectorError, checksum, main
 
 RESIZES = [
@@ -281,26 +283,44 @@ def test_other_mistakes(export, tmp_path, monkeypatch):
         Detector(path)
 
 
-def test_openvino_computes_in_fp32(export):
+def test_openvino_computes_in_fp32(export, monkeypatch):
     """On CPUs with bfloat16 it would not, by itself."""
     openvino = pytest.importorskip("openvino")
     compiled = []
+    compile_model = openvino.Core.compile_model
 
-    class Core(openvino.Core):
-        def compile_model(self, *arguments):
-            compiled.append(super().compile_model(*arguments))
-            return compiled[-1]
+    def spy(*arguments):
+        compiled.append(compile_model(*arguments))
+        return compiled[-1]
 
+    monkeypatch.setattr(openvino.Core, "compile_model", spy)
     path = export(".xml")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(openvino, "Core", Core)
-        Detector(path, threads=1)
-        Detector(path, precision="bf16")
+    Detector(path, threads=1)
+    Detector(path, precision="bf16")
     hints = [m.get_property("INFERENCE_PRECISION_HINT").to_string() for m in compiled]
     assert hints[0] == "f32"
-    if "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+    core = runtime._openvino_core()
+    if "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         assert hints[1] == "bf16"
     assert compiled[0].get_property("INFERENCE_NUM_THREADS") == 1
+
+
+SIGNAL = """
+import signal, subprocess, sys
+from ghostdet_runtime import Detector
+first, second = Detector(sys.argv[1]), Detector(sys.argv[1])
+del first
+del second
+signal.signal(signal.SIGCHLD, lambda *_: None)
+subprocess.run([sys.executable, "-c", ""])
+"""
+
+
+def test_signals_after_openvino(export):
+    """Two Cores that go in the order they came leave a stack of freed memory."""
+    path = export(".xml")
+    command = [sys.executable, "-c", SIGNAL, path.name]
+    assert subprocess.run(command, cwd=path.parent).returncode == 0
 
 
 def test_main(export, bccd, capsys):
