@@ -31,7 +31,7 @@ from ghostdet.errors import UserError
 
 SUPPORTED = (
     "one-stage detectors whose head predicts as MMDetection's BaseDenseHead or GFLHead "
-    "do (RetinaHead, ATSSHead, FCOSHead, GFLHead, RTMDetSepBNHead, SSDHead, ...), and "
+    "do (RetinaHead, ATSSHead, FCOSHead, GFLHead, RTMDetSepBNHead, ...), and "
     "FasterRCNN with RPNHead, StandardRoIHead, SingleRoIExtractor and a BBoxHead"
 )
 

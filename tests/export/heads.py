@@ -2,6 +2,7 @@
 
 import torch
 from mmdet.registry import MODELS
+from mmdet.structures import DetDataSample
 from mmengine.config import Config, ConfigDict
 from mmengine.registry import DefaultScope
 from torch import nn
@@ -60,21 +61,12 @@ HEADS = {
         with_objectness=False,
         exp_on_reg=True,
     ),
-    "SingleStageDetector": dict(
-        type="SSDHead",
-        num_classes=3,
-        in_channels=(32, 32, 32),
-        use_depthwise=True,
-        norm_cfg=dict(type="BN"),
-        anchor_generator=dict(
-            type="SSDAnchorGenerator",
-            scale_major=False,
-            min_sizes=[20, 40, 80],
-            max_sizes=[40, 80, 160],
-            strides=[8, 16, 32],
-            ratios=[[2], [2, 3], [2]],
-        ),
+    "RetinaNet, softmax": dict(
+        BASE,
+        type="RetinaHead",
+        anchor_generator=RETINA_ANCHORS,
         bbox_coder=DELTAS,
+        loss_cls=dict(type="CrossEntropyLoss"),
     ),
 }
 
@@ -101,7 +93,7 @@ def build(kind: str, **changes) -> nn.Module:
         cfg = cfg.model
     else:
         cfg = ConfigDict(
-            type=kind,
+            type=kind.partition(",")[0],
             data_preprocessor=dict(type="DetDataPreprocessor", pad_size_divisor=32),
             backbone=dict(type="GhostNet", widen_factor=0.5, out_indices=(1, 2, 3)),
             neck=dict(
@@ -126,8 +118,6 @@ def build(kind: str, **changes) -> nn.Module:
 
 def predicted(model: nn.Module, images: torch.Tensor) -> list:
     """What MMDetection finds, one image after another: boxes, scores and labels."""
-    from mmdet.structures import DetDataSample
-
     shape = tuple(images.shape[-2:])
     height, width = (-side % 32 for side in shape)
     padded = nn.functional.pad(images, (0, width, 0, height))
