@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import torch
 import torchvision
+from mmcv.ops import RoIAlign
 from mmdet.models.data_preprocessors import DetDataPreprocessor
 from mmdet.models.dense_heads import GFLHead, RPNHead
 from mmdet.models.dense_heads.base_dense_head import BaseDenseHead
@@ -30,7 +31,7 @@ from ghostdet.errors import UserError
 
 SUPPORTED = (
     "one-stage detectors whose head predicts as MMDetection's BaseDenseHead or GFLHead "
-    "do (RetinaHead, ATSSHead, FCOSHead, GFLHead, RTMDetSepBNHead, SSDHead, ...), and "
+    "do (RetinaHead, ATSSHead, FCOSHead, GFLHead, RTMDetSepBNHead, ...), and "
     "FasterRCNN with RPNHead, StandardRoIHead, SingleRoIExtractor and a BBoxHead"
 )
 
@@ -127,7 +128,7 @@ def dense_candidates(
 
 
 def _best(logits: Tensor, nms_pre: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The ``nms_pre`` largest, or all if there are not as many anchors.
+    """The ``nms_pre`` largest, or all if there are not as many.
 
     They are among the classes of the anchors with the largest maximum, so that only one
     value for each anchor is sorted.
@@ -141,12 +142,13 @@ def _best(logits: Tensor, nms_pre: int) -> tuple[Tensor, Tensor, Tensor, Tensor]
     """
     _, _, classes, places = logits.shape
     best = logits.amax(2).flatten(1)
-    count = torch.sym_min(nms_pre, best.shape[1])
-    values, index = best.topk(count)
+    anchors = torch.sym_min(nms_pre, best.shape[1])
+    values, index = best.topk(anchors)
     anchor, place = index // _tensor(places), index % _tensor(places)
     if classes == 1:
         return values, torch.zeros_like(index), anchor, place
-    values, index = _pick(logits, anchor, place).flatten(1).topk(count)
+    values = _pick(logits, anchor, place).flatten(1)
+    values, index = values.topk(torch.sym_min(nms_pre, anchors * classes))
     row = index // classes
     return values, index % classes, anchor.gather(1, row), place.gather(1, row)
 
@@ -303,14 +305,13 @@ def check_supported(detector: nn.Module) -> None:
     if type(preprocessor) is not DetDataPreprocessor:
         _refuse(f"data_preprocessor {type(preprocessor).__name__}")
     if kind.predict is SingleStageDetector.predict:
-        heads = [detector.bbox_head]
+        head = detector.bbox_head
     elif kind.predict is TwoStageDetector.predict:
-        heads = [detector.rpn_head]
         _check_roi_head(detector.roi_head)
+        head = detector.rpn_head
     else:
         _refuse(f"detector {kind.__name__}")
-    for head in heads:
-        _check_dense_head(head)
+    _check_dense_head(head)
 
 
 def _check_dense_head(head: nn.Module) -> None:
@@ -338,15 +339,15 @@ def _check_dense_head(head: nn.Module) -> None:
 
 
 def _check_roi_head(head: nn.Module) -> None:
-    extractor, stage = head.bbox_roi_extractor, head.bbox_head
     if type(head) is not StandardRoIHead or head.with_mask or head.with_shared_head:
-        _refuse(f"roi_head {type(head).__name__}")
-    layers = getattr(extractor, "roi_layers", [])
-    if type(extractor) is not SingleRoIExtractor or any(
-        type(layer).__name__ != "RoIAlign" or layer.pool_mode != "avg"
-        for layer in layers
-    ):
-        _refuse(f"bbox_roi_extractor {type(extractor).__name__} with {layers[0]}")
+        what = " with masks" * getattr(head, "with_mask", False)
+        _refuse(f"roi_head {type(head).__name__}{what}")
+    extractor, stage = head.bbox_roi_extractor, head.bbox_head
+    if type(extractor) is not SingleRoIExtractor:
+        _refuse(f"bbox_roi_extractor {type(extractor).__name__}")
+    for layer in extractor.roi_layers:
+        if type(layer) is not RoIAlign or layer.pool_mode != "avg":
+            _refuse(f"bbox_roi_extractor with {layer}")
     kind = type(stage)
     if (
         kind._predict_by_feat_single is not BBoxHead._predict_by_feat_single

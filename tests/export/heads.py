@@ -1,0 +1,143 @@
+"""Small detectors of every kind that can be exported, with scores that spread."""
+
+import torch
+from mmdet.registry import MODELS
+from mmdet.structures import DetDataSample
+from mmengine.config import Config, ConfigDict
+from mmengine.registry import DefaultScope
+from torch import nn
+
+from ghostdet import CONFIGS
+
+NMS = dict(type="nms", iou_threshold=0.6)
+TEST_CFG = dict(nms_pre=150, min_bbox_size=2, score_thr=0.3, nms=NMS, max_per_img=50)
+BASE = dict(num_classes=3, in_channels=32, feat_channels=32, stacked_convs=1)
+ANCHORS = dict(
+    type="AnchorGenerator",
+    ratios=[1.0],
+    octave_base_scale=8,
+    scales_per_octave=1,
+    strides=[8, 16, 32],
+)
+DELTAS = dict(type="DeltaXYWHBBoxCoder", target_stds=[0.1, 0.1, 0.2, 0.2])
+DISTANCES = dict(type="DistancePointBBoxCoder")
+BCE = dict(type="CrossEntropyLoss", use_sigmoid=True)
+FOCAL = dict(type="FocalLoss", use_sigmoid=True)
+QFL = dict(type="QualityFocalLoss", use_sigmoid=True)
+GIOU = dict(type="GIoULoss")
+RETINA_ANCHORS = {**ANCHORS, "ratios": [0.5, 1.0, 2.0], "scales_per_octave": 2}
+
+HEADS = {
+    "RetinaNet": dict(
+        BASE, type="RetinaHead", anchor_generator=RETINA_ANCHORS, bbox_coder=DELTAS
+    ),
+    "ATSS": dict(
+        BASE,
+        type="ATSSHead",
+        anchor_generator=ANCHORS,
+        bbox_coder=DELTAS,
+        loss_cls=FOCAL,
+        loss_bbox=GIOU,
+        loss_centerness=BCE,
+    ),
+    "FCOS": dict(BASE, type="FCOSHead", strides=[8, 16, 32], norm_on_bbox=True),
+    "GFL": dict(
+        BASE,
+        type="GFLHead",
+        anchor_generator=ANCHORS,
+        bbox_coder=DISTANCES,
+        loss_cls=QFL,
+        loss_bbox=GIOU,
+        loss_dfl=dict(type="DistributionFocalLoss"),
+        reg_max=7,
+    ),
+    "RTMDet": dict(
+        BASE,
+        type="RTMDetSepBNHead",
+        anchor_generator=dict(type="MlvlPointGenerator", offset=0, strides=[8, 16, 32]),
+        bbox_coder=DISTANCES,
+        loss_cls=QFL,
+        loss_bbox=GIOU,
+        with_objectness=False,
+        exp_on_reg=True,
+    ),
+    "RetinaNet, softmax": dict(
+        BASE,
+        type="RetinaHead",
+        anchor_generator=RETINA_ANCHORS,
+        bbox_coder=DELTAS,
+        loss_cls=dict(type="CrossEntropyLoss"),
+    ),
+}
+
+
+def build(kind: str, **changes) -> nn.Module:
+    """A detector in evaluation mode; ``changes`` are of its ``test_cfg``."""
+    if kind == "FasterRCNN":
+        cfg = Config.fromfile(f"{CONFIGS}/_base_/models/faster_rcnn_ghostnet_fpn.py")
+        cfg.merge_from_dict(
+            {
+                "model.backbone.widen_factor": 0.5,
+                "model.neck": dict(widen_factor=0.5, out_channels=32, num_outs=4),
+                "model.rpn_head.in_channels": 32,
+                "model.rpn_head.anchor_generator.strides": [8, 16, 32, 64],
+                "model.roi_head.bbox_roi_extractor.out_channels": 32,
+                "model.roi_head.bbox_roi_extractor.finest_scale": 28,
+                "model.roi_head.bbox_head": dict(
+                    in_channels=32, fc_out_channels=64, num_classes=3
+                ),
+                "model.test_cfg.rpn": dict(nms_pre=100, max_per_img=60),
+                "model.test_cfg.rcnn": {"score_thr": 0.3, "max_per_img": 50, **changes},
+            }
+        )
+        cfg = cfg.model
+    else:
+        cfg = ConfigDict(
+            type=kind.partition(",")[0],
+            data_preprocessor=dict(type="DetDataPreprocessor", pad_size_divisor=32),
+            backbone=dict(type="GhostNet", widen_factor=0.5, out_indices=(1, 2, 3)),
+            neck=dict(
+                type="GhostNetFPN", widen_factor=0.5, out_channels=32, num_outs=3
+            ),
+            bbox_head=HEADS[kind],
+            test_cfg={**TEST_CFG, **changes},
+        )
+    torch.manual_seed(0)
+    with DefaultScope.overwrite_default_scope("mmdet"):
+        model = MODELS.build(cfg).eval()
+    for name, module in model.named_modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean.uniform_(-0.1, 0.1)
+            module.running_var.uniform_(0.5, 1.5)
+        elif isinstance(module, (nn.Conv2d, nn.Linear)) and "head" in name:
+            std = (2 if "cls" in name else 0.7) / module.weight[0].numel() ** 0.5
+            nn.init.normal_(module.weight, std=std)
+            nn.init.zeros_(module.bias) if module.bias is not None else None
+    return model
+
+
+def predicted(model: nn.Module, images: torch.Tensor) -> list:
+    """What MMDetection finds, one image after another: boxes, scores and labels."""
+    shape = tuple(images.shape[-2:])
+    height, width = (-side % 32 for side in shape)
+    padded = nn.functional.pad(images, (0, width, 0, height))
+    found = []
+    for image in padded:
+        sample = DetDataSample(metainfo=dict(img_shape=shape, scale_factor=(1, 1)))
+        with torch.no_grad():
+            (sample,) = model.predict(image[None], [sample], rescale=False)
+        instances = sample.pred_instances
+        found.append((instances.bboxes, instances.scores, instances.labels))
+    return found
+
+
+def assert_same(outputs, expected) -> int:
+    """Compare outputs of a batch; returns the number of detections."""
+    for index, (boxes, scores, labels) in enumerate(expected):
+        one = [torch.as_tensor(output[index]) for output in outputs]
+        count = len(scores)
+        assert (one[1][:count] > 0).all() and (one[1][count:] == 0).all()
+        torch.testing.assert_close(one[1][:count], scores, atol=1e-4, rtol=0)
+        torch.testing.assert_close(one[0][:count], boxes, atol=1e-2, rtol=0)
+        assert one[2][:count].tolist() == labels.tolist()
+    return sum(len(scores) for _, scores, _ in expected)

@@ -1,0 +1,91 @@
+"""The graph finds what MMDetection's own predict finds."""
+
+import copy
+
+import pytest
+import torch
+from mmdet.models.dense_heads import PAAHead
+from mmdet.models.roi_heads import CascadeRoIHead
+from torch import nn
+
+from ghostdet.errors import UserError
+from ghostdet.export import deploy
+from ghostdet.export.graph import DetectionGraph
+
+from .heads import HEADS, NMS, assert_same, build, predicted
+
+POOL_MODE = ("pool_mode", "max")
+
+
+def run(model, images):
+    shape = images.shape[-2:]
+    height, width = (-side % 32 for side in shape)
+    padded = nn.functional.pad(images, (0, width, 0, height))
+    with torch.no_grad():
+        return DetectionGraph(deploy(copy.deepcopy(model)))(padded, torch.tensor(shape))
+
+
+@pytest.mark.parametrize("kind", [*HEADS, "FasterRCNN"])
+def test_detectors(kind):
+    model = build(kind)
+    torch.manual_seed(1)
+    images = 2 * torch.randn(2, 3, 150, 200)
+    expected = predicted(model, images)
+    assert assert_same(run(model, images), expected) > 10
+
+
+@pytest.mark.parametrize("shape", [(1, 200), (77, 1), (1, 1)])
+@pytest.mark.parametrize("kind", ["RetinaNet", "FasterRCNN"])
+def test_narrow_images(kind, shape):
+    model = build(kind, score_thr=0.0)
+    torch.manual_seed(1)
+    images = 2 * torch.randn(2, 3, *shape)
+    outputs = run(model, images)
+    assert_same(outputs, predicted(model, images))
+    boxes = outputs[0]
+    assert boxes.amin() >= 0
+    assert boxes[..., 0::2].amax() <= shape[1] and boxes[..., 1::2].amax() <= shape[0]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        dict(nms=dict(NMS, class_agnostic=True)),
+        dict(max_per_img=5),
+        dict(score_thr=2.0),  # nothing
+        dict(nms_pre=100000),  # all
+        dict(min_bbox_size=-1),
+    ],
+    ids=lambda changes: next(iter(changes)),
+)
+def test_configs(changes):
+    model = build("RTMDet", **changes)
+    torch.manual_seed(1)
+    images = 2 * torch.randn(2, 3, 96, 128)
+    assert_same(run(model, images), predicted(model, images))
+
+
+@pytest.mark.parametrize(
+    "kind, change, message",
+    [
+        ("RTMDet", lambda m: m.bbox_head.test_cfg.nms.update(type="soft_nms"), "soft"),
+        ("RTMDet", lambda m: m.bbox_head.test_cfg.pop("nms_pre"), "no nms_pre.*set"),
+        ("RTMDet", lambda m: setattr(m, "bbox_head", nn.Identity()), "head Identity"),
+        ("ATSS", lambda m: setattr(m.bbox_head, "__class__", PAAHead), "head PAAHead"),
+        (
+            "FasterRCNN",
+            lambda m: setattr(m.roi_head, "__class__", CascadeRoIHead),
+            "roi_head CascadeRoIHead cannot be exported; what can is: .*RetinaHead",
+        ),
+        (
+            "FasterRCNN",
+            lambda m: setattr(m.roi_head.bbox_roi_extractor.roi_layers[1], *POOL_MODE),
+            "bbox_roi_extractor with RoIAlign.*max",
+        ),
+    ],
+)
+def test_what_cannot_be_exported(kind, change, message):
+    model = build(kind)
+    change(model)
+    with pytest.raises(UserError, match=message):
+        DetectionGraph(model)
