@@ -8,8 +8,8 @@ _base_ = [
 
 model = dict(bbox_head=dict(num_classes=3))
 
-max_iters = 600
-train_cfg = dict(type="IterBasedTrainLoop", max_iters=max_iters, val_interval=200)
+max_iters = 500
+train_cfg = dict(type="IterBasedTrainLoop", max_iters=max_iters, val_interval=250)
 param_scheduler = [
     dict(type="LinearLR", start_factor=0.01, by_epoch=False, begin=0, end=50),
     dict(
@@ -22,6 +22,6 @@ param_scheduler = [
 ]
 default_hooks = dict(
     logger=dict(interval=20),
-    checkpoint=dict(by_epoch=False, interval=200, max_keep_ckpts=2),
+    checkpoint=dict(by_epoch=False, interval=250, max_keep_ckpts=2),
 )
 log_processor = dict(window_size=20, by_epoch=False)

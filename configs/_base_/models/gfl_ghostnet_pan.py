@@ -1,6 +1,5 @@
-# A light detector: GhostNet, a Ghost pyramid with strides 8 to 64, and of GFL's head the
-# two predictions alone, right on the pyramid (docs/light.md says how it was chosen).
-# Size S.
+# A light detector: GhostNet, a Ghost pyramid with strides 8 to 64, and GFL's head with
+# no towers: its two predictions right on the pyramid (docs/light.md says why). Size S.
 model = dict(
     type="GFL",
     data_preprocessor=dict(
