@@ -35,6 +35,7 @@ from ghostdet.export.convert import (
 )
 from ghostdet.export.graph import DetectionGraph
 from ghostdet.export.quantize import quantize
+from ghostdet.export.runtime import openvino_core
 
 from .synthetic import synthetic_coco, synthetic_detections
 from .timing import PEAKS, Run, matrix_products, summarize, take_turns
@@ -385,7 +386,6 @@ def _sessions(
 ) -> dict[str, Run]:
     """Exported forms, compiled for one image of one size."""
     import onnxruntime
-    import openvino
 
     x = np.random.default_rng(0).standard_normal((1, 3, *size), np.float32)
     options = onnxruntime.SessionOptions()
@@ -402,7 +402,7 @@ def _sessions(
     hints = {"fp32": "f32", "bf16": "bf16", "INT8": "f32"}
     for precision, graph in graphs.items():
         graph.reshape({"image": x.shape})
-        compiled = openvino.Core().compile_model(
+        compiled = openvino_core().compile_model(
             graph,
             "CPU",
             {
