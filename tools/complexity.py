@@ -4,8 +4,7 @@ import argparse
 import json
 from pathlib import Path
 
-from ghostdet.engine import cli, complexity, complexity_table
-from ghostdet.engine.config import check_writable
+import _cli
 
 
 def parse_args() -> argparse.Namespace:
@@ -25,6 +24,9 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
+    from ghostdet.engine import complexity, complexity_table
+    from ghostdet.engine.config import check_writable
+
     if args.json:
         check_writable(Path(args.json).parent, "--json")
     results = [complexity(config, tuple(args.shape)) for config in args.configs]
@@ -34,4 +36,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    _cli.run(main)

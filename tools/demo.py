@@ -3,8 +3,7 @@
 import argparse
 from pathlib import Path
 
-from ghostdet.engine import cli
-from ghostdet.engine.demo import run_demo
+import _cli
 
 CONFIG = Path(__file__).parents[1] / "configs/demo/retinanet_ghostnet_trees.py"
 
@@ -19,8 +18,10 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
+    from ghostdet.engine.demo import run_demo
+
     run_demo(CONFIG, args.work_dir, args.data_root, args.seed)
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    _cli.run(main)

@@ -2,7 +2,7 @@
 
 import argparse
 
-from ghostdet.engine import cli, infer, load_config
+import _cli
 
 
 def parse_args() -> argparse.Namespace:
@@ -23,12 +23,14 @@ def parse_args() -> argparse.Namespace:
         default=0.3,
         help="lowest score that is drawn; results.json holds all (default: 0.3)",
     )
-    cli.add_config_arguments(parser)
+    _cli.add_config_arguments(parser)
     return parser.parse_args()
 
 
 def main() -> None:
     args = parse_args()
+    from ghostdet.engine import infer, load_config
+
     cfg = load_config(
         args.config, data_root=args.data_root, cfg_options=args.cfg_options
     )
@@ -36,4 +38,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    _cli.run(main)

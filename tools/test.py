@@ -2,7 +2,7 @@
 
 import argparse
 
-from ghostdet.engine import cli, load_config, test
+import _cli
 
 
 def parse_args() -> argparse.Namespace:
@@ -18,12 +18,14 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         "--show-dir", metavar="DIR", help="folder for pictures of the detections"
     )
-    cli.add_run_arguments(parser)
+    _cli.add_run_arguments(parser)
     return parser.parse_args()
 
 
 def main() -> None:
     args = parse_args()
+    from ghostdet.engine import load_config, test
+
     cfg = load_config(
         args.config, args.work_dir, args.data_root, args.cfg_options, args.launcher
     )
@@ -31,4 +33,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    _cli.run(main)

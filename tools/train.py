@@ -2,7 +2,7 @@
 
 import argparse
 
-from ghostdet.engine import cli, load_config, train
+import _cli
 
 
 def parse_args() -> argparse.Namespace:
@@ -23,12 +23,14 @@ def parse_args() -> argparse.Namespace:
         action="store_true",
         help="scale the learning rate to the batch of this run",
     )
-    cli.add_run_arguments(parser)
+    _cli.add_run_arguments(parser)
     return parser.parse_args()
 
 
 def main() -> None:
     args = parse_args()
+    from ghostdet.engine import load_config, train
+
     cfg = load_config(
         args.config, args.work_dir, args.data_root, args.cfg_options, args.launcher
     )
@@ -36,4 +38,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    _cli.run(main)

@@ -2,8 +2,7 @@
 
 import argparse
 
-from ghostdet.engine import cli
-from ghostdet.weights import command
+import _cli
 
 
 def parse_args() -> argparse.Namespace:
@@ -38,8 +37,10 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = vars(parse_args())
+    from ghostdet.weights import command
+
     getattr(command, args.pop("command"))(**args)
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    _cli.run(main)

@@ -3,11 +3,13 @@
 from .checkpoint import CheckpointGuardHook, read_checkpoint
 from .complexity import complexity, complexity_table
 from .config import load_config
+from .evaluator import FastCocoMetric
 from .infer import infer, load_detector
 from .run import test, train
 
 __all__ = [
     "CheckpointGuardHook",
+    "FastCocoMetric",
     "complexity",
     "complexity_table",
     "infer",

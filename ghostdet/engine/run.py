@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import re
 from pathlib import Path
@@ -212,6 +213,9 @@ def _is_coco(metric: BaseMetric) -> bool:
 
 def _build_runner(cfg: Config) -> Runner:
     """Build the Runner, with a guard: by itself it loads what fits and goes on."""
+    # MMEngine collects garbage for each data set, through all that was imported until
+    # now; and workers that fork share memory that the collector does not touch.
+    gc.freeze()
     runner = RUNNERS.build(cfg) if "runner_type" in cfg else Runner.from_cfg(cfg)
     if not any(isinstance(hook, CheckpointGuardHook) for hook in runner.hooks):
         runner.register_hook(CheckpointGuardHook())

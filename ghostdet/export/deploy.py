@@ -9,18 +9,22 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from ghostdet.errors import ConfigError
 
+from .split import SplitBottleneck, can_split
+
 
 def deploy(model: nn.Module) -> nn.Module:
-    """Fold BN into the convolutions in front of it and merge parallel branches.
+    """Fold BN into the convolutions in front of it, merge branches, spare copies.
 
-    In the whole model, backbone, neck and heads alike; outputs stay the same but for
+    In the whole model, backbone, neck and heads alike: BN is folded, parallel branches
+    of GhostNetV3 are merged, and Ghost bottlenecks become
+    :class:`~ghostdet.export.split.SplitBottleneck`. Outputs stay the same but for
     rounding. For good: the result can neither be trained nor filled with a checkpoint.
 
     Args:
         model: A detector or a part of one, in evaluation mode; changed in place.
 
     Returns:
-        The model.
+        The model (a bottleneck itself is changed no further than its BN).
 
     Raises:
         ConfigError: If the model is in training mode.
@@ -45,6 +49,11 @@ def deploy(model: nn.Module) -> nn.Module:
             if _is_pair(conv, norm):
                 setattr(module, name, fuse_conv_bn_eval(conv, norm))
                 setattr(module, norm_name, nn.Identity())
+    for module in list(model.modules()):
+        for name, child in list(module.named_children()):
+            if can_split(child):
+                setattr(module, name, SplitBottleneck(child))
+    model.eval()  # the new modules as well
     return model.requires_grad_(False)
 
 

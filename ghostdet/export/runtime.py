@@ -16,6 +16,7 @@ and from a shell, with one line of JSON for each detection::
 from __future__ import annotations
 
 import argparse
+import functools
 import hashlib
 import json
 import os
@@ -77,8 +78,8 @@ class Detector:
         score_thr: Only detections with higher scores are returned. By default all
             that the ``score_thr`` in the config's ``test_cfg`` let through.
         precision: ``"fp32"``, or ``"bf16"`` for OpenVINO on a CPU that has it: faster,
-            and scores change in the third digit. OpenVINO by itself would choose it in
-            silence. In an INT8 file, what was left unquantised.
+            and scores change by some thousandths. OpenVINO by itself would choose it
+            in silence. In an INT8 file it is that of what was left unquantised.
 
     Attributes:
         classes: Names of the classes, in the order of the labels.
@@ -108,19 +109,27 @@ class Detector:
         self.std: list[float] = meta["std"]
         self.to_rgb: bool = meta["to_rgb"]
         self._resize: dict[str, Any] | None = meta["resize"]
-        # Of each channel, what the 256 values become: exact, and one pass.
-        values = np.arange(256, dtype=np.float32)
-        self._tables = [
-            (values - np.float32(mean)) / np.float32(std)
-            for mean, std in zip(self.mean, self.std)
-        ]
+        # Of each channel, what the 256 values become: exact, and one pass. One mean may
+        # stand for all channels, as in DetDataPreprocessor.
+        mean, std = (
+            np.broadcast_to(np.float32(numbers), 3)[:, None]
+            for numbers in (self.mean, self.std)
+        )
+        self._tables = (np.arange(256, dtype=np.float32) - mean) / std
         if precision not in PRECISIONS:
             raise DetectorError(
                 f"precision is {precision!r}, expected {' or '.join(PRECISIONS)}"
             )
-        start = _start_onnxruntime if path.suffix == ".onnx" else _start_openvino
+        if threads is not None and threads < 1:
+            raise DetectorError(f"threads is {threads}, expected 1 or more")
+        shape = None
+        if self._resize is not None and not self._resize["keep_ratio"]:
+            shape = (1, 3, *reversed(self._resize["scale"]))
         try:
-            self._run = start(path, threads, precision)
+            if path.suffix == ".onnx":
+                self._run = _start_onnxruntime(path, threads, precision)
+            else:
+                self._run = _start_openvino(path, threads, precision, shape)
         except ImportError as error:
             package = PACKAGES[path.suffix]
             raise DetectorError(
@@ -369,7 +378,8 @@ def _start_onnxruntime(path: Path, threads: int | None, precision: str) -> Run:
         )
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # errors
-    options.intra_op_num_threads = threads or 0
+    if threads is not None:
+        options.intra_op_num_threads = threads
     try:
         session = onnxruntime.InferenceSession(
             os.fspath(path), options, providers=["CPUExecutionProvider"]
@@ -379,24 +389,50 @@ def _start_onnxruntime(path: Path, threads: int | None, precision: str) -> Run:
     return lambda images: tuple(session.run(OUTPUTS, {"image": images}))
 
 
-def _start_openvino(path: Path, threads: int | None, precision: str) -> Run:
+@functools.cache
+def _openvino_core() -> Any:
+    """One for as long as the process lives.
+
+    Each Core of OpenVINO 2026.4 gives the process a stack for signal handlers, and when
+    it goes brings back the one before. Of two that go in the order they came, the
+    second brings back freed memory, and the next signal with a handler in Python (that
+    of PyTorch's DataLoader for its workers, for one) ends the process.
+    """
     import openvino
 
+    return openvino.Core()
+
+
+def _start_openvino(
+    path: Path, threads: int | None, precision: str, shape: tuple[int, ...] | None
+) -> Run:
+    """Compile for one shape, if there is one: faster, and others when they come."""
+    import openvino
+
+    core = _openvino_core()
     config: dict[str, Any] = {
         "PERFORMANCE_HINT": "LATENCY",
         "INFERENCE_PRECISION_HINT": PRECISIONS[precision],
     }
-    if threads:
+    if threads is not None:
         config["INFERENCE_NUM_THREADS"] = threads
-    try:
-        model = openvino.Core().compile_model(os.fspath(path), "CPU", config)
-    except RuntimeError as error:
-        raise _too_old(path, openvino, error) from error
+
+    @functools.cache
+    def compiled(shape: tuple[int, ...] | None) -> Any:
+        model = core.read_model(os.fspath(path))
+        if shape is not None:
+            model.reshape(shape)
+        return core.compile_model(model, "CPU", config)
 
     def run(images: np.ndarray) -> tuple[np.ndarray, ...]:
+        model = compiled(shape if images.shape == shape else None)
         outputs = model({"image": images}, share_inputs=True, share_outputs=True)
         return tuple(outputs[name] for name in OUTPUTS)
 
+    try:
+        compiled(shape)
+    except RuntimeError as error:
+        raise _too_old(path, openvino, error) from error
     return run
 
 

@@ -6,7 +6,7 @@ from .ghostnet import GhostNet
 from .ghostnetv2 import GhostNetV2
 from .ghostnetv3 import GhostNetV3
 from .mobilenetv3 import MobileNetV3
-from .necks import GhostNetFPN
+from .necks import GhostNetFPN, GhostPAN
 
 __all__ = [
     "GhostBottleneck",
@@ -16,5 +16,6 @@ __all__ = [
     "GhostNetFPN",
     "GhostNetV2",
     "GhostNetV3",
+    "GhostPAN",
     "MobileNetV3",
 ]

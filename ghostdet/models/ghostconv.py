@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import math
 
-import torch
 from mmengine.model import kaiming_init
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
-from .ghost import check_odd, check_ratio
+from .ghost import check_odd, check_ratio, join
 
 
 class _Unnamed(nn.Conv2d):
@@ -117,5 +116,4 @@ class GhostConv(nn.Module):
         intrinsic = self.primary_conv(x)
         if self.cheap_operation is None:
             return intrinsic
-        maps = torch.cat([intrinsic, self.cheap_operation(intrinsic)], dim=1)
-        return maps[:, : self.out_channels]
+        return join(intrinsic, self.cheap_operation(intrinsic), self.out_channels)

@@ -92,6 +92,8 @@ class GhostNet(TappedBackbone):
         frozen_stages: How much is frozen, its BN in evaluation mode: -1 nothing, 0 the
             stem, ``i`` all up to tap ``i - 1``.
         norm_eval: Keep all BN layers in evaluation mode in training.
+        channels_last: Memory layout: ``None`` for channels-last on a CPU, where it is
+            faster; ``True`` or ``False`` for all devices.
         with_cp: Recompute bottlenecks in the backward pass to save memory.
         norm_cfg: Norm layers. The official network's BN has eps 1e-5, momentum 0.1.
         se_gate: ``'hard_sigmoid'``, or ``'clip'`` for weights of the TensorFlow
@@ -126,13 +128,14 @@ class GhostNet(TappedBackbone):
         out_indices: Sequence[int] = (0, 1, 2, 3),
         frozen_stages: int = -1,
         norm_eval: bool = False,
+        channels_last: bool | None = None,
         with_cp: bool = False,
         norm_cfg: dict = BN,
         se_gate: str = "hard_sigmoid",
         se_divisor: int = 4,
         init_cfg: dict | list | None = None,
     ) -> None:
-        super().__init__(out_indices, frozen_stages, norm_eval, init_cfg)
+        super().__init__(out_indices, frozen_stages, norm_eval, channels_last, init_cfg)
         self.widen_factor = widen_factor
         self.se_gate = se_gate
         self.se_divisor = se_divisor

@@ -22,7 +22,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from ghostdet.errors import ConfigError
 
-from .ghost import BN, RELU, GhostBottleneck, conv_norm
+from .ghost import BN, RELU, GhostBottleneck, conv_norm, join
 from .ghostnet import GhostNet
 from .ghostnetv2 import dfc_attention, dfc_gate
 
@@ -112,7 +112,7 @@ class GhostModuleV3(BaseModule):
             intrinsic = self.primary_activation(_sum(self.primary_rpr_conv, x))
             ghost = self.cheap_rpr_scale(intrinsic) + self.cheap_rpr_skip(intrinsic)
             ghost = self.cheap_activation(_sum(self.cheap_rpr_conv, intrinsic, ghost))
-        out = torch.cat([intrinsic, ghost], dim=1)[:, : self.out_channels]
+        out = join(intrinsic, ghost, self.out_channels)
         if self.short_conv is None:
             return out
         return out * F.interpolate(dfc_gate(self.short_conv, x), size=out.shape[2:])

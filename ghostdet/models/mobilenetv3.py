@@ -42,6 +42,8 @@ class MobileNetV3(TappedBackbone):
         frozen_stages: How much is frozen, its BN in evaluation mode: -1 nothing, 0 the
             stem, ``i`` all up to tap ``i - 1``.
         norm_eval: Keep all BN layers in evaluation mode in training.
+        channels_last: Memory layout: ``None`` for channels-last on a CPU, where it is
+            faster; ``True`` or ``False`` for all devices.
         with_cp: Recompute blocks in the backward pass to save memory.
         norm_cfg: Norm layers; eps and momentum are those of the paper.
         init_cfg: MMEngine initialiser.
@@ -71,11 +73,12 @@ class MobileNetV3(TappedBackbone):
         out_indices: Sequence[int] = (0, 1, 2, 3),
         frozen_stages: int = -1,
         norm_eval: bool = False,
+        channels_last: bool | None = None,
         with_cp: bool = False,
         norm_cfg: dict = dict(type="BN", eps=0.001, momentum=0.01),  # noqa: B006
         init_cfg: dict | list | None = None,
     ) -> None:
-        super().__init__(out_indices, frozen_stages, norm_eval, init_cfg)
+        super().__init__(out_indices, frozen_stages, norm_eval, channels_last, init_cfg)
         if not widen_factor > 0:
             raise ConfigError(f"widen_factor is {widen_factor!r}, expected more than 0")
         self.widen_factor = widen_factor

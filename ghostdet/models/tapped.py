@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import NamedTuple
 
+import torch
 from mmengine.model import BaseModule
 from mmengine.utils.dl_utils.parrots_wrapper import _BatchNorm
 from torch import Tensor, nn
@@ -33,6 +34,9 @@ class TappedBackbone(BaseModule):
         frozen_stages: How much is frozen, its BN in evaluation mode: -1 nothing, 0 the
             stem, ``i`` all up to tap ``i - 1``.
         norm_eval: Keep all BN layers in evaluation mode in training.
+        channels_last: Memory layout of the images and so of all that follows, in
+            training and inference; ``None`` for what is faster, channels-last on a CPU
+            (docs/benchmarks.md). Weights keep theirs, results are the same.
         init_cfg: MMEngine initialiser.
 
     Raises:
@@ -48,6 +52,7 @@ class TappedBackbone(BaseModule):
         out_indices: Sequence[int],
         frozen_stages: int,
         norm_eval: bool,
+        channels_last: bool | None,
         init_cfg: dict | list | None,
     ) -> None:
         super().__init__(init_cfg)
@@ -66,6 +71,7 @@ class TappedBackbone(BaseModule):
         self.out_indices = out_indices
         self.frozen_stages = frozen_stages
         self.norm_eval = norm_eval
+        self.channels_last = channels_last
         self.out_strides = tuple(self.TAPS[i].stride for i in out_indices)
         self.tapped_blocks = tuple(self.TAPS[i].block for i in out_indices)
 
@@ -79,6 +85,9 @@ class TappedBackbone(BaseModule):
             For each of ``out_indices`` ``(N, C, H / stride, W / stride)`` with
             ``out_channels`` and ``out_strides``, sizes rounded up.
         """
+        wanted = self.channels_last
+        if x.device.type == "cpu" if wanted is None else wanted:
+            x = x.contiguous(memory_format=torch.channels_last)
         for module in self.stem:
             x = module(x)
         outs = []

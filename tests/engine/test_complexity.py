@@ -26,6 +26,7 @@ ROWS = [
     for detector in ("retinanet", "faster_rcnn")
     for backbone in ("ghostnet", "mobilenetv2", "mobilenetv3")
 ]
+ROWS.append("light/light_m_800_coco")
 
 
 def config(name, options=None):
@@ -137,6 +138,27 @@ def test_page_and_tool(project, command, tmp_path):
     assert result.returncode == 0, result.stderr
     assert result.stdout.strip() in page
     assert len(json.loads((tmp_path / "a.json").read_text())) == len(ROWS)
+
+
+LIGHT = ["light_s_320_coco", "light_m_416_coco"]
+PEERS = [
+    "rtmdet/rtmdet_tiny_8xb32-300e_coco",
+    "ssd/ssdlite_mobilenetv2-scratch_8xb24-600e_coco",
+]
+
+
+@pytest.mark.parametrize("side", [320, 416])
+def test_light_page(project, side):
+    page = (project / "docs/light.md").read_text()
+    paths = [f"configs/light/{name}.py" for name in LIGHT]
+    paths += [f"$MMDET/{name}.py" for name in PEERS]
+    command = f"python tools/complexity.py {' '.join(paths)} --shape {side} {side}"
+    assert command in page.replace(" \\\n    ", " ")
+    results = [
+        complexity(project / path.replace("$MMDET", str(MMDET)), (side, side))
+        for path in paths
+    ]
+    assert complexity_table(results) in page
 
 
 def test_table():

@@ -93,16 +93,12 @@ def test_inference(tmp_path, tiny, export, own_bccd):
 
 
 def test_command_line(tmp_path, command, export, own_bccd):
-    path = export()
-    arguments = ("--data-root", own_bccd, "--work-dir", tmp_path / "run")
-    config = "configs/bccd/retinanet_ghostnet_bccd.py"
-    done = command("tools/test.py", config, path, *arguments)
+    done = command(
+        *("tools/test.py", "configs/bccd/retinanet_ghostnet_bccd.py", export()),
+        *("--data-root", own_bccd, "--work-dir", tmp_path / "run"),
+    )
     assert done.returncode == 0, done.stderr
     assert "coco/bbox_mAP: " in done.stdout
-    path.write_bytes(b"damaged")
-    done = command("tools/test.py", config, path, *arguments)
-    assert done.returncode == 1
-    assert done.stderr.startswith("error: ") and "sha256 differs" in done.stderr
 
 
 @pytest.mark.parametrize(

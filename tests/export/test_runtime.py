@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import subprocess
 import sys
 
 import cv2
@@ -12,6 +13,7 @@ from mmcv.transforms import Compose
 from mmdet.registry import MODELS
 from mmdet.structures.bbox import scale_boxes
 
+from ghostdet.export import runtime
 from ghostdet.export.runtime import Detector, DetectorError, checksum, main
 
 RESIZES = [
@@ -20,10 +22,12 @@ RESIZES = [
     dict(scale=[320, 320], keep_ratio=True),
     None,
 ]
+MEAN = [123.675, 116.28, 103.53]
+STD = [58.395, 57.12, 57.375]
 PARTS = np.array([[0, 0, 1, 1], [0.125, 0.25, 0.5, 0.625], [0.25, 0.25, 0.75, 1]])
 
 
-def mmdetection(path, resize, to_rgb=True):
+def mmdetection(path, resize, to_rgb=True, mean=MEAN, std=STD):
     """The normalised image, float32 (1, 3, H, W), and its sample."""
     transforms = [
         dict(type="mmdet.LoadImageFromFile"),
@@ -39,8 +43,8 @@ def mmdetection(path, resize, to_rgb=True):
     preprocessor = MODELS.build(
         dict(
             type="mmdet.DetDataPreprocessor",
-            mean=[123.675, 116.28, 103.53],
-            std=[58.395, 57.12, 57.375],
+            mean=mean,
+            std=std,
             bgr_to_rgb=to_rgb,
         )
     )
@@ -63,9 +67,9 @@ def seen(detector, image):
     return images[0], detections
 
 
-def check(detector, image, path, resize, to_rgb=True):
+def check(detector, image, path, resize, **numbers):
     """Compare network input and boxes with those of MMDetection for the file."""
-    expected, sample = mmdetection(path, resize, to_rgb)
+    expected, sample = mmdetection(path, resize, **numbers)
     batch, detections = seen(detector, image)
     assert batch.dtype == np.float32 and batch.flags.c_contiguous
     np.testing.assert_array_equal(batch, expected)
@@ -100,9 +104,14 @@ def test_same_as_mmdetection(export, mini_coco, resize, suffix):
         check(detector, cv2.imread(path), path, resize)
 
 
-def test_channel_order(export, bccd):
+@pytest.mark.parametrize(
+    "numbers",
+    [dict(to_rgb=False), dict(mean=[127], std=[50.5]), dict(mean=[0, 0, 0])],
+    ids=str,
+)
+def test_normalization(export, bccd, numbers):
     path = min((bccd / "images").iterdir())
-    check(Detector(export(to_rgb=False)), path, path, RESIZES[0], to_rgb=False)
+    check(Detector(export(**numbers)), path, path, RESIZES[0], **numbers)
 
 
 KINDS = {
@@ -203,7 +212,9 @@ def test_score_thr(export, bccd):
 
 @pytest.mark.parametrize("suffix", [".onnx", ".xml"])
 def test_batches_and_other_processes(export, suffix):
-    detector = Detector(export(suffix), threads=1)
+    # OpenVINO compiles for one image of this size, and for the batch when it comes.
+    resize = dict(scale=[60, 40], keep_ratio=False)
+    detector = Detector(export(suffix, resize=resize), threads=1)
     images = np.random.default_rng(0).normal(size=(2, 3, 40, 60)).astype(np.float32)
     together = [output.copy() for output in detector.infer(images)]
     copy = pickle.loads(pickle.dumps(detector))
@@ -263,6 +274,8 @@ def test_other_mistakes(export, tmp_path, monkeypatch):
         Detector(tmp_path / "epoch_12.pth")
     with pytest.raises(DetectorError, match="precision is 'int8', expected fp32 or"):
         Detector(path, precision="int8")
+    with pytest.raises(DetectorError, match="threads is 0, expected 1 or more"):
+        Detector(path, threads=0)
     with pytest.raises(DetectorError, match="not compute in bf16.*--format openvino"):
         Detector(path, precision="bf16")
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
@@ -270,26 +283,44 @@ def test_other_mistakes(export, tmp_path, monkeypatch):
         Detector(path)
 
 
-def test_openvino_computes_in_fp32(export):
+def test_openvino_computes_in_fp32(export, monkeypatch):
     """On CPUs with bfloat16 it would not, by itself."""
     openvino = pytest.importorskip("openvino")
     compiled = []
+    compile_model = openvino.Core.compile_model
 
-    class Core(openvino.Core):
-        def compile_model(self, *arguments):
-            compiled.append(super().compile_model(*arguments))
-            return compiled[-1]
+    def spy(*arguments):
+        compiled.append(compile_model(*arguments))
+        return compiled[-1]
 
+    monkeypatch.setattr(openvino.Core, "compile_model", spy)
     path = export(".xml")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(openvino, "Core", Core)
-        Detector(path, threads=1)
-        Detector(path, precision="bf16")
+    Detector(path, threads=1)
+    Detector(path, precision="bf16")
     hints = [m.get_property("INFERENCE_PRECISION_HINT").to_string() for m in compiled]
     assert hints[0] == "f32"
-    if "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+    core = runtime._openvino_core()
+    if "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         assert hints[1] == "bf16"
     assert compiled[0].get_property("INFERENCE_NUM_THREADS") == 1
+
+
+SIGNAL = """
+import signal, subprocess, sys
+from ghostdet_runtime import Detector
+first, second = Detector(sys.argv[1]), Detector(sys.argv[1])
+del first
+del second
+signal.signal(signal.SIGCHLD, lambda *_: None)
+subprocess.run([sys.executable, "-c", ""])
+"""
+
+
+def test_signals_after_openvino(export):
+    """Two Cores that go in the order they came leave a stack of freed memory."""
+    path = export(".xml")
+    command = [sys.executable, "-c", SIGNAL, path.name]
+    assert subprocess.run(command, cwd=path.parent).returncode == 0
 
 
 def test_main(export, bccd, capsys):

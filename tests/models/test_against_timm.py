@@ -50,7 +50,8 @@ def taps_of(theirs, x):
 
 def assert_close(ours, theirs, what):
     error = (ours - theirs).norm() / theirs.norm()
-    assert error < 1e-5, f"{what}: {error:.1e}"
+    limit = 1e-5 if ours.dtype == torch.float32 else 1e-9
+    assert error < limit, f"{what}: {error:.1e}"
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -63,9 +64,13 @@ def test_evaluation(networks, size):
 
 
 def test_training(networks):
-    """Outputs, gradients of the input and of all parameters, and BN's statistics."""
-    ours, theirs = (network.train() for network in networks)
-    x = torch.randn(3, 3, *SIZES[1])
+    """Outputs, gradients of the input and of all parameters, and BN's statistics.
+
+    In double precision: BN over few values and ReLU amplify the rounding of single
+    precision to a hundredth of a gradient, timm's against itself in double precision.
+    """
+    ours, theirs = (network.train().double() for network in networks)
+    x = torch.randn(3, 3, *SIZES[1]).double()
     results = []
     for run in (ours, lambda x: taps_of(theirs, x)):
         image = x.clone().requires_grad_()
@@ -77,13 +82,13 @@ def test_training(networks):
     expected = dict(theirs.named_parameters())
     largest = max(p.grad.norm() for p in ours.parameters())
     for name, parameter in ours.named_parameters():
-        if expected[name].grad.norm() < 1e-6 * largest:  # zero but for rounding
-            assert parameter.grad.norm() < 1e-5 * largest
+        if expected[name].grad.norm() < 1e-12 * largest:  # zero but for rounding
+            assert parameter.grad.norm() < 1e-11 * largest
         else:
             assert_close(parameter.grad, expected[name].grad, name)
     expected = theirs.state_dict()
     for name, value in ours.state_dict().items():
-        assert_close(value.float(), expected[name].float(), name)
+        assert_close(value.double(), expected[name].double(), name)
 
 
 @pytest.mark.parametrize("networks", ["v3-1.0"], indirect=True)

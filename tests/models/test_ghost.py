@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from ghostdet.models import GhostBottleneck, GhostModule
-from ghostdet.models.ghost import make_divisible
+from ghostdet.models.ghost import join, make_divisible
 
 
 @pytest.mark.parametrize("value", [0.5, 3, 5, 5.9, 18, 30, 17.6, 88, 1000])
@@ -96,3 +96,16 @@ def test_checkpointing_changes_nothing(norm_cfg):
             grads.append([out, x_.grad] + [p.grad for p in block.parameters()])
         torch.testing.assert_close(*grads)
         torch.testing.assert_close(plain.state_dict(), saving.state_dict())
+
+
+@pytest.mark.parametrize("channels", [4, 5, 6])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_join_is_a_concatenation_with_dense_gradients(channels, layout):
+    parts = [torch.randn(2, 3, 4, 5).double().to(memory_format=layout) for _ in "ab"]
+    out = join(*parts, channels)
+    assert torch.equal(out, torch.cat(parts, dim=1)[:, :channels])
+    for part in parts:
+        part.requires_grad_()
+    torch.autograd.gradcheck(lambda *p: join(*p, channels), parts)
+    gradient = torch.autograd.grad(join(*parts, 6).square().sum(), parts)[1]
+    assert gradient.is_contiguous(memory_format=layout)

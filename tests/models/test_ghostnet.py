@@ -134,3 +134,25 @@ def test_is_registered_with_norm_cfg_and_no_num_classes():
     assert isinstance(model, GhostNet)
     assert not any(isinstance(m, nn.BatchNorm2d) for m in model.modules())
     assert not any(hasattr(m, "num_classes") for m in model.modules())
+
+
+@pytest.mark.parametrize(
+    "channels_last, last", [(None, True), (True, True), (False, False)]
+)
+def test_memory_layout_changes_nothing_else(channels_last, last):
+    torch.manual_seed(0)
+    model = GhostNet(0.5, channels_last=channels_last).double()
+    plain = GhostNet(0.5, channels_last=False).double()
+    plain.load_state_dict(model.state_dict())
+    x = torch.randn(2, 3, 66, 97).double()
+    outs, expected = model(x), plain(x)
+    for out in outs:
+        assert out.is_contiguous(memory_format=torch.channels_last) == last
+    torch.testing.assert_close(outs, expected, rtol=0, atol=1e-11)
+    grads = [
+        torch.autograd.grad(sum(o.square().sum() for o in o_), list(m.parameters()))
+        for m, o_ in ((model, outs), (plain, expected))
+    ]
+    torch.testing.assert_close(*grads, rtol=1e-9, atol=1e-9)
+    for parameter in model.parameters():
+        assert parameter.is_contiguous()

@@ -15,7 +15,7 @@ LAST_BLOCKS = (3, 6, 12, 15, 16)  # in torchvision's ``features``, by stride
 def test_is_torchvisions(width):
     torch.manual_seed(0)
     theirs = mobilenet_v3_large(width_mult=width).eval()
-    ours = MobileNetV3(width, out_indices=(0, 1, 2, 3, 4)).eval()
+    ours = MobileNetV3(width, out_indices=(0, 1, 2, 3, 4), channels_last=False).eval()
     weights = theirs.state_dict()
     ours.load_state_dict({n: v for n, v in weights.items() if n.startswith("features")})
     norms = [m for m in ours.modules() if isinstance(m, nn.BatchNorm2d)]

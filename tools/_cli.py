@@ -1,4 +1,9 @@
-"""What the command lines in ``tools/`` share."""
+"""What the tools share.
+
+A tool imports ``ghostdet`` when its arguments are parsed: that takes seconds, which
+neither ``--help`` nor a mistyped option should. For the same reason this file is not in
+the package.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +11,9 @@ import argparse
 import sys
 from collections.abc import Callable
 
-from ghostdet.errors import UserError
-
 
 def add_config_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what changes a config: arguments of :func:`~ghostdet.engine.load_config`."""
-    from mmengine.config import DictAction
-
     parser.add_argument(
         "--data-root",
         metavar="DIR",
@@ -22,7 +23,7 @@ def add_config_arguments(parser: argparse.ArgumentParser) -> None:
         "--cfg-options",
         nargs="+",
         type=_assignment,
-        action=DictAction,
+        action=ConfigOptions,
         metavar="KEY=VALUE",
         help="override keys of the config, such as train_dataloader.batch_size=4; "
         'lists as "[a,b]"',
@@ -45,6 +46,15 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+class ConfigOptions(argparse.Action):
+    """MMEngine's ``DictAction``, imported where it is used."""
+
+    def __call__(self, *arguments) -> None:
+        from mmengine.config import DictAction
+
+        DictAction(self.option_strings, self.dest)(*arguments)
+
+
 def _assignment(text: str) -> str:
     if "=" not in text:
         raise argparse.ArgumentTypeError(
@@ -57,6 +67,10 @@ def run(main: Callable[[], object]) -> None:
     """Run a tool: what the user can mend ends in one message and exit code 1."""
     try:
         main()
-    except UserError as error:
+    except Exception as error:
+        from ghostdet.errors import UserError
+
+        if not isinstance(error, UserError):
+            raise
         print(f"error: {error.text}", file=sys.stderr)
         sys.exit(1)

@@ -1,17 +1,26 @@
+import argparse
 import json
 import runpy
 import sys
+from importlib import import_module
 
 import pytest
 
-from ghostdet.engine import cli
+from ghostdet.__main__ import TOOLS as FOLDER
 from ghostdet.errors import UserError
 
-TOOLS = ["train", "test", "infer"]
+TOOLS = sorted(path.stem for path in FOLDER.glob("[!_]*.py"))
 
 
 @pytest.fixture
-def in_process(project, monkeypatch):
+def cli(project, monkeypatch):
+    """What the tools share; they find it beside them, as Python runs a script."""
+    monkeypatch.syspath_prepend(project / "tools")
+    return import_module("_cli")
+
+
+@pytest.fixture
+def in_process(project, monkeypatch, cli):
     """A function that runs a tool here, where nothing has to be imported again."""
 
     def run(tool, *arguments):
@@ -37,6 +46,31 @@ def test_help(in_process, capsys, tool):
         in_process(tool, "--help")
     assert caught.value.code == 0
     assert f"usage: {tool}" in capsys.readouterr().out
+
+
+def imported(stderr):
+    """The modules that a process with ``-X importtime`` imported, by their names."""
+    lines = [line for line in stderr.splitlines() if line.startswith("import time:")]
+    return {line.rpartition("|")[2].strip() for line in lines}
+
+
+@pytest.mark.parametrize("tool", TOOLS)
+def test_help_needs_the_standard_library_only(command, tool):
+    result = command("-X", "importtime", f"tools/{tool}.py", "--help")
+    assert result.returncode == 0, result.stderr
+    assert f"usage: {tool}" in result.stdout
+    modules = imported(result.stderr)
+    assert "argparse" in modules
+    assert not modules & {"ghostdet", "torch", "numpy", "mmengine"}
+
+
+def test_import_leaves_optional_packages_alone(command):
+    result = command("-X", "importtime", "-c", "import ghostdet")
+    assert result.returncode == 0, result.stderr
+    modules = imported(result.stderr)
+    assert "mmdet.models" in modules
+    exporters = {"onnx", "onnxruntime", "openvino", "nncf"}
+    assert not modules & {*exporters, "faster_coco_eval", "timm", "huggingface_hub"}
 
 
 @pytest.mark.parametrize(
@@ -71,7 +105,18 @@ def test_usage(in_process, capsys, arguments, message):
     assert message in capsys.readouterr().err
 
 
-def test_other_errors_keep_their_traceback():
+def test_config_options_are_those_of_mmengine(cli):
+    parser = argparse.ArgumentParser()
+    cli.add_config_arguments(parser)
+    options = ["a.b=[1,2]", "c=None", "d=e=f"], ["g=0.5", "a.b=(3,)"]
+    given = parser.parse_args(
+        [word for part in options for word in ("--cfg-options", *part)]
+    )
+    assert given.cfg_options == {"a.b": (3,), "c": None, "d": "e=f", "g": 0.5}
+    assert parser.parse_args([]).cfg_options is None
+
+
+def test_other_errors_keep_their_traceback(cli):
     def main():
         raise ValueError("a bug")
 
@@ -79,7 +124,7 @@ def test_other_errors_keep_their_traceback():
         cli.run(main)
 
 
-def test_error_of_a_main(capsys):
+def test_error_of_a_main(capsys, cli):
     def main():
         raise UserError("one\ntwo")
 

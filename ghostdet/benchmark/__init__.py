@@ -1,0 +1,6 @@
+"""How fast things are, beside what a user would pick instead."""
+
+from .page import render
+from .suites import SUITES, benchmark
+
+__all__ = ["SUITES", "benchmark", "render"]

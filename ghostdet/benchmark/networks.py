@@ -1,0 +1,64 @@
+"""Backbones to compare: ours and what a user would pick instead."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import timm
+import torch
+from mmdet.models.backbones import MobileNetV2
+from torch import Tensor, nn
+from torchvision.models import mobilenet_v3_large
+
+from ghostdet.models import GhostNet
+
+
+class Tapped(nn.Module):
+    """Layers one after another, of which some outputs are returned.
+
+    Args:
+        layers: The layers.
+        taps: Indices of those whose outputs are returned; layers behind the last one
+            are left out.
+    """
+
+    def __init__(self, layers: Sequence[nn.Module], taps: Sequence[int]) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(layers[: max(taps) + 1])
+        self.taps = taps
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """Run the layers on ``(N, 3, H, W)``."""
+        outs = []
+        for index, layer in enumerate(self.layers):
+            x = layer(x)
+            if index in self.taps:
+                outs.append(x)
+        return outs
+
+
+def backbones() -> dict[str, nn.Module]:
+    """Networks by name, tapped at the last block of strides 4, 8, 16 and 32.
+
+    GhostNets have timm's weights in common; the final 1x1 convolution is in none.
+    """
+    torch.manual_seed(0)
+    theirs = timm.create_model("ghostnet_100")
+    blocks = [block for stage in theirs.blocks[:-1] for block in stage]
+    stem = nn.Sequential(theirs.conv_stem, theirs.bn1, theirs.act1)
+    ours = GhostNet(1.0)
+    weights = theirs.state_dict()
+    ours.load_state_dict({name: weights[name] for name in ours.state_dict()})
+    large = timm.create_model("mobilenetv3_large_100")
+    large_stem = nn.Sequential(large.conv_stem, large.bn1)  # its activation is inside
+    return {
+        "GhostNet 1.0x": ours,
+        "timm ghostnet_100": Tapped([stem, *blocks], (3, 5, 11, 16)),
+        "timm mobilenetv3_large_100": Tapped(
+            [large_stem, *large.blocks[:-1]], (2, 3, 5, 6)
+        ),
+        "torchvision mobilenet_v3_large": Tapped(
+            mobilenet_v3_large().features, (3, 6, 12, 15)
+        ),
+        "MMDetection MobileNetV2": MobileNetV2(out_indices=(1, 2, 4, 6)),
+    }

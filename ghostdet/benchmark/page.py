@@ -1,0 +1,58 @@
+"""Results as a page."""
+
+from __future__ import annotations
+
+from typing import Any
+
+COMMAND = "python tools/benchmark.py --json docs/benchmarks.json"
+INTRODUCTION = f"""\
+`{COMMAND}` measures all of this.
+Within a table all runs took turns in one process. "Times as fast" is the median of the
+ratios within each turn to the run that has 1.00, so that a machine that is slow for a
+while slows both. GFLOP/s are those of convolutions and matrix products, two operations
+a multiply-accumulate. The peak is that of the product of two matrices of 2048x2048,
+which took turns with the others, in bf16 for runs in bf16."""
+HEAD = ("", "median, ms", "quartiles, ms", "times as fast", "GFLOP/s", "of the peak")
+
+
+def render(results: dict[str, Any]) -> str:
+    """Lay out results of :func:`~ghostdet.benchmark.benchmark` as a Markdown page."""
+    machine = results["machine"]
+    versions = ", ".join(f"{name} {v}" for name, v in machine["versions"].items())
+    lines = [
+        "# Benchmarks",
+        "",
+        f"<!-- Written by `{COMMAND}`; do not edit. -->",
+        "",
+        INTRODUCTION,
+        "",
+        f"- CPU: {machine['cpu']}, {machine['threads']} threads",
+    ]
+    if machine["gpu"]:
+        lines.append(f"- GPU: {machine['gpu']}")
+    lines.append(f"- {versions}")
+    for table in results["tables"]:
+        lines += ["", f"## {table['title']}", ""]
+        if table["note"]:
+            lines += [table["note"], ""]
+        peaks = any("gflops" in row for row in table["rows"])
+        columns = len(HEAD) if peaks else 4
+        lines += [_row(HEAD[:columns]), _row(["---"] * columns)]
+        lines += [_row(_cells(row)[:columns]) for row in table["rows"]]
+    return "\n".join(lines) + "\n"
+
+
+def _cells(row: dict[str, Any]) -> list[str]:
+    low, high = row["quartiles"]
+    return [
+        row["name"],
+        f"{row['median']:.1f}",
+        f"{low:.1f} to {high:.1f}",
+        f"{row['speed']:.2f}",
+        f"{row['gflops']:.0f}" if "gflops" in row else "",
+        f"{row['peak_share']:.0%}" if "peak_share" in row else "",
+    ]
+
+
+def _row(cells: Any) -> str:
+    return f"| {' | '.join(cells)} |"

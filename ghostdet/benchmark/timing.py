@@ -1,0 +1,115 @@
+"""Times that can be compared: taken by turns, in one process."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+#: Side of the square matrices whose product tells what a machine can do at most.
+MATRIX = 2048
+PEAKS = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+Run = Callable[[], object]
+
+
+def take_turns(
+    runs: dict[str, Run], rounds: int, device: str = "cpu"
+) -> dict[str, list[float]]:
+    """Time runs by turns, so that what disturbs one disturbs all.
+
+    Each round runs all of them, and begins with the next one of them. Each is run once
+    to find its caches and threads as it leaves them, then timed. The first round is not
+    counted. On a GPU, CUDA's events are the clock.
+
+    Args:
+        runs: What to run, by name.
+        rounds: How often.
+        device: ``cpu`` or ``cuda``.
+
+    Returns:
+        Milliseconds of each round, by name.
+    """
+    names = list(runs)
+    times: dict[str, list[float]] = {name: [] for name in names}
+    for index in tqdm(range(rounds + 1), unit="round", leave=False):
+        shift = index % len(names)
+        for name in names[shift:] + names[:shift]:
+            time.sleep(0.03)  # the threads of whoever ran before spin for a while
+            runs[name]()
+            times[name].append(_milliseconds(runs[name], device))
+    return {name: values[1:] for name, values in times.items()}
+
+
+def _milliseconds(run: Run, device: str) -> float:
+    if device != "cuda":
+        start = time.perf_counter()
+        run()
+        return (time.perf_counter() - start) * 1e3
+    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    begin.record()
+    run()
+    end.record()
+    torch.cuda.synchronize()
+    return begin.elapsed_time(end)
+
+
+def matrix_products(device: str) -> dict[str, Run]:
+    """Products of matrices, of which :func:`summarize` knows the operations."""
+    runs = {}
+    for precision, dtype in PEAKS.items():
+        a, b = (torch.rand(MATRIX, MATRIX, device=device).to(dtype) for _ in range(2))
+        runs[f"matrix product, {precision}"] = lambda a=a, b=b: a @ b
+    return runs
+
+
+def summarize(
+    times: dict[str, list[float]],
+    against: str,
+    macs: dict[str, int] | None = None,
+) -> list[dict[str, Any]]:
+    """Medians, spread and ratios.
+
+    A ratio is the median of the ratios within each round: a machine that is slow for a
+    while slows both.
+
+    Args:
+        times: From :func:`take_turns`.
+        against: Name of the run that the others are compared with.
+        macs: Multiply-accumulates of runs, by name. With those of
+            :func:`matrix_products` among ``times``, each gets a share of the peak, of
+            bf16 where its name ends so.
+
+    Returns:
+        For each run ``name``, ``median`` and ``quartiles`` in ms, ``speed`` (how many
+        times as fast as ``against``), and if known ``gflops`` (a multiply-accumulate
+        has two operations) and ``peak_share``.
+    """
+    products = {f"matrix product, {p}": MATRIX**3 for p in PEAKS}
+    macs = {**products, **(macs or {})}
+    rows = []
+    for name, values in times.items():
+        low, median, high = statistics.quantiles(values, n=4, method="inclusive")
+        row = dict(
+            name=name,
+            median=median,
+            quartiles=[low, high],
+            speed=_ratio(times[against], values),
+            rounds=len(values),
+        )
+        if name in macs:
+            row["gflops"] = 2 * macs[name] / median / 1e6
+        precision = next((p for p in PEAKS if name.endswith(p)), "fp32")
+        peak = f"matrix product, {precision}"
+        if name in macs and peak in times and not name.endswith("INT8"):
+            row["peak_share"] = _ratio(times[peak], values) * macs[name] / MATRIX**3
+        rows.append(row)
+    return rows
+
+
+def _ratio(ours: list[float], others: list[float]) -> float:
+    return statistics.median(a / b for a, b in zip(ours, others))

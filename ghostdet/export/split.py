@@ -1,0 +1,95 @@
+"""Ghost bottlenecks without the concatenation of their widest maps."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from ghostdet.models.ghost import GhostBottleneck
+
+
+class SplitBottleneck(nn.Module):
+    """A Ghost bottleneck that computes on intrinsic and ghost maps apart.
+
+    What follows the first Ghost module treats each channel by itself, up to the second
+    one's 1x1 convolution, which is a sum over channels: the two halves need not be
+    copied into one tensor, a third of the bottleneck's time on a CPU.
+
+    Args:
+        block: A bottleneck in evaluation mode for which :func:`can_split` holds.
+    """
+
+    def __init__(self, block: GhostBottleneck) -> None:
+        super().__init__()
+        expansion, projection = block.ghost1, block.ghost2
+        intrinsic = expansion.primary_conv[0].out_channels
+        self.sizes = [intrinsic, expansion.out_channels - intrinsic]
+        halves = slice(0, intrinsic), slice(intrinsic, expansion.out_channels)
+        self.ghost1 = nn.ModuleList([expansion.primary_conv, expansion.cheap_operation])
+        self.conv_dw = None
+        if block.conv_dw is not None:
+            self.conv_dw = nn.ModuleList(
+                _depthwise_part(block.conv_dw, half) for half in halves
+            )
+        self.se = block.se
+        first, *rest = projection.primary_conv
+        self.project = nn.ModuleList(_input_part(first, half) for half in halves)
+        self.behind = nn.Sequential(*rest)
+        self.cheap_operation = projection.cheap_operation
+        self.out_channels = projection.out_channels
+        self.shortcut = block.shortcut
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Run the block; shapes as of :class:`~ghostdet.models.GhostBottleneck`."""
+        intrinsic = self.ghost1[0](x)
+        halves = [intrinsic, self.ghost1[1](intrinsic)[:, : self.sizes[1]]]
+        if self.conv_dw is not None:
+            halves = [conv(half) for conv, half in zip(self.conv_dw, halves)]
+        if self.se is not None:
+            means = [half.mean((2, 3), keepdim=True) for half in halves]
+            factors = self.se.factors(torch.cat(means, dim=1)).split(self.sizes, dim=1)
+            halves = [half * factor for half, factor in zip(halves, factors)]
+        out = self.behind(self.project[0](halves[0]) + self.project[1](halves[1]))
+        out = torch.cat([out, self.cheap_operation(out)], dim=1)
+        return out[:, : self.out_channels] + self.shortcut(x)
+
+
+def can_split(block: nn.Module) -> bool:
+    """Whether it is a Ghost bottleneck that works on each channel by itself."""
+    return isinstance(block, GhostBottleneck) and (
+        all(
+            ghost.cheap_operation is not None  # of ratio 1, it is
+            and getattr(ghost, "short_conv", None) is None  # V2's and V3's attention
+            for ghost in (block.ghost1, block.ghost2)
+        )
+        and (block.bn_dw is None or type(block.bn_dw) is nn.Identity)
+    )
+
+
+def _depthwise_part(conv: nn.Conv2d, channels: slice) -> nn.Conv2d:
+    bias = None if conv.bias is None else conv.bias[channels]
+    return _part(conv, conv.weight[channels], bias)
+
+
+def _input_part(conv: nn.Conv2d, channels: slice) -> nn.Conv2d:
+    """The sum over some of the inputs; the bias goes with the first of them."""
+    bias = None if channels.start else conv.bias
+    return _part(conv, conv.weight[:, channels], bias)
+
+
+def _part(conv: nn.Conv2d, weight: Tensor, bias: Tensor | None) -> nn.Conv2d:
+    groups = 1 if conv.groups == 1 else len(weight)
+    part = nn.Conv2d(
+        weight.shape[1] * groups,
+        len(weight),
+        conv.kernel_size,
+        conv.stride,
+        conv.padding,
+        groups=groups,
+        bias=bias is not None,
+        device="meta",
+    )
+    part.weight = nn.Parameter(weight.detach().clone())
+    if bias is not None:
+        part.bias = nn.Parameter(bias.detach().clone())
+    return part

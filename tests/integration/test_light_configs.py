@@ -1,0 +1,59 @@
+"""The light detectors through their own pipelines: training, checkpoints, AP."""
+
+import pytest
+import torch
+
+from ghostdet import engine
+from ghostdet.engine import load_config, train
+
+SMALL = {
+    "model.backbone.init_cfg": None,  # where weights are from: tests/weights
+    "train_dataloader.batch_size": 1,
+    "train_dataloader.dataset.indices": 2,
+    "train_cfg.max_epochs": 1,
+    "val_dataloader.dataset.indices": 1,
+    "test_dataloader.dataset.indices": 1,
+    "train_cfg.val_interval": 1,
+    "default_hooks.checkpoint.interval": 1,
+    "default_hooks.logger.interval": 1,
+    "model.test_cfg.score_thr": 0.0,  # an untrained detector scores low
+    **{
+        f"{part}_dataloader.{key}": value
+        for part in ("train", "val", "test")
+        for key, value in (("num_workers", 0), ("persistent_workers", False))
+    },
+}
+
+
+@pytest.mark.parametrize(
+    "name, side", [("light_s_320", 320), ("light_m_416", 416), ("light_m_800", None)]
+)
+def test_train_and_test(tmp_path, project, mini_coco, new_run, name, side):
+    def config():
+        new_run()
+        return load_config(
+            project / f"configs/light/{name}_coco.py", tmp_path, mini_coco, SMALL
+        )
+
+    runner = train(config())
+    losses = [
+        runner.message_hub.get_scalar(f"train/{loss}").data[0]
+        for loss in ("loss_cls", "loss_bbox", "loss_dfl")
+    ]
+    assert all(len(loss) == 2 and 0 < min(loss) < 20 for loss in losses)
+
+    # What is saved, for inference, is the average, and validation saw it.
+    saved = torch.load(tmp_path / "epoch_1.pth", weights_only=False)
+    key = "backbone.bn1.running_mean"
+    trained = saved["ema_state_dict"][f"module.{key}"]
+    assert torch.equal(runner.model.state_dict()[key], trained)
+    assert not torch.equal(saved["state_dict"][key], trained)
+    validated = runner.message_hub.get_scalar("val/coco/bbox_mAP_50").current()
+    metrics = engine.test(config(), tmp_path / "epoch_1.pth")
+    assert metrics["coco/bbox_mAP_50"] == pytest.approx(validated, abs=1e-6)
+
+    shape = runner.val_dataloader.dataset[0]["data_samples"].img_shape
+    if side:
+        assert shape == (side, side)
+    else:
+        assert min(shape) == 800 or max(shape) == 1333

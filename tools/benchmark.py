@@ -1,0 +1,72 @@
+"""Measure against what one would use instead: python tools/benchmark.py"""
+
+import argparse
+import json
+from pathlib import Path
+
+import _cli
+
+SUITES = (
+    "backbone",
+    "small_backbone",
+    "training",
+    "detectors",
+    "loading",
+    "evaluation",
+)
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Measure how fast things are")
+    parser.add_argument(
+        "suites",
+        nargs="*",
+        metavar="SUITE",
+        help=f"what to measure: {', '.join(SUITES)} (default: all)",
+    )
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument(
+        "--threads", type=int, metavar="N", help="of a run (default: all cores)"
+    )
+    parser.add_argument(
+        "--rounds",
+        type=int,
+        default=20,
+        metavar="N",
+        help="how often each run is timed (default: 20)",
+    )
+    parser.add_argument(
+        "--data-root",
+        default="data/coco",
+        metavar="DIR",
+        help="COCO, for the suite loading (default: data/coco)",
+    )
+    parser.add_argument(
+        "--json", metavar="FILE", help="file to write as well; a page goes beside it"
+    )
+    args = parser.parse_args()
+    unknown = set(args.suites) - set(SUITES)
+    if unknown:
+        parser.error(f"no suite {', '.join(unknown)}; there are {', '.join(SUITES)}")
+    return args
+
+
+def main() -> None:
+    args = parse_args()
+    from ghostdet.benchmark import benchmark, render
+    from ghostdet.engine.config import check_writable
+
+    if args.json:
+        check_writable(Path(args.json).parent, "--json")
+    results = benchmark(
+        args.suites or SUITES, args.device, args.threads, args.rounds, args.data_root
+    )
+    page = render(results)
+    print(page)
+    if args.json:
+        Path(args.json).write_text(json.dumps(results, indent=1) + "\n")
+        Path(args.json).with_suffix(".md").write_text(page)
+
+
+if __name__ == "__main__":
+    _cli.run(main)
