@@ -75,10 +75,13 @@ def export_module(
             f"{' or '.join(formats)}"
         )
     require_packages(*REQUIRED[formats[path.suffix]])
-    axes = {0: torch.export.Dim("batch"), 2: torch.export.Dim("height")}
-    axes[3] = torch.export.Dim("width")
+    dynamic = torch.export.Dim.DYNAMIC
     model = to_onnx(
-        module.cpu(), (torch.rand(2, 3, 96, 128),), (axes,), ["image"], output_names
+        module.cpu(),
+        (torch.rand(2, 3, 96, 128),),
+        ({0: dynamic, 2: dynamic, 3: dynamic},),
+        ["image"],
+        output_names,
     )
     with written(path) as folder:
         save(model, folder / path.name)
@@ -107,12 +110,14 @@ def detector_to_onnx(
     """
     import onnx
 
-    height, width = torch.export.Dim("h"), torch.export.Dim("w")
+    height = width = torch.export.Dim.DYNAMIC
+    if divisor > 1:
+        height, width = (divisor * torch.export.Dim(name) for name in "hw")
     size = -(-128 // divisor) * divisor
     model = to_onnx(
         graph,
         (torch.rand(2, 3, size, size + divisor), torch.tensor([size, size])),
-        ({0: torch.export.Dim("batch"), 2: divisor * height, 3: divisor * width}, None),
+        ({0: torch.export.Dim.DYNAMIC, 2: height, 3: width}, None),
         ["padded", "shape"],
         ["boxes", "scores", "labels"],
     )
