@@ -329,9 +329,7 @@ def _detector(config: str) -> nn.Module:
     cfg.backbone.init_cfg = None
     cfg.test_cfg.score_thr = 0
     torch.manual_seed(0)
-    model = MODELS.build(cfg)
-    model.init_weights()
-    return model.eval()
+    return MODELS.build(cfg).eval()
 
 
 def _detection(
