@@ -2,7 +2,7 @@
 
 import argparse
 
-from ghostdet.engine import cli, load_config
+import _cli
 
 
 def parse_args() -> argparse.Namespace:
@@ -30,12 +30,13 @@ def parse_args() -> argparse.Namespace:
         metavar="FILE",
         help="file to write (default: in work_dirs/CONFIG/FORMAT/)",
     )
-    cli.add_config_arguments(parser)
+    _cli.add_config_arguments(parser)
     return parser.parse_args()
 
 
 def main() -> None:
     args = parse_args()
+    from ghostdet.engine import load_config
     from ghostdet.export.command import export
 
     cfg = load_config(
@@ -52,4 +53,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    _cli.run(main)
