@@ -2,6 +2,7 @@
 
 import copy
 import json
+import logging
 
 import numpy as np
 import pytest
@@ -33,6 +34,11 @@ FEW = {
 def packages():
     for name in ("onnx", "onnxscript", "onnxruntime"):
         pytest.importorskip(name)
+    # A third of the exporter's time: pytest formats each record, and none is shown.
+    trace = logging.getLogger("torch.__trace")
+    trace.propagate = False
+    yield
+    trace.propagate = True
 
 
 @pytest.fixture(scope="module")
