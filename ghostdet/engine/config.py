@@ -6,12 +6,13 @@ import os
 import re
 import tempfile
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
+from torch import nn
 
 from ghostdet.datasets import use_readable_images
 from ghostdet.errors import ConfigError, UserError
@@ -134,6 +135,27 @@ def config_mistakes(cfg: Config) -> Iterator[None]:
             f"{cfg.filename} cannot be run: {unknown.group() if unknown else message}; "
             "correct it there or with --cfg-options"
         ) from error
+
+
+def check_num_classes(model: nn.Module, classes: Sequence[str] | None) -> None:
+    """See that the heads of a detector have as many classes as a data set.
+
+    Args:
+        model: The detector.
+        classes: Those of the data set, or None where it names none.
+
+    Raises:
+        UserError: If they have more or less.
+    """
+    for name, module in model.named_modules():
+        count = getattr(module, "num_classes", None) if "bbox_head" in name else None
+        if classes and count not in (None, len(classes)):
+            raise UserError(
+                f"{name} has num_classes={count}, and the data set has "
+                f"{len(classes)} classes: {', '.join(classes[:10])}; set "
+                f"num_classes={len(classes)}, or metainfo=dict(classes=...) of the "
+                "data sets"
+            )
 
 
 def check_writable(folder: str | Path, option: str = "--work-dir") -> None:

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import cv2
 import mmcv
 from mmcv.transforms import Compose
 from mmdet.apis import inference_detector
@@ -24,7 +25,13 @@ from ghostdet.weights import check_state_dict, weights_of
 
 from .amp import use_amp
 from .checkpoint import read_checkpoint
-from .config import check_writable, load_config, require
+from .config import (
+    check_num_classes,
+    check_writable,
+    config_mistakes,
+    load_config,
+    require,
+)
 
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"}
 
@@ -53,10 +60,11 @@ def load_detector(
     dataset = DATASETS.build({**cfg.test_dataloader.dataset, "lazy_init": True})
     if is_exported(checkpoint):
         model = ExportedDetector(checkpoint, "bf16" if amp else "fp32")
-        model.check_classes(dataset.metainfo.get("classes"))
+        model.check(cfg, dataset.metainfo.get("classes"))
         dataset_meta = model.dataset_meta
     else:
-        model = revert_sync_batchnorm(MODELS.build(cfg.model))
+        with config_mistakes(cfg):
+            model = revert_sync_batchnorm(MODELS.build(cfg.model))
         loaded = read_checkpoint(str(checkpoint))
         state_dict = weights_of(loaded)
         check_state_dict(model, state_dict, str(checkpoint))
@@ -65,6 +73,8 @@ def load_detector(
         if amp:
             use_amp(model)
     model.dataset_meta = {**dataset.metainfo, **dataset_meta}
+    if "language_model" not in cfg.model:  # whose classes are words
+        check_num_classes(model, model.dataset_meta.get("classes"))
     model.cfg = cfg
     return model.to(get_device()).eval()
 
@@ -128,6 +138,9 @@ def infer(
             sample = inference_detector(model, str(path), pipeline)
         except UserError as error:
             unreadable.append(error.text)
+            continue
+        except cv2.error as error:
+            unreadable.append(f"{path} cannot be resized: {error.err}")
             continue
         picture = mmcv.imread(str(path), channel_order="rgb")
         visualizer.add_datasample(

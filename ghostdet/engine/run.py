@@ -24,7 +24,7 @@ from ghostdet.weights.source import REMOTE
 
 from .amp import use_amp
 from .checkpoint import CheckpointGuardHook, read_checkpoint
-from .config import check_writable, config_mistakes, require
+from .config import check_num_classes, check_writable, config_mistakes, require
 
 
 def train(
@@ -68,8 +68,8 @@ def train(
         cfg.resume = True
         cfg.load_from = None if resume == "auto" else resume
     _check_start(cfg)
-    _check_data(cfg, "train")
-    _check_data(cfg, "val")
+    check_data(cfg, "train")
+    check_data(cfg, "val")
     with config_mistakes(cfg):
         runner = _build_runner(cfg)
         _check_classes(runner, "train_loop", "val_loop")
@@ -119,7 +119,7 @@ def test(
     else:
         read_checkpoint(str(checkpoint))
         cfg.load_from = str(checkpoint)
-    _check_data(cfg, "test")
+    check_data(cfg, "test")
     if show_dir is not None:
         check_writable(show_dir, "--show-dir")
         hooks = cfg.get("default_hooks") or {}
@@ -201,7 +201,7 @@ def _check_start(cfg: Config) -> None:
         }
 
 
-def _check_data(cfg: Config, part: str) -> None:
+def check_data(cfg: Config, part: str) -> None:
     """Check data set and evaluator's file of ``train``, ``val`` or ``test``."""
     if cfg.get(f"{part}_dataloader"):
         check_dataset(cfg[f"{part}_dataloader"].dataset)
@@ -240,20 +240,8 @@ def _check_classes(runner: Runner, *loops: str) -> None:
     # Elsewhere the model is built later, or its classes are words.
     if not isinstance(runner, Runner) or "language_model" in runner.cfg.model:
         return
-    heads = {
-        name: module.num_classes
-        for name, module in runner.model.named_modules()
-        if "bbox_head" in name and hasattr(module, "num_classes")
-    }
     for loop in filter(None, (getattr(runner, name) for name in loops)):
         classes = getattr(loop.dataloader.dataset, "metainfo", {}).get("classes")
         if isinstance(runner.model, ExportedDetector):
-            runner.model.check_classes(classes)
-        for name, count in heads.items():
-            if classes and count not in (None, len(classes)):
-                raise UserError(
-                    f"{name} has num_classes={count}, and the data set has "
-                    f"{len(classes)} classes: {', '.join(classes[:10])}; set "
-                    f"num_classes={len(classes)}, or metainfo=dict(classes=...) of the "
-                    "data sets"
-                )
+            runner.model.check(runner.cfg, classes)
+        check_num_classes(runner.model, classes)

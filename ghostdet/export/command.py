@@ -23,7 +23,8 @@ from tqdm import tqdm
 from ghostdet import __version__
 from ghostdet.datasets import check_dataset
 from ghostdet.engine import load_config, load_detector
-from ghostdet.engine.config import require
+from ghostdet.engine.config import check_writable, require
+from ghostdet.engine.run import check_data
 from ghostdet.errors import UserError
 
 from . import runtime
@@ -36,13 +37,10 @@ from .convert import (
     written,
 )
 from .deploy import deploy
-from .exported import ExportedDetector, is_exported
+from .exported import ExportedDetector, is_exported, resize_of
 from .graph import DetectionGraph
 from .quantize import quantize
 from .validate import validate
-
-# What the pipeline may hold besides Resize: the runtime loads as these do.
-LOADING = ("LoadImageFromFile", "LoadReadableImage", "LoadAnnotations", "PackDetInputs")
 
 
 def export(
@@ -89,7 +87,7 @@ def export(
             )
         require(cfg, "train_dataloader", "test_evaluator")
         for part in ("train", "test"):
-            check_dataset(cfg[f"{part}_dataloader"].dataset)
+            check_data(cfg, part)
     resize = resize_of(cfg)
     if is_exported(checkpoint):
         raise UserError(f"{checkpoint} is exported already; give a checkpoint")
@@ -105,10 +103,16 @@ def export(
     with written(out) as folder:
         path = folder / out.name
         _write(model, path, {**meta, "precision": "fp32"})
-        images = _validation_images(cfg, reference, resize)
+        images = list(_validation_images(cfg, reference, resize))
         print(validate(runtime.Detector(path), reference, images), flush=True)
         if int8:
             before = _evaluate(cfg, path)
+            if not any("mAP" in key for key in before):
+                raise UserError(
+                    f"with {checkpoint}, nothing scores above the config's score_thr "
+                    "on any image, so what INT8 costs cannot be said; train for "
+                    "longer, or leave out --int8"
+                )
             images = _calibration_images(cfg, reference, calibration_images)
             print(f"quantising, calibrated on {len(images)} images ...", flush=True)
             quantized = quantize(model, images, format == "openvino")
@@ -120,6 +124,8 @@ def export(
                         f"{key}: {before[key]:.3f} in fp32, {after.get(key, 0):.3f} in "
                         "INT8"
                     )
+            if any(before[key] - after.get(key, 0) > 0.01 for key in before):
+                print("WARNING: INT8 costs more than 0.01 of a metric")
         shutil.copy(runtime.__file__, folder / "ghostdet_runtime.py")
     print(f"written: {out}")
     return out
@@ -149,44 +155,6 @@ def describe(
     }
 
 
-def resize_of(cfg: Config) -> dict[str, Any] | None:
-    """Size and aspect ratio that the test pipeline gives an image.
-
-    Returns:
-        ``scale`` (width, height) and ``keep_ratio``, or None if it keeps its size.
-
-    Raises:
-        UserError: If the pipeline holds what the runtime does not do.
-    """
-    resize = None
-    for step in get_test_pipeline_cfg(cfg):
-        name = str(step.type).rpartition(".")[2]
-        options = {key: value for key, value in step.items() if key != "type"}
-        if name == "Resize" and resize is None:
-            scale = options.pop("scale", None)
-            unscaled = options.pop("scale_factor", None) in (None, 1, 1.0, (1.0, 1.0))
-            keep_ratio = options.pop("keep_ratio", False)
-            options.pop("clip_object_border", None)
-            if (
-                unscaled
-                and options.pop("interpolation", "bilinear") == "bilinear"
-                and options.pop("backend", "cv2") == "cv2"
-                and not options
-            ):
-                if scale is not None:
-                    width, height = (scale, scale) if np.isscalar(scale) else scale
-                    resize = {"scale": [width, height], "keep_ratio": keep_ratio}
-                continue
-        elif name in LOADING and options.get("color_type", "color") == "color":
-            continue
-        raise UserError(
-            f"the test pipeline of {cfg.filename} has {dict(step)}, which an exported "
-            f"detector cannot do; what it can is one Resize(scale=(width, height), "
-            f"keep_ratio=...), besides {', '.join(LOADING)}"
-        )
-    return resize
-
-
 def _out(cfg: Config, format: str, int8: bool, out: str | Path | None) -> Path:
     suffix = SUFFIXES[format]
     if out is None:
@@ -204,6 +172,15 @@ def _out(cfg: Config, format: str, int8: bool, out: str | Path | None) -> Path:
                 f"{out.with_suffix(other)} is there, and its .json file would be "
                 "overwritten; give another name with --out"
             )
+    described = out.with_suffix(".json")
+    if out.is_dir() or (
+        described.exists() and "format_version" not in described.read_text()[:1000]
+    ):
+        raise UserError(
+            f"{out if out.is_dir() else described} is there and was not exported; give "
+            "another name with --out"
+        )
+    check_writable(out.parent, "--out")
     return out
 
 
@@ -232,33 +209,35 @@ def _evaluate(cfg: Config, path: Path) -> dict[str, float]:
 def _validation_images(
     cfg: Config, detector: nn.Module, resize: dict[str, Any] | None
 ) -> Iterator[Tensor]:
-    """One image as it is and two in a batch, smaller, of odd sides."""
+    """One image as it is and two in a batch, smaller, on their side, of odd sides."""
     try:
         check_dataset(cfg.test_dataloader.dataset)
-        dataset = DATASETS.build(cfg.test_dataloader.dataset)
-        images = [_prepared(dataset[i], detector) for i in (0, len(dataset) // 2)]
-    except UserError:  # no data set here: clouds
+    except UserError as error:
+        print(f"comparing on clouds, since there is no test image: {error.text}")
         width, height = resize["scale"] if resize else (416, 320)
         clouds = torch.randn(2, 3, 12, 16, generator=torch.Generator().manual_seed(0))
         images = [
             F.interpolate(cloud[None], (height, width), mode="bicubic")
             for cloud in clouds
         ]
+    else:
+        dataset = DATASETS.build(cfg.test_dataloader.dataset)
+        images = [_prepared(dataset[i], detector) for i in (0, len(dataset) // 2)]
     yield images[0]
-    height, width = (side * 2 // 3 | 1 for side in images[0].shape[-2:])
+    width, height = (side * 2 // 3 | 1 for side in images[0].shape[-2:])
     yield torch.cat(
         [F.interpolate(x, (height, width), mode="bilinear") for x in images]
     )
 
 
-def _calibration_images(
-    cfg: Config, detector: nn.Module, count: int
-) -> list[np.ndarray]:
+def _calibration_images(cfg: Config, detector: nn.Module, count: int) -> _Prepared:
     """Images all over the training set, prepared as for a test."""
     pipeline = get_test_pipeline_cfg(cfg)
 
     def tested(node: Any) -> Any:
         if isinstance(node, dict):
+            if node.get("type") == "MultiImageMixDataset":  # with transforms of its own
+                return tested(node["dataset"])
             return {
                 key: pipeline if key == "pipeline" else tested(value)
                 for key, value in node.items()
@@ -267,7 +246,23 @@ def _calibration_images(
 
     dataset = DATASETS.build(tested(cfg.train_dataloader.dataset.to_dict()))
     chosen = np.linspace(0, len(dataset) - 1, min(count, len(dataset))).astype(int)
-    return [_prepared(dataset[int(i)], detector).numpy() for i in chosen]
+    return _Prepared(dataset, chosen.tolist(), detector)
+
+
+class _Prepared:
+    """Images that are read when they are asked for."""
+
+    def __init__(self, dataset: Any, chosen: list[int], detector: nn.Module) -> None:
+        self.dataset = dataset
+        self.chosen = chosen
+        self.detector = detector
+
+    def __len__(self) -> int:
+        return len(self.chosen)
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        for index in self.chosen:
+            yield _prepared(self.dataset[index], self.detector).numpy()
 
 
 def _prepared(sample: dict[str, Any], detector: nn.Module) -> Tensor:

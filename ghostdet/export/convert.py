@@ -83,9 +83,33 @@ def export_module(
         ["image"],
         output_names,
     )
+    _check_sizes(module, model)
     with written(path) as folder:
         save(model, folder / path.name)
     return path
+
+
+@torch.no_grad()
+def _check_sizes(module: nn.Module, model: onnx.ModelProto) -> None:
+    """See that what a module does with other sizes was exported as well."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(model.SerializeToString())
+    for shape in ((1, 3, 160, 96), (3, 3, 75, 131)):
+        image = torch.rand(shape)
+        expected = module(image)
+        outputs = session.run(None, {"image": image.numpy()})
+        for out, other in zip(
+            outputs, [expected] if isinstance(expected, torch.Tensor) else expected
+        ):
+            if other.shape != out.shape or not torch.allclose(
+                torch.from_numpy(out), other, rtol=1e-3, atol=1e-4
+            ):
+                raise UserError(
+                    f"{type(module).__name__} was exported for one size of images: on "
+                    f"{'x'.join(map(str, shape))} it gives something else than in "
+                    "PyTorch; what it does must not depend on the size"
+                )
 
 
 def detector_to_onnx(
@@ -198,10 +222,10 @@ def to_onnx(
             f"{type(module).__name__} holds an operator that PyTorch's ONNX exporter "
             f"lacks: {str(cause).splitlines()[0]}"
         ) from error
-    except torch._dynamo.exc.UserError as error:
+    except (RuntimeError, torch._dynamo.exc.UserError) as error:
         raise UserError(
             f"{type(module).__name__} cannot be traced by torch.export: "
-            f"{str(error).splitlines()[0]}"
+            f"{(str(error).splitlines() or [type(error).__name__])[0]}"
         ) from error
     model = exported.model_proto
     del model.graph.value_info[:]  # formulas, and the largest part of a small model
@@ -292,10 +316,18 @@ def written(path: Path) -> Iterator[Path]:
             "with --out"
         ) from error
     with holder as folder:
-        yield Path(folder)
-        files = sorted(Path(folder).iterdir(), key=lambda file: file.name == path.name)
-        for file in files:
-            os.replace(file, path.parent / file.name)
+        try:
+            yield Path(folder)
+            # The one without which the others are of no use comes last.
+            for file in sorted(
+                Path(folder).iterdir(), key=lambda f: f.name == path.name
+            ):
+                os.replace(file, path.parent / file.name)
+        except OSError as error:
+            raise UserError(
+                f"{str(path)!r} cannot be written ({error.strerror}); give another "
+                "file with --out, or make room"
+            ) from error
 
 
 @contextmanager

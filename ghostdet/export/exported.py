@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from mmdet.models import DetDataPreprocessor
 from mmdet.registry import MODELS
 from mmdet.structures import DetDataSample
 from mmdet.structures.bbox import scale_boxes
+from mmdet.utils import get_test_pipeline_cfg
+from mmengine.config import Config
 from mmengine.model import BaseModel
 from mmengine.structures import InstanceData
 from torch import Tensor
@@ -17,6 +21,51 @@ from torch import Tensor
 from ghostdet.errors import ConfigError, UserError
 
 from .runtime import PACKAGES, Detector, DetectorError
+
+# What the pipeline may hold besides Resize, and with what options: the runtime loads as
+# these do.
+LOADING = ("LoadImageFromFile", "LoadReadableImage", "LoadAnnotations", "PackDetInputs")
+READING = dict(color_type="color", to_float32=False, imdecode_backend="cv2")
+
+
+def resize_of(cfg: Config) -> dict[str, Any] | None:
+    """Size and aspect ratio that the test pipeline gives an image.
+
+    Returns:
+        ``scale`` (width, height) and ``keep_ratio``, or None if it keeps its size.
+
+    Raises:
+        UserError: If the pipeline holds what the runtime does not do.
+    """
+    resize = None
+    for step in get_test_pipeline_cfg(cfg):
+        name = str(step.type).rpartition(".")[2]
+        options = {key: value for key, value in step.items() if key != "type"}
+        if name == "Resize" and resize is None:
+            scale = options.pop("scale", None)
+            unscaled = options.pop("scale_factor", None) in (None, 1, 1.0, (1.0, 1.0))
+            keep_ratio = options.pop("keep_ratio", False)
+            options.pop("clip_object_border", None)
+            if (
+                unscaled
+                and options.pop("interpolation", "bilinear") == "bilinear"
+                and options.pop("backend", "cv2") == "cv2"
+                and not options
+            ):
+                if scale is not None:
+                    width, height = (scale, scale) if np.isscalar(scale) else scale
+                    resize = {"scale": [width, height], "keep_ratio": keep_ratio}
+                continue
+        elif name in LOADING and all(
+            options.get(key, value) == value for key, value in READING.items()
+        ):
+            continue
+        raise UserError(
+            f"the test pipeline of {cfg.filename} has {dict(step)}, which an exported "
+            f"detector cannot do; what it can is one Resize(scale=(width, height), "
+            f"keep_ratio=...), besides {', '.join(LOADING)}"
+        )
+    return resize
 
 
 def is_exported(path: str | Path) -> bool:
@@ -57,15 +106,24 @@ class ExportedDetector(BaseModel):
         self.detector = detector
         self.dataset_meta = {"classes": detector.classes}
 
-    def check_classes(self, classes: Sequence[str] | None) -> None:
-        """See that a data set has the classes that were exported.
+    def check(self, cfg: Config, classes: Sequence[str] | None) -> None:
+        """See that a config and its data set are like those it was exported with.
 
         Args:
+            cfg: The config.
             classes: Those of the data set, or None where it names none.
 
         Raises:
-            UserError: If others, or in another order.
+            UserError: If there are other classes, or in another order, or images get
+                another size.
         """
+        resize = resize_of(cfg)
+        if resize != self.detector.resize:
+            raise UserError(
+                f"{self.path} is for Resize of {self.detector.resize}, and the test "
+                f"pipeline of {cfg.filename} has {resize}; give the config it was "
+                "exported with, or export it with this one"
+            )
         exported = self.detector.classes
         if classes and tuple(classes) != exported:
             raise UserError(

@@ -85,7 +85,8 @@ class DetectionGraph(nn.Module):
         proposals, objectness, _ = suppress(found, head.test_cfg)
         head = self.detector.roi_head
         found = roi_candidates(head, features, proposals, objectness, limit)
-        return suppress(found, head.test_cfg)
+        # Of the second stage, MMDetection does not read it.
+        return suppress(found, ConfigDict(head.test_cfg, min_bbox_size=-1))
 
 
 def dense_candidates(
@@ -335,6 +336,12 @@ def _check_dense_head(head: nn.Module) -> None:
             f"test_cfg of {name} has no nms_pre, the number of boxes of a level that "
             "go into NMS; set one, such as nms_pre=1000"
         )
+    if not isinstance(head, RPNHead) and head.test_cfg.get("min_bbox_size", -1) > 0:
+        raise UserError(
+            f"test_cfg of {name} has min_bbox_size={head.test_cfg.min_bbox_size}, in "
+            "pixels of the image before it was resized, which the graph does not "
+            "know; set min_bbox_size=0"
+        )
     _check_nms(head.test_cfg)
 
 
@@ -370,6 +377,8 @@ def _check_nms(cfg: ConfigDict) -> None:
         known
     ):
         _refuse(f"nms={dict(cfg.nms)}")
+    if cfg.max_per_img < 1:
+        _refuse(f"max_per_img={cfg.max_per_img}")
 
 
 def _refuse(what: str) -> None:

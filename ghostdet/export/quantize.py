@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def quantize(
-    model: onnx.ModelProto, images: Sequence[np.ndarray], openvino: bool
+    model: onnx.ModelProto, images: Collection[np.ndarray], openvino: bool
 ) -> Any:
     """Quantise the network with NNCF, and leave the post-processing as it is.
 

@@ -255,10 +255,10 @@ def read_meta(path: str | os.PathLike[str]) -> dict[str, Any]:
             f"{described} has format_version {version}, and this module reads "
             f"{FORMAT_VERSION}; use the ghostdet_runtime.py written beside the model"
         )
-    missing = {"classes", "resize", "mean", "std", "to_rgb"} - meta.keys()
-    if missing:
+    if not _is_whole(meta):
         raise DetectorError(
-            f"{described} lacks {', '.join(sorted(missing))}; copy or export it again"
+            f"{described} lacks classes, resize, mean, std or to_rgb, or has one of "
+            "another kind than was exported; copy or export it again"
         )
     if checksum(path) != expected:
         raise DetectorError(
@@ -267,6 +267,30 @@ def read_meta(path: str | os.PathLike[str]) -> dict[str, Any]:
             f"{', '.join(_names(path))} together"
         )
     return meta
+
+
+def _is_whole(meta: dict[str, Any]) -> bool:
+    def numbers(values: Any, count: int, least: float) -> bool:
+        return (
+            isinstance(values, list)
+            and len(values) == count
+            and all(isinstance(v, (int, float)) and v >= least for v in values)
+        )
+
+    classes, resize = meta.get("classes"), meta.get("resize", "")
+    return (
+        isinstance(classes, list)
+        and all(isinstance(name, str) for name in classes)
+        and numbers(meta.get("mean"), 3, float("-inf"))
+        and numbers(meta.get("std"), 3, 1e-12)
+        and isinstance(meta.get("to_rgb"), bool)
+        and (
+            resize is None
+            or isinstance(resize, dict)
+            and numbers(resize.get("scale"), 2, 1)
+            and isinstance(resize.get("keep_ratio"), bool)
+        )
+    )
 
 
 def checksum(path: str | os.PathLike[str]) -> str:

@@ -253,7 +253,7 @@ def damage(path, what):
         (".onnx", "{", "does not describe an exported detector .JSONDecodeError"),
         (".onnx", "[]", "does not describe an exported detector"),
         (".onnx", "{}", "does not describe an exported detector"),
-        (".onnx", "key", "lacks mean"),
+        (".onnx", "key", "lacks classes, resize, mean"),
         (".onnx", "version", "format_version 2, and this module reads 1"),
         (".onnx", "model", "sha256 differs"),
         (".xml", "weights", "sha256 differs"),
