@@ -23,6 +23,11 @@ def parse_args() -> argparse.Namespace:
         default=0.3,
         help="lowest score that is drawn; results.json holds all (default: 0.3)",
     )
+    parser.add_argument(
+        "--amp",
+        action="store_true",
+        help="compute in mixed precision: fp16 on a GPU, bf16 on a CPU",
+    )
     _cli.add_config_arguments(parser)
     return parser.parse_args()
 
@@ -34,7 +39,7 @@ def main() -> None:
     cfg = load_config(
         args.config, data_root=args.data_root, cfg_options=args.cfg_options
     )
-    infer(args.images, cfg, args.checkpoint, args.out, args.score_thr)
+    infer(args.images, cfg, args.checkpoint, args.out, args.score_thr, args.amp)
 
 
 if __name__ == "__main__":

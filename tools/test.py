@@ -18,6 +18,11 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         "--show-dir", metavar="DIR", help="folder for pictures of the detections"
     )
+    parser.add_argument(
+        "--amp",
+        action="store_true",
+        help="compute in mixed precision: fp16 on a GPU, bf16 on a CPU",
+    )
     _cli.add_run_arguments(parser)
     return parser.parse_args()
 
@@ -29,7 +34,7 @@ def main() -> None:
     cfg = load_config(
         args.config, args.work_dir, args.data_root, args.cfg_options, args.launcher
     )
-    test(cfg, args.checkpoint, args.out, args.show_dir)
+    test(cfg, args.checkpoint, args.out, args.show_dir, args.amp)
 
 
 if __name__ == "__main__":

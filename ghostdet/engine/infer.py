@@ -22,18 +22,22 @@ from ghostdet.errors import UserError
 from ghostdet.export.exported import ExportedDetector, is_exported
 from ghostdet.weights import check_state_dict, weights_of
 
+from .amp import use_amp
 from .checkpoint import read_checkpoint
 from .config import check_writable, load_config, require
 
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"}
 
 
-def load_detector(config: str | Path | Config, checkpoint: str | Path) -> nn.Module:
+def load_detector(
+    config: str | Path | Config, checkpoint: str | Path, amp: bool = False
+) -> nn.Module:
     """Build a detector and fill it with trained weights, all of them.
 
     Args:
         config: The config it was trained with.
         checkpoint: Its checkpoint, or what it was exported to, ``.onnx`` or ``.xml``.
+        amp: Mixed precision, see :func:`~ghostdet.engine.amp.use_amp`.
 
     Returns:
         The detector in evaluation mode, on the GPU if there is one, as MMDetection's
@@ -48,7 +52,7 @@ def load_detector(config: str | Path | Config, checkpoint: str | Path) -> nn.Mod
     init_default_scope(cfg.get("default_scope", "mmdet"))
     dataset = DATASETS.build({**cfg.test_dataloader.dataset, "lazy_init": True})
     if is_exported(checkpoint):
-        model = ExportedDetector(checkpoint)
+        model = ExportedDetector(checkpoint, "bf16" if amp else "fp32")
         model.check_classes(dataset.metainfo.get("classes"))
         dataset_meta = model.dataset_meta
     else:
@@ -58,6 +62,8 @@ def load_detector(config: str | Path | Config, checkpoint: str | Path) -> nn.Mod
         check_state_dict(model, state_dict, str(checkpoint))
         model.load_state_dict(state_dict, strict=False)  # checked: fits
         dataset_meta = (loaded.get("meta") or {}).get("dataset_meta") or {}
+        if amp:
+            use_amp(model)
     model.dataset_meta = {**dataset.metainfo, **dataset_meta}
     model.cfg = cfg
     return model.to(get_device()).eval()
@@ -69,6 +75,7 @@ def infer(
     checkpoint: str | Path,
     out: str | Path = "outputs",
     score_thr: float = 0.3,
+    amp: bool = False,
 ) -> Path:
     """Detect objects in an image or a folder of images.
 
@@ -86,6 +93,7 @@ def infer(
         checkpoint: Its checkpoint, or what it was exported to.
         out: Folder to write to.
         score_thr: The lowest score that is drawn; the file holds all.
+        amp: Mixed precision: with fp16 on a GPU, bf16 on a CPU.
 
     Returns:
         The path of ``results.json``.
@@ -104,7 +112,7 @@ def infer(
             "overwrite; give another folder"
         )
     cfg = config if isinstance(config, Config) else load_config(config)
-    model = load_detector(cfg, checkpoint)
+    model = load_detector(cfg, checkpoint, amp)
     pipeline = Compose(get_test_pipeline_cfg(cfg))
     visualizer = VISUALIZERS.build(dict(type="DetLocalVisualizer", name="infer"))
     visualizer.dataset_meta = model.dataset_meta

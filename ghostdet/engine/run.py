@@ -22,6 +22,7 @@ from ghostdet.export.exported import ExportedDetector, is_exported
 from ghostdet.weights import weights_of
 from ghostdet.weights.source import REMOTE
 
+from .amp import use_amp
 from .checkpoint import CheckpointGuardHook, read_checkpoint
 from .config import check_writable, config_mistakes, require
 
@@ -81,6 +82,7 @@ def test(
     checkpoint: str | Path,
     out: str | None = None,
     show_dir: str | None = None,
+    amp: bool = False,
 ) -> dict[str, float]:
     """Evaluate a checkpoint or an exported detector on the config's test set.
 
@@ -90,6 +92,7 @@ def test(
             ``.onnx`` or ``.xml`` file, which takes the place of the config's model.
         out: A ``.pkl`` file for the predictions, in MMDetection's format.
         show_dir: A folder for pictures with ground truth and detections.
+        amp: Mixed precision: with fp16 on a GPU, bf16 on a CPU.
 
     Returns:
         The metrics, such as ``coco/bbox_mAP``.
@@ -107,7 +110,11 @@ def test(
     if is_exported(checkpoint):
         if cfg.launcher != "none":
             raise UserError(f"{checkpoint} runs in one process; leave out --launcher")
-        cfg.model = dict(type="mmdet.ExportedDetector", path=str(checkpoint))
+        cfg.model = dict(
+            type="mmdet.ExportedDetector",
+            path=str(checkpoint),
+            precision="bf16" if amp else "fp32",
+        )
         cfg.load_from = cfg.data_preprocessor = None
     else:
         read_checkpoint(str(checkpoint))
@@ -129,6 +136,8 @@ def test(
     with config_mistakes(cfg):
         runner = _build_runner(cfg)
         _check_classes(runner, "test_loop")
+        if amp and not is_exported(checkpoint):
+            use_amp(getattr(runner.model, "module", runner.model))
         if out is not None:
             runner.test_evaluator.metrics.append(DumpDetResults(out_file_path=out))
         metrics = runner.test()

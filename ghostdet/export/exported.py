@@ -34,6 +34,7 @@ class ExportedDetector(BaseModel):
     Args:
         path: The ``.onnx`` or ``.xml`` file. It runs on the CPU, on as many threads as
             PyTorch.
+        precision: ``fp32``, or ``bf16`` for OpenVINO.
 
     Attributes:
         dataset_meta: ``classes``, as they were exported.
@@ -42,9 +43,9 @@ class ExportedDetector(BaseModel):
         UserError: If the file cannot be used.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, precision: str = "fp32") -> None:
         try:
-            detector = Detector(path, threads=torch.get_num_threads())
+            detector = Detector(path, torch.get_num_threads(), precision=precision)
         except DetectorError as error:
             raise UserError(str(error)) from error
         super().__init__(

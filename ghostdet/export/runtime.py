@@ -390,7 +390,7 @@ def _start_onnxruntime(path: Path, threads: int | None, precision: str) -> Run:
 
 
 @functools.cache
-def _openvino_core() -> Any:
+def openvino_core() -> Any:
     """One for as long as the process lives.
 
     Each Core of OpenVINO 2026.4 gives the process a stack for signal handlers, and when
@@ -409,7 +409,7 @@ def _start_openvino(
     """Compile for one shape, if there is one: faster, and others when they come."""
     import openvino
 
-    core = _openvino_core()
+    core = openvino_core()
     config: dict[str, Any] = {
         "PERFORMANCE_HINT": "LATENCY",
         "INFERENCE_PRECISION_HINT": PRECISIONS[precision],

@@ -11,8 +11,8 @@ from mmdet.registry import METRICS
 from mmengine.config import Config
 from pycocotools.coco import COCO
 
-from ghostdet.engine import FastCocoMetric, evaluator
 from ghostdet.benchmark.synthetic import synthetic_coco, synthetic_detections
+from ghostdet.engine import FastCocoMetric, evaluator
 from ghostdet.errors import UserError
 
 # COCO's own twelve, by the names that CocoMetric has for them. It names average recall

@@ -88,13 +88,14 @@ model = dict(bbox_head=dict(init_cfg=init_cfg), test_cfg=dict(score_thr=0.3))
     assert "3 image(s)" in capsys.readouterr().out
 
 
-def test_same_as_evaluation(tmp_path, tiny, trained, bccd, config, images):
+@pytest.mark.parametrize("amp", [False, True])
+def test_same_as_evaluation(tmp_path, tiny, trained, bccd, config, images, amp):
     checkpoint = trained / "iter_4.pth"
     detections = json.loads(
-        infer(images, config, checkpoint, tmp_path / "o").read_text()
+        infer(images, config, checkpoint, tmp_path / "o", amp=amp).read_text()
     )
     cfg = tiny({"test_dataloader.dataset.indices": 3})
-    engine.test(cfg, checkpoint, out=str(tmp_path / "out.pkl"))
+    engine.test(cfg, checkpoint, out=str(tmp_path / "out.pkl"), amp=amp)
     predictions = pickle.loads((tmp_path / "out.pkl").read_bytes())
     assert len(predictions) == 3
     for prediction in predictions:
@@ -104,7 +105,9 @@ def test_same_as_evaluation(tmp_path, tiny, trained, bccd, config, images):
         boxes[:, 2:] += boxes[:, :2]
         assert boxes == pytest.approx(expected["bboxes"].numpy(), abs=1e-4)
         scores = np.array([d["score"] for d in found])
-        assert scores == pytest.approx(expected["scores"].numpy(), abs=1e-4)
+        assert scores == pytest.approx(expected["scores"].float().numpy(), abs=1e-4)
+        rounded = torch.tensor(scores).bfloat16().double().numpy()
+        assert (scores == rounded).all() == amp
         labels = [d["category_id"] - 1 for d in found]
         assert labels == expected["labels"].tolist()  # 1, 2, 3 in the file
 

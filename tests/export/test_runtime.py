@@ -299,7 +299,7 @@ def test_openvino_computes_in_fp32(export, monkeypatch):
     Detector(path, precision="bf16")
     hints = [m.get_property("INFERENCE_PRECISION_HINT").to_string() for m in compiled]
     assert hints[0] == "f32"
-    core = runtime._openvino_core()
+    core = runtime.openvino_core()
     if "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         assert hints[1] == "bf16"
     assert compiled[0].get_property("INFERENCE_NUM_THREADS") == 1

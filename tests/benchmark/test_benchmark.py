@@ -1,0 +1,116 @@
+"""The benchmark compares what it says it compares."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+pytest.importorskip("timm")
+pytest.importorskip("openvino")
+pytest.importorskip("nncf")
+
+from ghostdet.benchmark import SUITES, benchmark, render, suites
+from ghostdet.benchmark.networks import backbones
+from ghostdet.benchmark.timing import MATRIX, summarize, take_turns
+from ghostdet.errors import UserError
+
+PROJECT = Path(__file__).parents[2]
+
+
+def test_runs_take_turns():
+    calls = []
+    runs = {name: lambda name=name: calls.append(name) for name in "abc"}
+    times = take_turns(runs, rounds=3)
+    assert {name: len(values) for name, values in times.items()} == dict(a=3, b=3, c=3)
+    # Twice each, once to get warm; the first round is not counted.
+    assert "".join(calls) == "aabbccbbccaaccaabbaabbcc"
+
+
+def test_a_ratio_is_of_one_round():
+    """A machine that is slow for a while changes medians, and not ratios."""
+    product = [10.0, 100.0, 10.0, 100.0]
+    times = {
+        "theirs": [4.0, 40.0, 4.0, 40.0],
+        "ours": [2.0, 20.0, 2.0, 20.0],
+        "ours, bf16": [1.0, 10.0, 1.0, 10.0],
+        "matrix product, fp32": product,
+        "matrix product, bf16": [t / 2 for t in product],
+    }
+    macs = dict.fromkeys(["ours", "ours, bf16"], MATRIX**3 // 10)
+    rows = {row["name"]: row for row in summarize(times, "theirs", macs)}
+    assert [row["speed"] for row in rows.values()] == [1, 2, 4, 0.4, 0.8]
+    assert rows["ours"]["median"] == 11
+    assert rows["ours"]["quartiles"] == [2, 20]
+    assert rows["ours"]["gflops"] == pytest.approx(2 * MATRIX**3 / 10 / 11e-3 / 1e9)
+    assert rows["ours"]["peak_share"] == pytest.approx(0.5)
+    assert rows["ours, bf16"]["peak_share"] == pytest.approx(0.5)
+    assert rows["matrix product, bf16"]["peak_share"] == 1
+    assert "peak_share" not in rows["theirs"]
+
+
+def test_networks_have_their_taps_in_common():
+    x = torch.randn(1, 3, 64, 96)
+    networks = backbones()
+    outs = {}
+    for name, network in networks.items():
+        network.eval()
+        with torch.no_grad():
+            outs[name] = network(x)
+        sizes = [tuple(out.shape[2:]) for out in outs[name]]
+        assert sizes == [(16, 24), (8, 12), (4, 6), (2, 3)], name
+    ours, theirs = outs["GhostNet 1.0x"], outs["timm ghostnet_100"]
+    for a, b in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
+    # Nothing is computed that is not returned, but for MobileNetV2's last convolution,
+    # which MMDetection builds and leaves alone.
+    for name, network in networks.items():
+        network.train()
+        sum(out.sum() for out in network(x)).backward()
+        idle = {
+            n.split(".")[0] for n, p in network.named_parameters() if p.grad is None
+        }
+        assert idle <= {"conv2"}, name
+
+
+def test_results_and_their_page(monkeypatch, mini_coco):
+    monkeypatch.setattr(suites, "SIZE", (64, 96))
+    results = benchmark(["training", "loading"], rounds=4, data_root=mini_coco)
+    assert json.loads(json.dumps(results)) == results
+    steps, loading = (table["rows"] for table in results["tables"])
+    assert {row["name"] for row in steps} >= {
+        "GhostNet 1.0x, eager",
+        "timm ghostnet_100, eager",
+        "MMDetection MobileNetV2, eager",
+    }
+    assert [row["name"] for row in loading] == [
+        "16 images, 0 workers",
+        f"16 images, {torch.get_num_threads()} workers",
+    ]
+    page = render(results)
+    assert "| timm ghostnet_100, eager |" in page
+    assert page.count("| 1.00 |") >= 2
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (dict(rounds=1), "rounds is 1, expected 2 or more"),
+        (dict(data_root="nowhere"), "nowhere"),
+    ],
+)
+def test_refuses(arguments, message):
+    with pytest.raises(UserError, match=message):
+        benchmark(["loading"], **arguments)
+
+
+def test_the_tool_knows_all_suites():
+    path = PROJECT / "tools/benchmark.py"
+    text = path.read_text()
+    assert all(f'    "{name}",' in text for name in SUITES)
+
+
+def test_page_in_the_docs_is_current():
+    docs = PROJECT / "docs"
+    results = json.loads((docs / "benchmarks.json").read_text())
+    assert (docs / "benchmarks.md").read_text() == render(results)
