@@ -102,6 +102,7 @@ def build(kind: str, **changes) -> nn.Module:
             bbox_head=HEADS[kind],
             test_cfg={**TEST_CFG, **changes},
         )
+    torch.manual_seed(0)
     with DefaultScope.overwrite_default_scope("mmdet"):
         model = MODELS.build(cfg).eval()
     return spread(model)
@@ -115,7 +116,9 @@ def spread(model: nn.Module) -> nn.Module:
             module.running_mean.uniform_(-0.1, 0.1)
             module.running_var.uniform_(0.5, 1.5)
         elif isinstance(module, (nn.Conv2d, nn.Linear)) and "head" in name:
-            std = (2 if "cls" in name else 0.7) / module.weight[0].numel() ** 0.5
+            std = (2 if "cls" in name or "fc" in name else 0.7) / module.weight[
+                0
+            ].numel() ** 0.5
             nn.init.normal_(module.weight, std=std)
             nn.init.zeros_(module.bias) if module.bias is not None else None
     return model

@@ -44,6 +44,7 @@ def packages():
 @pytest.fixture(scope="module")
 def detector():
     cfg = Config.fromfile(CONFIG)
+    torch.manual_seed(0)
     with DefaultScope.overwrite_default_scope("mmdet"):
         return spread(MODELS.build(cfg.model).eval())
 
