@@ -2,6 +2,8 @@
 
 import argparse
 import json
+import shlex
+import sys
 from pathlib import Path
 
 import _cli
@@ -48,6 +50,8 @@ def parse_args() -> argparse.Namespace:
     unknown = set(args.suites) - set(SUITES)
     if unknown:
         parser.error(f"no suite {', '.join(unknown)}; there are {', '.join(SUITES)}")
+    if args.json and not args.json.endswith(".json"):
+        parser.error(f"--json is {args.json!r}, expected a file that ends in .json")
     return args
 
 
@@ -61,6 +65,7 @@ def main() -> None:
     results = benchmark(
         args.suites or SUITES, args.device, args.threads, args.rounds, args.data_root
     )
+    results["command"] = shlex.join(["python", "tools/benchmark.py", *sys.argv[1:]])
     page = render(results)
     print(page)
     if args.json:

@@ -51,6 +51,9 @@ def backbones() -> dict[str, nn.Module]:
     ours.load_state_dict({name: weights[name] for name in ours.state_dict()})
     large = timm.create_model("mobilenetv3_large_100")
     large_stem = nn.Sequential(large.conv_stem, large.bn1)  # its activation is inside
+    mobilenetv2 = MobileNetV2(out_indices=(1, 2, 4, 6))
+    mobilenetv2.layers.remove("conv2")  # computed and not returned
+    del mobilenetv2.conv2
     return {
         "GhostNet 1.0x": ours,
         "timm ghostnet_100": Tapped([stem, *blocks], (3, 5, 11, 16)),
@@ -60,5 +63,5 @@ def backbones() -> dict[str, nn.Module]:
         "torchvision mobilenet_v3_large": Tapped(
             mobilenet_v3_large().features, (3, 6, 12, 15)
         ),
-        "MMDetection MobileNetV2": MobileNetV2(out_indices=(1, 2, 4, 6)),
+        "MMDetection MobileNetV2": mobilenetv2,
     }

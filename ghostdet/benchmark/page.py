@@ -4,27 +4,30 @@ from __future__ import annotations
 
 from typing import Any
 
-COMMAND = "python tools/benchmark.py --json docs/benchmarks.json"
-INTRODUCTION = f"""\
-`{COMMAND}` measures all of this.
-Within a table all runs took turns in one process. "Times as fast" is the median of the
-ratios within each turn to the run that has 1.00, so that a machine that is slow for a
-while slows both. GFLOP/s are those of convolutions and matrix products, two operations
-a multiply-accumulate. The peak is that of the product of two matrices of 2048x2048,
-which took turns with the others, in bf16 for runs in bf16."""
+INTRODUCTION = """\
+`{command}`
+measured all of this. Within a table all runs took turns in one process. "Times as fast"
+is the median of the ratios within each turn to the run that has 1.00, so that a machine
+that is slow for a while slows both. GFLOP/s are those of convolutions and matrix
+products, two operations a multiply-accumulate. The peak is that of the product of two
+matrices of 2048x2048, which took turns with the others, in bf16 for runs in bf16."""
 HEAD = ("", "median, ms", "quartiles, ms", "times as fast", "GFLOP/s", "of the peak")
 
 
 def render(results: dict[str, Any]) -> str:
-    """Lay out results of :func:`~ghostdet.benchmark.benchmark` as a Markdown page."""
+    """Lay out results as a Markdown page.
+
+    Args:
+        results: Of :func:`~ghostdet.benchmark.benchmark`, and the ``command``.
+    """
     machine = results["machine"]
     versions = ", ".join(f"{name} {v}" for name, v in machine["versions"].items())
     lines = [
         "# Benchmarks",
         "",
-        f"<!-- Written by `{COMMAND}`; do not edit. -->",
+        f"<!-- Written by `{results['command']}`; do not edit. -->",
         "",
-        INTRODUCTION,
+        INTRODUCTION.format(command=results["command"]),
         "",
         f"- CPU: {machine['cpu']}, {machine['threads']} threads",
     ]

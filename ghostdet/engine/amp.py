@@ -2,31 +2,40 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from mmengine.runner.amp import autocast
-from torch import nn
+from mmengine.utils import apply_to
+from torch import Tensor, nn
 
 
 def use_amp(model: nn.Module) -> None:
     """Make a detector predict in mixed precision: fp16 on a GPU, bf16 on a CPU.
 
-    Its predictions are given in fp32: COCO's evaluation and the visualizer make arrays
-    of NumPy from them, which has no bf16.
+    The network does; what heads make of its maps is computed in fp32, since a side of
+    1333 px has more pixels than bf16 can count.
 
     Args:
-        model: A detector. What it computes in other modes is left alone.
+        model: A detector.
     """
-    predict = model.predict
+    model.extract_feat = _with_autocast(model.extract_feat)
+    for module in model.modules():
+        if hasattr(module, "predict_by_feat"):
+            module.forward = _in_fp32(_with_autocast(module.forward))
 
-    def predict_with_amp(*args: Any, **kwargs: Any) -> Any:
+
+def _with_autocast(function: Callable[..., Any]) -> Callable[..., Any]:
+    def run(*args: Any, **kwargs: Any) -> Any:
         with autocast():
-            samples = predict(*args, **kwargs)
-        for sample in samples:
-            for name, value in sample.pred_instances.items():
-                if isinstance(value, torch.Tensor) and value.is_floating_point():
-                    sample.pred_instances.set_field(value.float(), name)
-        return samples
+            return function(*args, **kwargs)
 
-    model.predict = predict_with_amp
+    return run
+
+
+def _in_fp32(function: Callable[..., Any]) -> Callable[..., Any]:
+    def run(*args: Any, **kwargs: Any) -> Any:
+        return apply_to(function(*args, **kwargs), torch.is_tensor, Tensor.float)
+
+    return run

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from itertools import pairwise
 
 from torch import nn
@@ -18,7 +19,9 @@ def deploy(model: nn.Module) -> nn.Module:
     In the whole model, backbone, neck and heads alike: BN is folded, parallel branches
     of GhostNetV3 are merged, and Ghost bottlenecks become
     :class:`~ghostdet.export.split.SplitBottleneck`. Outputs stay the same but for
-    rounding. For good: the result can neither be trained nor filled with a checkpoint.
+    rounding. BN behind a :class:`~ghostdet.models.GhostConv` stays, which reads its own
+    unscaled maps. For good: the result can neither be trained nor filled with a
+    checkpoint.
 
     Args:
         model: A detector or a part of one, in evaluation mode; changed in place.
@@ -27,7 +30,7 @@ def deploy(model: nn.Module) -> nn.Module:
         The model (a bottleneck itself is changed no further than its BN).
 
     Raises:
-        ConfigError: If the model is in training mode.
+        ConfigError: If the model or a part of it is in training mode.
 
     Example:
         >>> from ghostdet.models import GhostNet
@@ -35,7 +38,7 @@ def deploy(model: nn.Module) -> nn.Module:
         >>> any(isinstance(m, nn.BatchNorm2d) for m in model.modules())
         False
     """
-    if model.training:
+    if any(module.training for module in model.modules()):
         raise ConfigError("the model is in training mode; call model.eval() first")
     for module in list(model.modules()):
         if hasattr(module, "switch_to_deploy"):
@@ -44,9 +47,12 @@ def deploy(model: nn.Module) -> nn.Module:
         order = getattr(module, "order", ("conv", "norm"))  # of a ConvModule
         if ("conv", "norm") not in pairwise(order):
             continue
-        # Where one feeds the other, they are neighbours by name as well.
-        for (name, conv), (norm_name, norm) in pairwise(list(module.named_children())):
-            if _is_pair(conv, norm):
+        # Where one feeds the other, they are neighbours by name as well; of conv1,
+        # conv2, bn1, bn2 the middle ones are not. A module may be there twice.
+        in_turn = isinstance(module, nn.Sequential)
+        for (name, conv), (norm_name, norm) in pairwise(list(module._modules.items())):
+            numbers = {*re.findall(r"\d+$", name), *re.findall(r"\d+$", norm_name)}
+            if _is_pair(conv, norm) and (in_turn or len(numbers) < 2):
                 setattr(module, name, fuse_conv_bn_eval(conv, norm))
                 setattr(module, norm_name, nn.Identity())
     for module in list(model.modules()):

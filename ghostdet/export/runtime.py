@@ -108,7 +108,7 @@ class Detector:
         self.mean: list[float] = meta["mean"]
         self.std: list[float] = meta["std"]
         self.to_rgb: bool = meta["to_rgb"]
-        self._resize: dict[str, Any] | None = meta["resize"]
+        self.resize: dict[str, Any] | None = meta["resize"]
         # Of each channel, what the 256 values become: exact, and one pass. One mean may
         # stand for all channels, as in DetDataPreprocessor.
         mean, std = (
@@ -123,8 +123,8 @@ class Detector:
         if threads is not None and threads < 1:
             raise DetectorError(f"threads is {threads}, expected 1 or more")
         shape = None
-        if self._resize is not None and not self._resize["keep_ratio"]:
-            shape = (1, 3, *reversed(self._resize["scale"]))
+        if self.resize is not None and not self.resize["keep_ratio"]:
+            shape = (1, 3, *reversed(self.resize["scale"]))
         try:
             if path.suffix == ".onnx":
                 self._run = _start_onnxruntime(path, threads, precision)
@@ -189,11 +189,11 @@ class Detector:
         return type(self), self._arguments
 
     def _resized(self, image: np.ndarray) -> np.ndarray:
-        if self._resize is None:
+        if self.resize is None:
             return image
         height, width = image.shape[:2]
-        size = scale = tuple(self._resize["scale"])
-        if self._resize["keep_ratio"]:
+        size = scale = tuple(self.resize["scale"])
+        if self.resize["keep_ratio"]:
             # As mmcv.rescale_size.
             factor = min(
                 max(scale) / max(height, width), min(scale) / min(height, width)
@@ -270,10 +270,10 @@ def read_meta(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def _is_whole(meta: dict[str, Any]) -> bool:
-    def numbers(values: Any, count: int, least: float) -> bool:
+    def numbers(values: Any, counts: tuple[int, ...], least: float) -> bool:
         return (
             isinstance(values, list)
-            and len(values) == count
+            and len(values) in counts
             and all(isinstance(v, (int, float)) and v >= least for v in values)
         )
 
@@ -281,13 +281,13 @@ def _is_whole(meta: dict[str, Any]) -> bool:
     return (
         isinstance(classes, list)
         and all(isinstance(name, str) for name in classes)
-        and numbers(meta.get("mean"), 3, float("-inf"))
-        and numbers(meta.get("std"), 3, 1e-12)
+        and numbers(meta.get("mean"), (1, 3), float("-inf"))
+        and numbers(meta.get("std"), (1, 3), 1e-12)
         and isinstance(meta.get("to_rgb"), bool)
         and (
             resize is None
             or isinstance(resize, dict)
-            and numbers(resize.get("scale"), 2, 1)
+            and numbers(resize.get("scale"), (2,), 1)
             and isinstance(resize.get("keep_ratio"), bool)
         )
     )

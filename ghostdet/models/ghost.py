@@ -84,14 +84,18 @@ class _Join(torch.autograd.Function):
     BN's backward pass has no fast path: 2 to 40 times the time in channels-last.
     """
 
+    generate_vmap_rule = True
+
     @staticmethod
-    def forward(ctx: Any, intrinsic: Tensor, ghost: Tensor) -> Tensor:
-        maps = torch.cat([intrinsic, ghost], dim=1)
-        ctx.channels = intrinsic.shape[1], ghost.shape[1]
+    def forward(intrinsic: Tensor, ghost: Tensor) -> Tensor:
+        return torch.cat([intrinsic, ghost], dim=1)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        ctx.channels = [half.shape[1] for half in inputs]
         ctx.layout = torch.contiguous_format
-        if not maps.is_contiguous():
+        if not output.is_contiguous():
             ctx.layout = torch.channels_last
-        return maps
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, ...]:
@@ -99,11 +103,15 @@ class _Join(torch.autograd.Function):
         return intrinsic, ghost.contiguous(memory_format=ctx.layout)
 
 
+def _is_tracing() -> bool:
+    return torch.jit.is_tracing() or torch.compiler.is_exporting()
+
+
 def join(intrinsic: Tensor, ghost: Tensor, channels: int) -> Tensor:
     """Concatenate intrinsic and ghost maps, and cut them to ``channels``."""
-    if torch.is_grad_enabled():
+    if intrinsic.requires_grad and torch.is_grad_enabled() and not _is_tracing():
         maps = _Join.apply(intrinsic, ghost)
-    else:  # what exporters know
+    else:
         maps = torch.cat([intrinsic, ghost], dim=1)
     return maps[:, :channels]
 

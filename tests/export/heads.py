@@ -10,7 +10,7 @@ from torch import nn
 from ghostdet import CONFIGS
 
 NMS = dict(type="nms", iou_threshold=0.6)
-TEST_CFG = dict(nms_pre=150, min_bbox_size=2, score_thr=0.3, nms=NMS, max_per_img=50)
+TEST_CFG = dict(nms_pre=150, min_bbox_size=0, score_thr=0.3, nms=NMS, max_per_img=50)
 BASE = dict(num_classes=3, in_channels=32, feat_channels=32, stacked_convs=1)
 ANCHORS = dict(
     type="AnchorGenerator",

@@ -130,3 +130,31 @@ def test_norms_that_do_something_else(make):
 def test_refuses_training_mode():
     with pytest.raises(ConfigError, match="in training mode; call model.eval"):
         deploy(GhostNet(0.5))
+
+
+def test_norms_behind_others_of_their_number():
+    class Block(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv1, self.conv2 = nn.Conv2d(4, 4, 1), nn.Conv2d(4, 4, 1)
+            self.bn1, self.bn2 = nn.BatchNorm2d(4), nn.BatchNorm2d(4)
+
+        def forward(self, x):
+            return self.bn2(self.conv2(self.bn1(self.conv1(x)).relu()))
+
+    act = nn.ReLU()
+    shared = nn.Sequential(
+        nn.Conv2d(4, 4, 1), act, nn.Conv2d(4, 4, 1), act, nn.BatchNorm2d(4)
+    )
+    for model in (Block(), shared):
+        unlike_the_identity(model)
+        x = torch.randn(2, 4, 5, 5)
+        expected = model(x)
+        torch.testing.assert_close(deploy(deploy(model))(x), expected)
+
+
+def test_refuses_a_part_in_training_mode():
+    model = GhostNet(0.5).eval()
+    model.blocks[0].train()
+    with pytest.raises(ConfigError, match="in training mode"):
+        deploy(model)

@@ -15,7 +15,7 @@ from torch import nn
 from ghostdet import CONFIGS, __version__
 from ghostdet.engine import load_config
 from ghostdet.errors import UserError
-from ghostdet.export import command, convert, deploy, export_module
+from ghostdet.export import command, convert, deploy, export_module, runtime
 from ghostdet.export.graph import DetectionGraph
 from ghostdet.export.runtime import OUTPUTS, Detector
 from ghostdet.models import GhostNet
@@ -145,12 +145,23 @@ def test_int8(export, exported, capsys, format, suffix):
     assert weights.stat().st_size < 0.7 * exported[0].stat().st_size
     outputs = Detector(path).infer(clouds(2, 3, 200, 170).numpy())
     assert outputs[1].max() > 0.05
-    if format == "onnx":
+    if format == "openvino":
+        nodes = runtime.openvino_core().read_model(path).get_ordered_ops()
+        after = [n for n in nodes if convert.POSTPROCESSING in n.get_friendly_name()]
+        fed = [i.get_source_output().get_node() for n in after for i in n.inputs()]
+        kinds = {node.get_type_name() for node in fed}
+        assert "TopK" in kinds and "FakeQuantize" not in kinds
+        assert any(node.get_type_name() == "FakeQuantize" for node in nodes)
+    else:
         import onnx
 
         graph = onnx.load(path).graph
         made = {name: node for node in graph.node for name in node.output}
-        after = [n for n in graph.node if n.name.startswith(convert.POSTPROCESSING)]
+        after = [
+            n
+            for n in graph.node
+            if n.name.startswith(convert.POSTPROCESSING) and n.op_type != "Shape"
+        ]
         fed = [made[name].op_type for n in after for name in n.input if name in made]
         assert "TopK" in fed and "DequantizeLinear" not in fed
 
@@ -206,10 +217,13 @@ def test_interrupted(export, tmp_path, monkeypatch):
         ("a.xml", {}, r"ends in \.onnx for --format onnx"),
         ("b.onnx", {}, r"b\.xml is there, and its \.json file would be overwritten"),
         ("a.onnx", dict(int8=True, calibration_images=0), "expected 1 or more"),
+        ("c.onnx", {}, r"c\.json is there and was not exported"),
+        ("d.onnx", {}, r"d\.onnx is there and was not exported"),
     ],
 )
 def test_arguments(export, tmp_path, name, arguments, message):
-    (tmp_path / "out").mkdir()
+    (tmp_path / "out/d.onnx").mkdir(parents=True)
+    (tmp_path / "out/c.json").write_text('{"images": []}')
     (tmp_path / "out/b.xml").touch()
     with pytest.raises(UserError, match=message):
         export(name, **arguments)
@@ -247,6 +261,8 @@ RESIZE = dict(type="Resize", scale=(1333, 800), keep_ratio=True)
         ([dict(type="Resize", scale_factor=0.5)], "'scale_factor': 0.5"),
         ([dict(RESIZE, interpolation="area")], "'area'"),
         ([dict(type="LoadImageFromFile", color_type="grayscale")], "grayscale"),
+        ([dict(type="LoadImageFromFile", to_float32=True)], "to_float32"),
+        ([dict(type="LoadImageFromFile", imdecode_backend="pillow")], "pillow"),
         ([dict(type="TestTimeAug", transforms=[])], "TestTimeAug"),
     ],
 )
@@ -277,10 +293,22 @@ class Unsupported(nn.Module):
         return torch.linalg.svdvals(x)
 
 
+class LandscapeOnly(nn.Module):
+    def forward(self, x):
+        return -x if x.shape[2] > x.shape[3] else x
+
+
+class ByValue(nn.Module):
+    def forward(self, x):
+        return -x if x.sum() > 0 else x
+
+
 @pytest.mark.parametrize(
     "module, name, message",
     [
         (Unsupported().eval(), "a.onnx", "Unsupported holds an operator.*svd"),
+        (LandscapeOnly().eval(), "a.onnx", "LandscapeOnly .*on 1x3x160x96 it gives"),
+        (ByValue().eval(), "a.onnx", "ByValue cannot be traced"),
         (nn.ReLU(), "a.onnx", "in training mode"),
         (nn.ReLU().eval(), "a.tflite", r"ends in \.onnx or \.xml"),
         (nn.ReLU().eval(), "file/a.onnx", "cannot be written.*--out"),

@@ -116,6 +116,15 @@ def test_other_classes(tmp_path, tiny, export, own_bccd, classes, message):
         infer(own_bccd / "images", tiny(data_root=own_bccd), path, tmp_path / "out")
 
 
+def test_other_size(tmp_path, tiny, export, own_bccd):
+    path = export(resize=dict(scale=[128, 96], keep_ratio=False))
+    message = r"for Resize of \{'scale': \[128, 96\].*has \{'scale': \[256, 256\]"
+    with pytest.raises(UserError, match=message):
+        engine.test(tiny(data_root=own_bccd), path)
+    with pytest.raises(UserError, match=message):
+        infer(own_bccd / "images", tiny(data_root=own_bccd), path, tmp_path / "out")
+
+
 def test_mistakes(tmp_path, tiny, export, own_bccd):
     path = export()
     shutil.move(path.with_suffix(".json"), tmp_path / "other.json")

@@ -70,6 +70,12 @@ def test_configs(changes):
     [
         ("RTMDet", lambda m: m.bbox_head.test_cfg.nms.update(type="soft_nms"), "soft"),
         ("RTMDet", lambda m: m.bbox_head.test_cfg.pop("nms_pre"), "no nms_pre.*set"),
+        (
+            "RTMDet",
+            lambda m: m.bbox_head.test_cfg.update(min_bbox_size=2),
+            "min_bbox_size=2, in pixels of the image before",
+        ),
+        ("RTMDet", lambda m: m.bbox_head.test_cfg.update(max_per_img=-1), "per_img=-1"),
         ("RTMDet", lambda m: setattr(m, "bbox_head", nn.Identity()), "head Identity"),
         ("ATSS", lambda m: setattr(m.bbox_head, "__class__", PAAHead), "head PAAHead"),
         (

@@ -109,3 +109,15 @@ def test_join_is_a_concatenation_with_dense_gradients(channels, layout):
     torch.autograd.gradcheck(lambda *p: join(*p, channels), parts)
     gradient = torch.autograd.grad(join(*parts, 6).square().sum(), parts)[1]
     assert gradient.is_contiguous(memory_format=layout)
+
+
+@pytest.mark.parametrize("module", [GhostModule(6, 9), GhostBottleneck(6, 8, 6)])
+def test_what_pytorch_does_with_modules(module):
+    """Second derivatives, compilation and tracing, with gradients switched on."""
+    module = module.double().eval()
+    x = torch.randn(1, 6, 4, 4).double().requires_grad_()
+    torch.autograd.gradgradcheck(module, (x,))
+    expected = module(x)
+    compiled = torch.compile(module, backend="aot_eager", fullgraph=True)
+    torch.testing.assert_close(compiled(x), expected)
+    torch.testing.assert_close(torch.jit.trace(module, x)(x), expected)
