@@ -46,7 +46,7 @@ def backbones() -> dict[str, nn.Module]:
     theirs = timm.create_model("ghostnet_100")
     blocks = [block for stage in theirs.blocks[:-1] for block in stage]
     stem = nn.Sequential(theirs.conv_stem, theirs.bn1, theirs.act1)
-    ours = GhostNet(1.0)
+    ours = GhostNet(1.0, channels_last=True)
     weights = theirs.state_dict()
     ours.load_state_dict({name: weights[name] for name in ours.state_dict()})
     large = timm.create_model("mobilenetv3_large_100")

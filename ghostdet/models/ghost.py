@@ -19,7 +19,7 @@ from torch.nn.modules.utils import _pair
 
 from ghostdet.errors import ConfigError
 
-from .tapped import recompute
+from .tapped import is_tracing, recompute
 
 BN = dict(type="BN")
 RELU = dict(type="ReLU", inplace=True)
@@ -103,13 +103,9 @@ class _Join(torch.autograd.Function):
         return intrinsic, ghost.contiguous(memory_format=ctx.layout)
 
 
-def _is_tracing() -> bool:
-    return torch.jit.is_tracing() or torch.compiler.is_exporting()
-
-
 def join(intrinsic: Tensor, ghost: Tensor, channels: int) -> Tensor:
     """Concatenate intrinsic and ghost maps, and cut them to ``channels``."""
-    if intrinsic.requires_grad and torch.is_grad_enabled() and not _is_tracing():
+    if intrinsic.requires_grad and torch.is_grad_enabled() and not is_tracing():
         maps = _Join.apply(intrinsic, ghost)
     else:
         maps = torch.cat([intrinsic, ghost], dim=1)

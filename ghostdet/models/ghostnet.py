@@ -92,8 +92,8 @@ class GhostNet(TappedBackbone):
         frozen_stages: How much is frozen, its BN in evaluation mode: -1 nothing, 0 the
             stem, ``i`` all up to tap ``i - 1``.
         norm_eval: Keep all BN layers in evaluation mode in training.
-        channels_last: Memory layout: ``None`` for channels-last on a CPU, where it is
-            faster; ``True`` or ``False`` for all devices.
+        channels_last: Memory layout: ``None`` for channels-last within the backbone on
+            a CPU, ``True`` for all that follows as well, ``False`` for neither.
         with_cp: Recompute bottlenecks in the backward pass to save memory.
         norm_cfg: Norm layers. The official network's BN has eps 1e-5, momentum 0.1.
         se_gate: ``'hard_sigmoid'``, or ``'clip'`` for weights of the TensorFlow

@@ -42,8 +42,8 @@ class MobileNetV3(TappedBackbone):
         frozen_stages: How much is frozen, its BN in evaluation mode: -1 nothing, 0 the
             stem, ``i`` all up to tap ``i - 1``.
         norm_eval: Keep all BN layers in evaluation mode in training.
-        channels_last: Memory layout: ``None`` for channels-last on a CPU, where it is
-            faster; ``True`` or ``False`` for all devices.
+        channels_last: Memory layout: ``None`` for channels-last within the backbone on
+            a CPU, ``True`` for all that follows as well, ``False`` for neither.
         with_cp: Recompute blocks in the backward pass to save memory.
         norm_cfg: Norm layers; eps and momentum are those of the paper.
         init_cfg: MMEngine initialiser.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from mmengine.model import BaseModule
@@ -34,9 +34,11 @@ class TappedBackbone(BaseModule):
         frozen_stages: How much is frozen, its BN in evaluation mode: -1 nothing, 0 the
             stem, ``i`` all up to tap ``i - 1``.
         norm_eval: Keep all BN layers in evaluation mode in training.
-        channels_last: Memory layout of the images and so of all that follows, in
-            training and inference; ``None`` for what is faster, channels-last on a CPU
-            (docs/benchmarks.md). Weights keep theirs, results are the same.
+        channels_last: Memory layout. ``None``: channels-last within the backbone on a
+            CPU, where that is faster (docs/benchmarks.md); outputs are contiguous, as
+            heads that use ``view`` need them. ``True``: outputs are channels-last too,
+            and so is what follows, on all devices. ``False``: as the images are.
+            Weights keep theirs, and results are the same.
         init_cfg: MMEngine initialiser.
 
     Raises:
@@ -85,8 +87,8 @@ class TappedBackbone(BaseModule):
             For each of ``out_indices`` ``(N, C, H / stride, W / stride)`` with
             ``out_channels`` and ``out_strides``, sizes rounded up.
         """
-        wanted = self.channels_last
-        if x.device.type == "cpu" if wanted is None else wanted:
+        inside = self.channels_last is None and x.device.type == "cpu"
+        if inside or self.channels_last:
             x = x.contiguous(memory_format=torch.channels_last)
         for module in self.stem:
             x = module(x)
@@ -94,7 +96,7 @@ class TappedBackbone(BaseModule):
         for index, block in enumerate(self.blocks):
             x = self._run(block, x)
             if index in self.tapped_blocks:
-                outs.append(x)
+                outs.append(_contiguous(x) if inside else x)
         return tuple(outs)
 
     def _run(self, block: nn.Module, x: Tensor) -> Tensor:
@@ -123,6 +125,35 @@ class TappedBackbone(BaseModule):
         for module in frozen:
             module.eval()
             module.requires_grad_(False)
+
+
+def is_tracing() -> bool:
+    """Whether what runs is recorded by an exporter, which knows PyTorch's own."""
+    return torch.jit.is_tracing() or torch.compiler.is_exporting()
+
+
+def _contiguous(x: Tensor) -> Tensor:
+    if x.requires_grad and torch.is_grad_enabled() and not is_tracing():
+        return _Contiguous.apply(x)
+    return x.contiguous()
+
+
+class _Contiguous(torch.autograd.Function):
+    """Contiguous outputs of a channels-last network, which gets its gradients so."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor) -> Tensor:
+        return x.contiguous()
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
+        pass
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        return grad.contiguous(memory_format=torch.channels_last)
 
 
 def recompute(
