@@ -77,7 +77,7 @@ def write_table(work_dirs: Sequence[str | Path], out: str | Path) -> str:
     """
     check_writable(out, "--out")
     runs, problems = [], []
-    for work_dir in dict.fromkeys(Path(path).resolve() for path in work_dirs):
+    for work_dir in {Path(path).resolve(): Path(path) for path in work_dirs}.values():
         try:
             run = read_run(work_dir)
             _check_finished(run)
