@@ -11,6 +11,8 @@ from typing import Any
 
 from ghostdet.errors import UserError
 
+from .batch import GlobalBatch
+
 #: Lines of MMEngine's log, and of its summary of the environment.
 LOGGED = {
     "seed": r"^    seed: (\d+)$",
@@ -24,6 +26,8 @@ LOGGED = {
     "mmengine": r"^    MMEngine: (\S+)",
 }
 AP = "coco/bbox_mAP"  # what MMDetection calls COCO's AP
+#: What an evaluation depends on.
+EVALUATED = ("model", "data_root", "load_from", "val_dataloader", "val_evaluator")
 VERSIONS = ("python", "torch", "torchvision", "mmengine")
 
 
@@ -145,7 +149,7 @@ def read_run(work_dir: str | Path) -> Run:
 def read_dumped_config(path: str | Path) -> dict[str, Any]:
     """Read a config that MMEngine wrote, without running it.
 
-    Such a file assigns literals and calls of ``dict`` on them; anything else is refused.
+    Such a file assigns literals and calls of ``dict`` on them; else it is refused.
 
     Args:
         path: A file that ``Config.dump`` wrote, from anywhere.
@@ -198,11 +202,13 @@ def _join(run: Run, folder: Path) -> None:
     run.evaluations = [point for point in run.evaluations if point.iteration <= begin]
     run.configs.append(config)
     run.gpus = int(logged.get("gpus", 1))
-    run.batches.append(
-        run.gpus
-        * config["train_dataloader"].get("batch_size", 1)
-        * config["optim_wrapper"].get("accumulative_counts", 1)
+    loader = config["train_dataloader"]
+    batch = GlobalBatch(
+        run.gpus,
+        loader.get("batch_size") or loader["batch_sampler"]["batch_size"],
+        config["optim_wrapper"].get("accumulative_counts", 1),
     )
+    run.batches.append(batch.total)
     run.device = logged.get("device", "CPU")
     run.versions = {name: logged.get(name, "unknown") for name in VERSIONS}
     seed = (config.get("randomness") or {}).get("seed")
@@ -233,18 +239,17 @@ def _add_test(run: Run, folder: Path) -> None:
     file = folder / f"{folder.name}.json"
     if not file.is_file() or run.trained < run.length or run.final is not None:
         return
-    rows, config = (
-        _read_scalars(file),
-        read_dumped_config(folder / "vis_data/config.py"),
-    )
+    rows = _read_scalars(file)
+    config = read_dumped_config(folder / "vis_data/config.py")
     same = all(
         config.get(f"test_{part}") == config.get(f"val_{part}")
         for part in ("dataloader", "evaluator")
     )
     tested = Path(str(config.get("load_from"))).name
     if same and tested == _last_checkpoint(run) and rows and AP in rows[0]:
+        used = {key: config[key] for key in EVALUATED if key in config}
         # Like a resumed start, it takes its weights from the checkpoint.
-        run.configs.insert(0, {**config, "resume": True})
+        run.configs.insert(0, {**run.configs[-1], **used, "resume": True})
         seconds = run.losses[-1].seconds if run.losses else 0.0
         run.evaluations.append(Point(run.iterations, seconds, rows[0]))
 

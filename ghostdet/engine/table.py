@@ -15,7 +15,9 @@ from ghostdet.errors import UserError
 from .complexity import complexity
 from .config import check_writable, load_config
 from .history import AP, Run, read_run
+from .loops import use_exact_loops
 from .report import plot_curves
+from .saving import use_safe_checkpoints
 
 #: mAP in percent on COCO, by config: the COCO table of "GhostNet: More Features from
 #: Cheap Operations" (https://arxiv.org/abs/1911.11907), as others quote it.
@@ -36,9 +38,10 @@ METRICS = {
     "APm": f"{AP}_m",
     "APl": f"{AP}_l",
 }
-#: What may differ between runs of one row: where and how often they write, their seed,
-#: and how their processes were started.
+#: What may differ between runs of one row: where they write, their seed, and how their
+#: processes were started. (What ``auto_scale_lr`` does is seen in the learning rate.)
 FREE = (
+    "auto_scale_lr",
     "randomness.seed",
     "work_dir",
     "data_root",
@@ -236,6 +239,8 @@ def _backbone(run: Run) -> dict[str, Any]:
     if path is None:
         return result
     cfg = load_config(path)
+    use_exact_loops(cfg)
+    use_safe_checkpoints(cfg)
     shipped, own = cfg.to_dict(), run.configs[-1]
     result["changed"] = _differences(shipped, own)
     backbones = [

@@ -98,7 +98,7 @@ def test_papers_figures(project):
 @pytest.mark.parametrize(
     "file, old, new, message",
     [
-        (CONFIG, "lr=0.006", "lr=0.004", r"optimizer.lr: 0.006 and 0.004\n"),
+        (CONFIG, "_decay=0.05", "_decay=0.1", r"weight_decay: 0.05 and 0.1\n"),
         (CONFIG, "max_norm=10.0", "", r"clip_grad.max_norm: 10.0 and not set\n"),
         (CONFIG, "images/", "other/", r"dataset.data_prefix.img: images/ and other/\n"),
         ("*/*.log", "GPU number: 1", "GPU number: 2", "images an update: 2 and 4"),
