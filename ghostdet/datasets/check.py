@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import hashlib
 import json
-import math
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -19,7 +18,7 @@ from mmdet.registry import DATASETS
 from mmengine import fileio
 from tqdm.contrib.concurrent import process_map
 
-from ghostdet.errors import ConfigError, UserError
+from ghostdet.errors import ConfigError
 from ghostdet.findings import Finding
 
 from .loading import LoadReadableImage
@@ -713,9 +712,8 @@ class DatasetCheck:
             )
         there = np.flatnonzero(~np.isin(paths, missing)) if missing else None
         there = np.arange(len(paths)) if there is None else there
-        if count is not None:
-            there = there[:: max(1, math.ceil(len(there) / max(1, count)))]
-            there = there[:count]
+        if count is not None and count < len(there):
+            there = there[np.linspace(0, len(there) - 1, count).astype(int)]
         read = [paths[i] for i in there]
         measured = _measure_all(loading, read, workers, hashed)
         broken = {p: why for p, why in zip(read, measured) if isinstance(why, str)}
