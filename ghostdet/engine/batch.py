@@ -100,7 +100,8 @@ def scale_lr(cfg: Config) -> None:
     print_log(f"Learning rate: {batch.describe(optimizer.lr)}", logger="current")
     if not batch.base:
         return
-    cfg.auto_scale_lr.enable = False  # it is done here
+    # Done here, and noted for a run that resumes with another batch.
+    cfg.auto_scale_lr.update(enable=False, followed=True)
     optimizer.lr *= batch.factor
     schedulers = cfg.get("param_scheduler") or []
     for scheduler in schedulers if isinstance(schedulers, list) else [schedulers]:
