@@ -117,39 +117,42 @@ def parts_of(cfg: dict, key: str = "dataset") -> Iterator[tuple[str, dict]]:
 class CocoFile:
     """The columns of an annotation file with I images and A annotations.
 
+    Arrays, since a small object that is kept holds the memory of all that were parsed
+    around it.
+
     Attributes:
         path: The file.
         unlabelled: It has no list of annotations.
         categories: Ids of the categories, in the order of the file.
         names: Their names.
-        images: Ids of the images.
-        file_names: Their files.
+        images: ``(I,)`` int64, or object where they are text, ids of the images.
+        file_names: ``(I,)`` str, their files.
         sizes: ``(I, 2)`` float64, width and height in px.
-        annotations: Ids of the annotations.
+        annotations: ``(A,)`` likewise, ids of the annotations.
         image: ``(A,)`` int64, which of the images; -1 for none of them.
         category: ``(A,)`` int64, which of the categories; -1 likewise.
-        category_ids: What the annotations have as such.
+        category_ids: ``(A,)`` likewise, what the annotations have as such.
         boxes: ``(A, 4)`` float64, x, y, width, height in px.
         areas: ``(A,)`` float64.
         crowd: ``(A,)`` int8, ``iscrowd``; -1 where it is missing.
-        sample: Raw entries of some images with annotations, and of these.
+        sample: Raw entries of some images with annotations, and of these, as JSON.
     """
 
     path: str
     unlabelled: bool
     categories: list
     names: list[str]
-    images: list
-    file_names: list[str]
+    images: np.ndarray
+    file_names: np.ndarray
     sizes: np.ndarray
-    annotations: list
+    annotations: np.ndarray
     image: np.ndarray
     category: np.ndarray
-    category_ids: list
+    category_ids: np.ndarray
     boxes: np.ndarray
     areas: np.ndarray
     crowd: np.ndarray
-    sample: list[tuple[dict, list[dict]]]
+    sample: str
 
 
 #: Annotation files that were read, or why they cannot be, by path.
@@ -224,19 +227,21 @@ def _read_coco(path: str, backend_args: dict | None) -> CocoFile | Finding:
             return fail(
                 f"a {key} in {name} is {wrong[key]!r:.100}", "Expected a number"
             )
+    # All at once; one by one would take seconds.
+    if not _have_sizes(images):
+        wrong = next(image for image in images if not _have_sizes([image]))
+        return fail(
+            f"width and height of image {wrong['id']} are {wrong['width']!r} and "
+            f"{wrong['height']!r}",
+            "Expected numbers of px",
+        )
     for image in images:
-        if not all(_are_numbers([image[key]]) for key in ("width", "height")):
-            return fail(
-                f"width and height of image {image['id']} are {image['width']!r} and "
-                f"{image['height']!r}",
-                "Expected numbers of px",
-            )
         if type(image["file_name"]) is not str:
             return fail(
                 f"file_name of image {image['id']} is {image['file_name']!r}",
                 "Expected the path of its file",
             )
-    if not _are_boxes(annotations):  # all at once; one by one would take seconds
+    if not _are_boxes(annotations):
         wrong = next(entry for entry in annotations if not _are_boxes([entry]))
         return fail(
             f"annotation {wrong['id']} has bbox {json.dumps(wrong['bbox'])[:100]} and "
@@ -258,25 +263,37 @@ def _read_coco(path: str, backend_args: dict | None) -> CocoFile | Finding:
         unlabelled=unlabelled,
         categories=[category["id"] for category in categories],
         names=[category["name"] for category in categories],
-        images=[image["id"] for image in images],
-        file_names=[image["file_name"] for image in images],
+        images=_ids(images, "id"),
+        file_names=np.array([image["file_name"] for image in images], str),
         sizes=_column([(i["width"], i["height"]) for i in images]).reshape(-1, 2),
-        annotations=[annotation["id"] for annotation in annotations],
+        annotations=_ids(annotations, "id"),
         image=image,
         category=_column([category_index.get(i, -1) for i in category_ids], "int64"),
-        category_ids=category_ids,
+        category_ids=_ids(annotations, "category_id"),
         boxes=boxes.reshape(-1, 4),
         areas=_column([annotation["area"] for annotation in annotations]),
         crowd=_column(
             [int(bool(a["iscrowd"])) if "iscrowd" in a else -1 for a in annotations],
             "int8",
         ),
-        sample=[(images[i], entries) for i, entries in of_image.items()],
+        sample=json.dumps([(images[i], entries) for i, entries in of_image.items()]),
     )
+
+
+def _ids(entries: list[dict], key: str) -> np.ndarray:
+    """Identifiers: numbers, or whatever they are."""
+    values = [entry[key] for entry in entries]
+    return np.array(values, "int64" if set(map(type, values)) <= {int} else "object")
 
 
 def _column(values: list, dtype: str = "float64") -> np.ndarray:
     return np.array(values, dtype)
+
+
+def _have_sizes(images: list[dict]) -> bool:
+    """Whether width and height of each are numbers."""
+    sides = ("width", "height")
+    return all(_are_numbers([image[side] for image in images]) for side in sides)
 
 
 def _are_boxes(annotations: list[dict]) -> bool:
@@ -411,8 +428,8 @@ class DatasetCheck:
     def paths(self) -> list[str]:
         """The files of the images that are used."""
         folder = self.dataset.data_prefix.get("img", "")
-        names = self.coco.file_names
-        return [os.path.join(folder, names[i]) for i in self.used.tolist()]
+        names = self.coco.file_names[self.used].tolist()
+        return [os.path.join(folder, name) for name in names]
 
     def findings(
         self, images: int | None = 0, workers: int = 0, hashed: bool = False
@@ -445,7 +462,7 @@ class DatasetCheck:
         self.coco = coco
         found = list(self._annotations())
         yield from found
-        if not coco.images or (coco.unlabelled and self._labelled):
+        if not len(coco.images) or (coco.unlabelled and self._labelled):
             return
         yield from self._classes()
         if len(coco.annotations) or self._labelled:
@@ -501,13 +518,13 @@ class DatasetCheck:
                 f"Expected an object with the lists {', '.join(_COCO_KEYS)}",
             )
             return
-        if not coco.images:
+        if not len(coco.images):
             yield problem("fail", "lists no images", "Expected at least one")
             return
         for name in ("images", "annotations"):
-            ids = getattr(coco, name)
-            if len(set(ids)) < len(ids):
-                repeated = [i for i, count in Counter(ids).items() if count > 1]
+            counts = Counter(getattr(coco, name).tolist())
+            repeated = [i for i, times in counts.items() if times > 1]
+            if repeated:
                 sound = False
                 yield problem(
                     "fail",
@@ -521,7 +538,7 @@ class DatasetCheck:
             yield problem(
                 "fail",
                 f"annotation {coco.annotations[unknown[0]]} has the category_id "
-                f"{coco.category_ids[unknown[0]]!r}, which is none of the categories' "
+                f"{coco.category_ids.item(unknown[0])!r}, which is none of the categories' "
                 f"({_of(len(unknown), coco.category)})",
                 "MMDetection would leave it out: add the category, or remove it",
             )
@@ -781,7 +798,7 @@ class DatasetCheck:
                     "raw_ann_info": annotations,
                 }
             )
-            for image, annotations in coco.sample
+            for image, annotations in json.loads(coco.sample)
         ]
 
 

@@ -62,8 +62,8 @@ def footprint(
     """Compute what training takes; an estimate, as far as activations go.
 
     The network is run on the meta device, where nothing is computed, and what autograd
-    saves is added up. The workspace of convolutions, and what an allocator holds without
-    using it, are not in it.
+    saves is added up. The workspace of convolutions, and what an allocator holds
+    without using it, are not in it.
 
     Args:
         cfg: A config with ``optim_wrapper``.

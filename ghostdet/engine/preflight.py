@@ -278,7 +278,7 @@ class _Preflight:
         if self.model is None or "language_model" in self.cfg.model:
             return
         sets = {tuple(c.classes): parts for parts, c in self.data if c.coco}
-        for classes, parts in sets.items():
+        for classes in sets:
             try:
                 check_num_classes(self.model, classes)
             except UserError as error:
@@ -566,12 +566,9 @@ def _free_memory() -> int:
 
 def _size(count: float) -> str:
     """Bytes in words, such as ``'1.5 GB'``."""
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if count < 1000:
-            break
-        count /= 1000
-    else:
-        unit = "TB"
+    unit, units = "bytes", ["TB", "GB", "MB", "kB"]
+    while count >= 1000 and units:
+        count, unit = count / 1000, units.pop()
     return f"{count:.0f} {unit}" if count >= 10 else f"{count:.1f} {unit}"
 
 
