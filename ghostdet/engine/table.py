@@ -47,6 +47,8 @@ FREE = (
     "data_root",
     "launcher",
     "env_cfg.dist_cfg",
+    "model_wrapper_cfg",
+    "find_unused_parameters",
     "resume",
     "log_level",
     "log_processor",
