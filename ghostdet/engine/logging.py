@@ -63,7 +63,7 @@ def log_to(cfg: Config, names: Sequence[str]) -> None:
         if missing:
             raise UserError(
                 f"logging to {name} needs {' and '.join(missing)}; type "
-                f'pip install {name}, or pip install "ghostdet[log]"'
+                f"pip install {name}"
             )
         backend = _backend(name, cfg)
         # One of a type is all that MMEngine allows.
