@@ -5,6 +5,7 @@ from .complexity import complexity, complexity_table
 from .config import load_config
 from .evaluator import FastCocoMetric
 from .infer import infer, load_detector
+from .preflight import preflight
 from .run import test, train
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "infer",
     "load_config",
     "load_detector",
+    "preflight",
     "read_checkpoint",
     "test",
     "train",
