@@ -6,6 +6,7 @@ from .config import load_config
 from .evaluator import FastCocoMetric
 from .infer import infer, load_detector
 from .preflight import preflight
+from .logging import log_to
 from .run import test, train
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     "infer",
     "load_config",
     "load_detector",
+    "log_to",
     "preflight",
     "read_checkpoint",
     "test",

@@ -26,6 +26,8 @@ from ghostdet.errors import UserError
 
 T = TypeVar("T")
 
+_WRAPPER = "mmengine.CPUDistributedDataParallel"
+
 
 def start_processes(cfg: Config) -> None:
     """Connect the processes that a launcher started.
@@ -41,6 +43,8 @@ def start_processes(cfg: Config) -> None:
         return
     settings = dict(cfg.env_cfg.get("dist_cfg") or {}) if "env_cfg" in cfg else {}
     if torch.cuda.is_available():
+        if (cfg.get("model_wrapper_cfg") or {}).get("type") == _WRAPPER:
+            cfg.model_wrapper_cfg = None  # of a config that a run on CPUs has written
         init_dist(cfg.launcher, **settings)
         return
     variables = {
@@ -64,7 +68,7 @@ def start_processes(cfg: Config) -> None:
         "gloo", timeout=timedelta(seconds=seconds) if seconds else None
     )
     cfg.model_wrapper_cfg = dict(
-        type="mmengine.CPUDistributedDataParallel",
+        type=_WRAPPER,
         find_unused_parameters=cfg.get("find_unused_parameters", False),
     )
 

@@ -114,8 +114,7 @@ def _check_finished(run: Run) -> None:
             start, count = "tools/dist_train.sh", f" {run.gpus}"
         raise UserError(
             f"{run.work_dir} is at {run.unit} {run.trained} of {run.length}; to go on, "
-            f"type {start} {config}{count} --work-dir {run.work_dir} --resume "
-            "--no-auto-scale-lr"  # this config's is scaled
+            f"type {start} {config}{count} --work-dir {run.work_dir} --resume"
         )
     if run.final is None:
         checkpoint = run.work_dir / f"{run.unit}_{run.length}.pth"

@@ -57,7 +57,7 @@ class Fault(Hook):
     def terminate(self, runner):
         os.kill(os.getpid(), signal.SIGTERM)
 
-    def nan(self, runner):
+    def not_finite(self, runner):
         model = getattr(runner.model, "module", runner.model)
         model.backbone.register_forward_hook(
             lambda module, inputs, outputs: tuple(x * float("nan") for x in outputs)

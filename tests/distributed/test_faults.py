@@ -48,7 +48,7 @@ def test_torchrun_starts_again_and_resumes(run, kind):
 
 
 def test_not_finite_on_one_rank_stops_both(run):
-    ended = run(*plant("nan"), ranks=2)
+    ended = run(*plant("not_finite"), ranks=2)
     assert ended.code != 0
     assert ended.output.count("a loss is not finite at iteration 5") == 1
     where = r"rank 1: loss nan, .*loss_bbox .*; images \d+\n"

@@ -131,11 +131,9 @@ def test_all_that_is_wrong_is_said_at_once(finished, tmp_path):
     name = "retinanet_ghostnet_bccd.py"
     assert caught.value.text.splitlines()[1:] == [
         f"{runs[0]} is at iter 4 of 8; to go on, type python tools/train.py "
-        f"{runs[0]}/{name} --work-dir {runs[0]} --resume "
-        "--no-auto-scale-lr",
+        f"{runs[0]}/{name} --work-dir {runs[0]} --resume",
         f"{runs[1]} is at iter 4 of 9; to go on, type tools/dist_train.sh "
-        f"{runs[1]}/{name} 8 --work-dir {runs[1]} --resume "
-        "--no-auto-scale-lr",
+        f"{runs[1]}/{name} 8 --work-dir {runs[1]} --resume",
         f"{runs[2]} holds 0 configs (none), expected the one that tools/train.py "
         "writes; give the work directory of one run",
     ]
