@@ -5,8 +5,8 @@ from .complexity import complexity, complexity_table
 from .config import load_config
 from .evaluator import FastCocoMetric
 from .infer import infer, load_detector
-from .preflight import preflight
 from .logging import log_to
+from .preflight import preflight
 from .run import test, train
 
 __all__ = [

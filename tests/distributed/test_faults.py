@@ -66,7 +66,7 @@ def test_sigterm_to_one_rank_ends_all_with_a_checkpoint(run):
 
 def test_resumed_after_sigterm(run):
     whole = run(name="whole")
-    first = run(*plant("terminate", rank=0))
+    first = run(*plant("terminate_all", rank=0))
     assert first.code == 143
     second = run(arguments=["--resume"])
     assert second.code == 0 and min(second.losses) == 6
