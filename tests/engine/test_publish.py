@@ -1,5 +1,9 @@
+import ast
+import inspect
 import json
 import shutil
+import sys
+from contextlib import suppress
 from pathlib import Path
 
 import mmcv.ops
@@ -7,13 +11,13 @@ import pytest
 import safetensors.torch
 import torch
 from mmdet.models.task_modules.tracking import CameraMotionCompensation
-from mmdet.registry import MODELS
+from mmdet.registry import MODELS, TASK_UTILS
 from mmengine.hooks import EMAHook
 
 from ghostdet import engine
 from ghostdet.engine import infer, load_config, load_detector, train
 from ghostdet.engine.publish import publish, published_config
-from ghostdet.engine.published import encoded
+from ghostdet.engine.published import check_config, encoded
 from ghostdet.errors import UserError
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -277,3 +281,51 @@ def test_deep_config(own):
     path = change(own, lambda content: content["config"]["model"].update(a=node))
     with pytest.raises(UserError, match="nested too deeply"):
         load_config(path)
+
+
+PLAIN = dict(
+    model=dict(type="RetinaNet"),
+    test_dataloader=dict(dataset=dict(type="CocoDataset", pipeline=[])),
+    test_evaluator=dict(type="CocoMetric"),
+)
+REACHING = {
+    *("eval", "exec", "compile", "open", "__import__"),
+    *("import_module", "get_object_from_string", "from_pretrained", "fromfile"),
+    *("load", "load_checkpoint", "load_url", "download", "urlopen", "system", "Popen"),
+}
+
+
+def calls(module):
+    """What a module calls of REACHING; of methods, `model.eval()` is another thing."""
+    for node in ast.walk(ast.parse(inspect.getsource(sys.modules[module]))):
+        function = getattr(node, "func", None)
+        if isinstance(function, ast.Name):
+            name = function.id
+        else:
+            name = getattr(function, "attr", None)
+            name = None if name in ("eval", "compile", "open") else name
+        if name in REACHING:
+            yield module, name
+
+
+def test_what_is_allowed_reaches_nowhere():
+    """By its source: a version of MMDetection that is not known yet may bring more."""
+    modules = set()
+    for registry in (MODELS, MODELS.parent, TASK_UTILS, TASK_UTILS.parent):
+        for name, component in registry.module_dict.items():
+            with suppress(UserError):
+                check_config({**PLAIN, "model": {"type": name}}, "a.json")
+                modules |= {cls.__module__ for cls in component.__mro__}
+    modules = {name for name in modules if name.startswith(("mm", "ghostdet"))}
+    assert "mmdet.models.dense_heads.retina_head" in modules
+    assert {call for module in modules for call in calls(module)} == {
+        # Of `pretrained` and `init_cfg`, which are refused.
+        ("mmcv.cnn.vgg", "load_checkpoint"),
+        ("mmdet.models.backbones.detectors_resnet", "load_checkpoint"),
+        ("mmdet.models.backbones.pvt", "load_checkpoint"),
+        ("mmdet.models.backbones.swin", "load_checkpoint"),
+    }
+    assert (
+        "mmdet.models.task_modules.tracking.camera_motion_compensation",
+        "eval",
+    ) in (calls("mmdet.models.task_modules.tracking.camera_motion_compensation"))

@@ -193,9 +193,12 @@ def tool(project, monkeypatch, capsys):
 
     def run(name, *arguments):
         monkeypatch.setattr(sys, "argv", [name, *map(str, arguments)])
-        with pytest.raises(SystemExit) as caught:
+        code = 0
+        try:
             runpy.run_path(str(project / f"tools/{name}.py"), run_name="__main__")
-        return caught.value.code, capsys.readouterr().err
+        except SystemExit as error:
+            code = error.code
+        return code, capsys.readouterr().err
 
     return run
 
@@ -279,6 +282,30 @@ def test_memory(hostile, command, tmp_path):
     assert all(int(megabytes) < 30 for megabytes, _ in lines), lines
     assert int(control[0]) > 30  # of the 64 of the same kind of file
     assert int(last[0]) < 125  # 500,000 objects and their notes
+
+
+def test_published_weights(trained, tool, bccd, tmp_path, monkeypatch):
+    """Written and used by the tools, until somebody else has written beside them."""
+    monkeypatch.chdir(tmp_path)
+    weights, description = tmp_path / "a.safetensors", tmp_path / "a.json"
+    image = min((bccd / "images").iterdir())
+    arguments = ("publish", trained / "iter_4.pth", weights, "--config", CONFIG)
+    assert tool("weights", *arguments)[0] == 0
+    detect = ("infer", image, "--checkpoint", weights, "--out", tmp_path / "out")
+    assert tool(*detect)[0] == 0
+    assert (tmp_path / "out" / image.name).is_file()
+    content = json.loads(description.read_text())
+    nms = content["config"]["model"]["test_cfg"]["nms"]
+    nms["type"] = "__import__('pathlib').Path('marker').touch()"  # mmcv evaluates it
+    description.write_text(json.dumps(content))
+    evaluate = ("test", description, weights, "--data-root", bccd)
+    for arguments in (detect, evaluate):
+        code, message = tool(*arguments)
+        assert code == 1
+        assert f"error: {description}: model.test_cfg.nms.type is" in message
+    assert not (tmp_path / "marker").exists()
+    code, message = tool("infer", image, "--checkpoint", trained / "iter_4.pth")
+    assert code == 2 and "--config is needed for all but published" in message
 
 
 @pytest.fixture
