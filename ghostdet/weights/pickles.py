@@ -72,7 +72,7 @@ def expect(value: Any, *types: type) -> Any:
     return value
 
 
-def _check_keys(keys: Any, depth: int = 4) -> None:
+def _check_keys(keys: Any, depth: int = 2) -> None:
     """Refuse keys that are not plain: hashing nested tuples can end the process."""
     for key in keys:
         if type(key) is tuple and depth and len(key) <= 16:

@@ -1,6 +1,7 @@
 import ast
 import inspect
 import json
+import os
 import shutil
 import sys
 from contextlib import suppress
@@ -162,6 +163,26 @@ def test_nothing_is_written_where_weights_do_not_fit(own, trained, tmp_path):
     own.with_suffix(".json").write_text('{"format_version": 1}')  # of an export
     with pytest.raises(UserError, match="is there and was not published"):
         publish(str(trained / "iter_4.pth"), str(own), str(CONFIG))
+
+
+def test_stopped_between_the_two_files(own, trained, monkeypatch):
+    """There is no pair of old and new that goes unnoticed."""
+    rename = os.replace
+
+    def stopping(source, target):
+        if Path(target).suffix == ".json":
+            raise OSError(28, "No space left on device")
+        rename(source, target)
+
+    monkeypatch.setattr(os, "replace", stopping)
+    with pytest.raises(UserError, match="No space left"):
+        publish(str(trained / "iter_2.pth"), str(own), str(CONFIG), OPTIONS)
+    monkeypatch.undo()
+    with pytest.raises(UserError, match="are not the weights that"):
+        load_detector(own, own)
+    publish(str(trained / "iter_2.pth"), str(own), str(CONFIG), OPTIONS)
+    load_detector(own, own)
+    assert len(list(own.parent.iterdir())) == 2
 
 
 def test_the_runner_does_not_write_over_it(own):
