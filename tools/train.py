@@ -19,9 +19,16 @@ def parse_args() -> argparse.Namespace:
         "--amp", action="store_true", help="train in mixed precision (GPU)"
     )
     parser.add_argument(
-        "--auto-scale-lr",
+        "--no-auto-scale-lr",
         action="store_true",
-        help="scale the learning rate to the batch of this run",
+        help="take the config's learning rate as it is, whatever the global batch",
+    )
+    parser.add_argument(
+        "--log-to",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help="log to tensorboard, mlflow or wandb as well",
     )
     _cli.add_run_arguments(parser)
     return parser.parse_args()
@@ -29,12 +36,13 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
-    from ghostdet.engine import load_config, train
+    from ghostdet.engine import load_config, log_to, train
 
     cfg = load_config(
         args.config, args.work_dir, args.data_root, args.cfg_options, args.launcher
     )
-    train(cfg, args.resume, args.amp, args.auto_scale_lr)
+    log_to(cfg, args.log_to)
+    train(cfg, args.resume, args.amp, not args.no_auto_scale_lr)
 
 
 if __name__ == "__main__":

@@ -1,17 +1,27 @@
-"""A check of a data set before a run, where mistakes cost seconds, not hours."""
+"""Checks of data sets before a run, where mistakes cost seconds, not hours."""
 
 from __future__ import annotations
 
+import gc
+import hashlib
 import json
-import math
 import os
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import chain
 from typing import Any
 
+import numpy as np
 from mmdet.registry import DATASETS
 from mmengine import fileio
+from tqdm.contrib.concurrent import process_map
 
-from ghostdet.errors import ConfigError, UserError
+from ghostdet.errors import ConfigError
+from ghostdet.findings import Finding
+
+from .loading import LoadReadableImage
 
 # The keys without which CocoDataset.parse_data_info or pycocotools fails.
 _COCO_KEYS = {
@@ -19,7 +29,11 @@ _COCO_KEYS = {
     "annotations": {"id", "image_id", "category_id", "bbox", "area"},
     "categories": {"id", "name"},
 }
-_SAMPLE = 10  # images of which one has to be there
+_SAMPLE = 8  # images of which the raw entries are kept
+# px by which boxes may reach over a border: some tools count pixels from 1.
+_TOLERANCE = 1
+# Share of boxes over the border at which they are taken to be corners.
+_CORNERS = 0.2
 
 
 def check_dataset(dataset_cfg: dict) -> None:
@@ -43,10 +57,10 @@ def check_dataset(dataset_cfg: dict) -> None:
             not checked.
 
     Raises:
-        UserError: If the annotation file, the image directory or all of a sample of
-            images are missing, the file is not JSON or not COCO, nothing in it bears
-            one of the classes, its classes are fewer or in another order, or nothing
-            is left to learn.
+        UserError: If the annotation file, the image directory or more images than the
+            pipeline passes over are missing, the file is not JSON or not COCO, nothing
+            in it bears one of the classes, its classes are fewer or in another order,
+            or nothing is left to learn.
         ConfigError: If the data set cannot be built.
 
     Example:
@@ -57,50 +71,8 @@ def check_dataset(dataset_cfg: dict) -> None:
         Traceback (most recent call last):
         ghostdet.errors.UserError: nowhere/train.json: no such annotation file. ...
     """
-    if "datasets" in dataset_cfg:
-        for cfg in dataset_cfg["datasets"]:
-            check_dataset(cfg)
-        return
-    if "dataset" in dataset_cfg:
-        check_dataset(dataset_cfg["dataset"])
-        return
-
-    # Needs MMCV's operators, which importing this module must not.
-    from mmdet.datasets import CocoDataset
-
-    kind = dataset_cfg.get("type")
-    if kind is None:
-        raise ConfigError(f"a data set has no type, only {_shorten(list(dataset_cfg))}")
-    kind = DATASETS.get(kind) if isinstance(kind, str) else kind
-    # Subclasses that read a file of their own kind do as they like.
-    if not isinstance(kind, type) or any(
-        getattr(kind, method, None) is not getattr(CocoDataset, method)
-        for method in ("load_data_list", "parse_data_info", "filter_data")
-    ):
-        return
-    # Built without reading anything, for its resolved paths and class names.
-    cfg = dataset_cfg.copy()
-    cfg.update(pipeline=[], lazy_init=True)
-    try:
-        dataset = DATASETS.build(cfg)
-    except TypeError as error:
-        raise ConfigError(f"the data set cannot be built: {error}") from error
-    classes = dataset.metainfo["classes"]
-    if isinstance(classes, str):
-        raise ConfigError(
-            f"metainfo.classes is the word {classes!r}, expected a tuple or a file; "
-            f"write classes=({classes!r},)"
-        )
-    _check_files(dataset, dataset_cfg)
-    labelled = not dataset.test_mode and (dataset.filter_cfg or {}).get(
-        "filter_empty_gt", False
-    )
-    coco = _load_coco(dataset, labelled)
-    _check_values(dataset.ann_file, coco)
-    _check_classes(dataset, coco)
-    if labelled:
-        _check_objects(dataset, coco)
-    _check_images(dataset, dataset_cfg, coco)
+    for key, cfg in parts_of(dataset_cfg):
+        _raise_first(DatasetCheck(cfg, {}, key).findings())
 
 
 def check_evaluation(ann_file: str, backend_args: dict | None = None) -> None:
@@ -113,18 +85,265 @@ def check_evaluation(ann_file: str, backend_args: dict | None = None) -> None:
     Raises:
         UserError: If there is no such file, or an annotation has no ``iscrowd``.
     """
-    if not _is_there("isfile", ann_file, backend_args):
-        raise UserError(
-            f"{ann_file}: no such annotation file, which the evaluator's ann_file "
-            "names; give that of the data set"
+    _raise_first([evaluation_finding(ann_file, {}, backend_args)])
+
+
+def _raise_first(findings: Iterator[Finding] | Sequence[Finding]) -> None:
+    for finding in findings:
+        if finding.status == "fail":
+            raise finding.error()
+
+
+def parts_of(cfg: dict, key: str = "dataset") -> Iterator[tuple[str, dict]]:
+    """The data sets in a configuration, out of their wrappers.
+
+    Args:
+        cfg: Configuration of a data set or of a wrapper.
+        key: Its place in the config.
+
+    Yields:
+        The dotted key and the configuration of each.
+    """
+    if "datasets" in cfg:
+        for i, part in enumerate(cfg["datasets"]):
+            yield from parts_of(part, f"{key}.datasets.{i}")
+    elif "dataset" in cfg:
+        yield from parts_of(cfg["dataset"], f"{key}.dataset")
+    else:
+        yield key, cfg
+
+
+@dataclass
+class CocoFile:
+    """The columns of an annotation file with I images and A annotations.
+
+    Arrays, since a small object that is kept holds the memory of all that were parsed
+    around it.
+
+    Attributes:
+        path: The file.
+        unlabelled: It has no list of annotations.
+        categories: Ids of the categories, in the order of the file.
+        names: Their names.
+        images: ``(I,)`` int64, or object where they are text, ids of the images.
+        file_names: ``(I,)`` str, their files.
+        sizes: ``(I, 2)`` float64, width and height in px.
+        annotations: ``(A,)`` likewise, ids of the annotations.
+        image: ``(A,)`` int64, which of the images; -1 for none of them.
+        category: ``(A,)`` int64, which of the categories; -1 likewise.
+        category_ids: ``(A,)`` likewise, what the annotations have as such.
+        boxes: ``(A, 4)`` float64, x, y, width, height in px.
+        areas: ``(A,)`` float64.
+        crowd: ``(A,)`` int8, ``iscrowd``; -1 where it is missing.
+        sample: Raw entries of some images with annotations, and of these, as JSON.
+    """
+
+    path: str
+    unlabelled: bool
+    categories: list
+    names: list[str]
+    images: np.ndarray
+    file_names: np.ndarray
+    sizes: np.ndarray
+    annotations: np.ndarray
+    image: np.ndarray
+    category: np.ndarray
+    category_ids: np.ndarray
+    boxes: np.ndarray
+    areas: np.ndarray
+    crowd: np.ndarray
+    sample: str
+
+
+#: Annotation files that were read, or why they cannot be, by path.
+Files = dict[str, "CocoFile | Finding"]
+
+
+def read_coco(path: str, files: Files, backend_args: dict | None = None) -> Any:
+    """Read an annotation file, once.
+
+    Args:
+        path: The file.
+        files: Those that were read, to which it is added.
+        backend_args: Of its file backend.
+
+    Returns:
+        A :class:`CocoFile`, or a :class:`Finding` of why it cannot be read as one.
+    """
+    if path not in files:
+        collecting = gc.isenabled()
+        gc.disable()  # it would look through a million entries again and again
+        try:
+            files[path] = _read_coco(path, backend_args)
+        finally:
+            if collecting:
+                gc.enable()
+    return files[path]
+
+
+def _read_coco(path: str, backend_args: dict | None) -> CocoFile | Finding:
+    def fail(text: str, remedy: str) -> Finding:
+        return Finding("annotations", "fail", f"{path}: {text}", remedy)
+
+    try:
+        coco = json.loads(fileio.get(path, backend_args))
+    except json.JSONDecodeError as err:
+        return fail(
+            f"not JSON: line {err.lineno}, column {err.colno}: {err.msg}",
+            "Expected COCO annotations; download or export the file again",
         )
-    coco = json.loads(fileio.get(ann_file, backend_args))
-    for annotation in coco.get("annotations", []):
-        if "iscrowd" not in annotation:
-            raise UserError(
-                f"{ann_file}: annotation {annotation['id']} has no iscrowd, without "
-                "which COCO's evaluation stops. Write iscrowd=0 into each"
+    except UnicodeDecodeError as err:
+        return fail(
+            f"not JSON but binary data ({err.reason} at byte {err.start})",
+            "Expected COCO annotations; give the .json file as ann_file",
+        )
+    found = coco if isinstance(coco, dict) else {}
+    missing = [key for key in _COCO_KEYS if not isinstance(found.get(key), list)]
+    unlabelled = bool(found) and "annotations" not in found
+    if missing and not (unlabelled and missing == ["annotations"]):
+        kind = f"keys {_shorten(list(coco))}" if found else type(coco).__name__
+        return fail(
+            f"JSON but not COCO annotations: no list {', '.join(missing)} (found "
+            f"{kind})",
+            f"Expected an object with the lists {', '.join(_COCO_KEYS)}",
+        )
+    coco.setdefault("annotations", [])
+    for name, keys in _COCO_KEYS.items():
+        for i, entry in enumerate(coco[name]):
+            if not isinstance(entry, dict) or not keys <= entry.keys():
+                return fail(
+                    f"JSON but not COCO annotations for detection: {name}[{i}] is "
+                    f"{json.dumps(entry)[:100]}",
+                    f"Expected an object with the keys {', '.join(sorted(keys))}",
+                )
+    images, annotations, categories = (coco[name] for name in _COCO_KEYS)
+    for name, key in (
+        *((name, "id") for name in _COCO_KEYS),
+        ("annotations", "image_id"),
+        ("annotations", "category_id"),
+    ):
+        if not {type(entry[key]) for entry in coco[name]} <= {int, float, str}:
+            wrong = next(e for e in coco[name] if type(e[key]) in (dict, list, bool))
+            return fail(
+                f"a {key} in {name} is {wrong[key]!r:.100}", "Expected a number"
             )
+    # All at once; one by one would take seconds.
+    if not _have_sizes(images):
+        wrong = next(image for image in images if not _have_sizes([image]))
+        return fail(
+            f"width and height of image {wrong['id']} are {wrong['width']!r} and "
+            f"{wrong['height']!r}",
+            "Expected numbers of px",
+        )
+    for image in images:
+        if type(image["file_name"]) is not str:
+            return fail(
+                f"file_name of image {image['id']} is {image['file_name']!r}",
+                "Expected the path of its file",
+            )
+    if not _are_boxes(annotations):
+        wrong = next(entry for entry in annotations if not _are_boxes([entry]))
+        return fail(
+            f"annotation {wrong['id']} has bbox {json.dumps(wrong['bbox'])[:100]} and "
+            f"area {json.dumps(wrong['area'])[:20]}",
+            "Expected [x, y, width, height] in px, and a number",
+        )
+    category_ids = [annotation["category_id"] for annotation in annotations]
+    image_index = {image["id"]: i for i, image in enumerate(images)}
+    category_index = {category["id"]: i for i, category in enumerate(categories)}
+    image = _column([image_index.get(a["image_id"], -1) for a in annotations], "int64")
+    boxes = _column(list(chain.from_iterable(a["bbox"] for a in annotations)))
+    shown = np.unique(image[image >= 0])
+    chosen = shown[:: len(shown) // _SAMPLE + 1].tolist()
+    of_image: dict[int, list] = {i: [] for i in chosen}
+    for position in np.flatnonzero(np.isin(image, chosen)).tolist():
+        of_image[int(image[position])].append(annotations[position])
+    return CocoFile(
+        path=path,
+        unlabelled=unlabelled,
+        categories=[category["id"] for category in categories],
+        names=[category["name"] for category in categories],
+        images=_ids(images, "id"),
+        file_names=np.array([image["file_name"] for image in images], str),
+        sizes=_column([(i["width"], i["height"]) for i in images]).reshape(-1, 2),
+        annotations=_ids(annotations, "id"),
+        image=image,
+        category=_column([category_index.get(i, -1) for i in category_ids], "int64"),
+        category_ids=_ids(annotations, "category_id"),
+        boxes=boxes.reshape(-1, 4),
+        areas=_column([annotation["area"] for annotation in annotations]),
+        crowd=_column(
+            [int(bool(a["iscrowd"])) if "iscrowd" in a else -1 for a in annotations],
+            "int8",
+        ),
+        sample=json.dumps([(images[i], entries) for i, entries in of_image.items()]),
+    )
+
+
+def _ids(entries: list[dict], key: str) -> np.ndarray:
+    """Identifiers: numbers, or whatever they are."""
+    values = [entry[key] for entry in entries]
+    return np.array(values, "int64" if set(map(type, values)) <= {int} else "object")
+
+
+def _column(values: list, dtype: str = "float64") -> np.ndarray:
+    return np.array(values, dtype)
+
+
+def _have_sizes(images: list[dict]) -> bool:
+    """Whether width and height of each are numbers."""
+    sides = ("width", "height")
+    return all(_are_numbers([image[side] for image in images]) for side in sides)
+
+
+def _are_boxes(annotations: list[dict]) -> bool:
+    """Whether each has a box of four numbers, and a number as area."""
+    boxes = [annotation["bbox"] for annotation in annotations]
+    return (
+        set(map(type, boxes)) <= {list}
+        and set(map(len, boxes)) <= {4}
+        and _are_numbers(list(chain.from_iterable(boxes)))
+        and _are_numbers([annotation["area"] for annotation in annotations])
+    )
+
+
+def _are_numbers(values: list) -> bool:
+    return set(map(type, values)) <= {int, float} and bool(
+        np.isfinite(np.array(values, float)).all()
+    )
+
+
+def evaluation_finding(
+    ann_file: str, files: Files, backend_args: dict | None = None
+) -> Finding:
+    """Whether COCO's evaluation can run on an annotation file.
+
+    Args:
+        ann_file: As of :func:`check_evaluation`.
+        files: As of :func:`read_coco`.
+        backend_args: As of :func:`check_evaluation`.
+    """
+    if not _is_there("isfile", ann_file, backend_args):
+        return Finding(
+            "evaluator",
+            "fail",
+            f"{ann_file}: no such annotation file, which the evaluator's ann_file "
+            "names",
+            "Give that of the data set: --cfg-options val_evaluator.ann_file=FILE",
+        )
+    coco = read_coco(ann_file, files, backend_args)
+    if isinstance(coco, Finding):
+        return coco
+    without = np.flatnonzero(coco.crowd < 0)
+    if len(without):
+        return Finding(
+            "evaluator",
+            "fail",
+            f"{ann_file}: annotation {coco.annotations[without[0]]} has no iscrowd, "
+            f"without which COCO's evaluation stops ({_of(len(without), coco.crowd)})",
+            "Write iscrowd=0 into each",
+        )
+    return Finding("evaluator", "pass", f"{ann_file}, all with iscrowd")
 
 
 def _is_there(kind: str, path: str, backend_args: dict | None) -> bool:
@@ -133,183 +352,508 @@ def _is_there(kind: str, path: str, backend_args: dict | None) -> bool:
     return not hasattr(backend, kind) or getattr(backend, kind)(path)
 
 
-def _check_files(dataset: Any, cfg: dict) -> None:
-    """Check that the annotation file and the image directory exist."""
-    images = dataset.data_prefix.get("img", "")
-    expected = [cfg.get("ann_file", ""), cfg.get("data_prefix", {}).get("img", "")]
-    remedy = (
-        "Give the directory of the data set with --data-root DIR. It must hold\n"
-        + "\n".join(f"  {fileio.join_path('DIR', path)}" for path in expected)
-    )
-    if not _is_there("isfile", dataset.ann_file, dataset.backend_args):
-        raise UserError(f"{dataset.ann_file}: no such annotation file. {remedy}")
-    if images and not _is_there("isdir", images, dataset.backend_args):
-        raise UserError(f"{images}: no such image directory. {remedy}")
+@dataclass
+class DatasetCheck:
+    """A check of one data set, no wrapper, step by step.
 
+    Args:
+        cfg: Its configuration.
+        files: As of :func:`read_coco`.
+        key: Its place in the config, for remedies.
 
-def _load_coco(dataset: Any, labelled: bool) -> dict:
-    """Parse the annotation file and check its outline."""
-    path = dataset.ann_file
-    try:
-        coco = json.loads(fileio.get(path, dataset.backend_args))
-    except json.JSONDecodeError as err:
-        raise UserError(
-            f"{path}: not JSON: line {err.lineno}, column {err.colno}: {err.msg}. "
-            f"Expected COCO annotations; download or export the file again"
-        ) from err
-    except UnicodeDecodeError as err:
-        raise UserError(
-            f"{path}: not JSON but binary data ({err.reason} at byte {err.start}). "
-            f"Expected COCO annotations; give the .json file as ann_file"
-        ) from err
-    found = coco if isinstance(coco, dict) else {}
-    if not labelled:
-        found.setdefault("annotations", [])
-    missing = [key for key in _COCO_KEYS if not isinstance(found.get(key), list)]
-    if missing:
-        kind = f"keys {_shorten(list(coco))}" if found else type(coco).__name__
-        raise UserError(
-            f"{path}: JSON but not COCO annotations: no list {', '.join(missing)} "
-            f"(found {kind}). Expected an object with the lists {', '.join(_COCO_KEYS)}"
-        )
-    for name, keys in _COCO_KEYS.items():
-        for i, entry in enumerate(coco[name]):
-            if not isinstance(entry, dict) or not keys <= entry.keys():
-                raise UserError(
-                    f"{path}: JSON but not COCO annotations for detection: {name}[{i}] "
-                    f"is {json.dumps(entry)[:100]}. Expected an object with the keys "
-                    f"{', '.join(sorted(keys))}"
-                )
-    return coco
+    Attributes:
+        dataset: Built without reading anything; None for a data set that is not
+            checked, since it reads files in its own way.
+        coco: Its annotation file, once :meth:`findings` got that far.
+        contents: Checksum of the pixels of each image that was read, by path.
 
+    Raises:
+        ConfigError: If the data set cannot be built.
+    """
 
-def _check_values(path: str, coco: dict) -> None:
-    """Check identifiers, sizes and boxes, on which MMDetection or pycocotools stop."""
-    for name in ("images", "annotations"):
-        seen: dict = {}
-        for entry in coco[name]:
-            if seen.setdefault(str(entry["id"]), entry) != entry:
-                raise UserError(
-                    f"{path}: two of its {name} have the id {entry['id']}. Give each "
-                    "its own"
-                )
-    for image in coco["images"]:
-        if not all(_is_number(image[key]) for key in ("width", "height")):
-            raise UserError(
-                f"{path}: width and height of image {image['id']} are "
-                f"{image['width']!r} and {image['height']!r}. Expected numbers of px"
+    cfg: dict
+    files: Files
+    key: str = "dataset"
+    dataset: Any = field(init=False, default=None)
+    coco: CocoFile | None = field(init=False, default=None)
+    contents: dict[str, bytes] = field(init=False, default_factory=dict)
+
+    def __post_init__(self) -> None:
+        # Needs MMCV's operators, which importing this module must not.
+        from mmdet.datasets import CocoDataset
+
+        kind = self.cfg.get("type")
+        if kind is None:
+            raise ConfigError(
+                f"a data set has no type, only {_shorten(list(self.cfg))}"
             )
-    categories = {category["id"] for category in coco["categories"]}
-    for annotation in coco["annotations"]:
-        box, area = annotation["bbox"], annotation["area"]
-        if not (
-            isinstance(box, list)
-            and len(box) == 4
-            and all(map(_is_number, [*box, area]))
+        kind = DATASETS.get(kind) if isinstance(kind, str) else kind
+        # Subclasses that read a file of their own kind do as they like.
+        if not isinstance(kind, type) or any(
+            getattr(kind, method, None) is not getattr(CocoDataset, method)
+            for method in ("load_data_list", "parse_data_info", "filter_data")
         ):
-            raise UserError(
-                f"{path}: annotation {annotation['id']} has bbox "
-                f"{json.dumps(box)[:100]} and area {json.dumps(area)[:20]}. Expected "
-                "[x, y, width, height] in px, and a number"
-            )
-        if annotation["category_id"] not in categories:
-            raise UserError(
-                f"{path}: annotation {annotation['id']} has the category_id "
-                f"{annotation['category_id']!r}, which is none of the categories'. "
-                "MMDetection would leave it out"
+            return
+        cfg = self.cfg.copy()
+        cfg.update(pipeline=[], lazy_init=True)
+        try:
+            self.dataset = DATASETS.build(cfg)
+        except TypeError as error:
+            raise ConfigError(f"the data set cannot be built: {error}") from error
+        classes = self.dataset.metainfo["classes"]
+        if isinstance(classes, str):
+            raise ConfigError(
+                f"metainfo.classes is the word {classes!r}, expected a tuple or a "
+                f"file; write classes=({classes!r},)"
             )
 
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Of the configuration."""
+        return self.dataset.metainfo["classes"]
 
-def _is_number(value: Any) -> bool:
-    return (
-        isinstance(value, (int, float))
-        and not isinstance(value, bool)
-        and math.isfinite(value)
+    @property
+    def used(self) -> np.ndarray:
+        """Which images of the file the data set has, after its filter and indices."""
+        coco, filter_cfg = self.coco, self._filter
+        used = coco.sizes.min(1) >= filter_cfg.get("min_size", 0)
+        if filter_cfg.get("filter_empty_gt", False):
+            used[np.setdiff1d(np.arange(len(used)), coco.image[self._wanted])] = False
+        used = np.flatnonzero(used)
+        indices = self.cfg.get("indices")
+        if isinstance(indices, int):
+            return used[:indices] if indices >= 0 else used[indices:]
+        return used if indices is None else used[list(indices)]
+
+    def paths(self) -> list[str]:
+        """The files of the images that are used."""
+        folder = self.dataset.data_prefix.get("img", "")
+        names = self.coco.file_names[self.used].tolist()
+        return [os.path.join(folder, name) for name in names]
+
+    def findings(
+        self, images: int | None = 0, workers: int = 0, hashed: bool = False
+    ) -> Iterator[Finding]:
+        """Check files, annotations, classes, boxes and images.
+
+        Args:
+            images: How many images to read, evenly spread; None for all.
+            workers: Processes that read them, with a progress bar; 0 for this one.
+            hashed: Fill ``contents``.
+
+        Yields:
+            What was found. The checks are ``annotations``, ``classes``, ``boxes`` and
+            ``images``.
+        """
+        if self.dataset is None:
+            yield Finding(
+                "annotations",
+                "warn",
+                f"{self.cfg['type']} reads its files in its own way and is not checked",
+            )
+            return
+        if missing := self._missing_file():
+            yield missing
+            return
+        coco = read_coco(self.dataset.ann_file, self.files, self.dataset.backend_args)
+        if isinstance(coco, Finding):
+            yield coco
+            return
+        self.coco = coco
+        found = list(self._annotations())
+        yield from found
+        if not len(coco.images) or (coco.unlabelled and self._labelled):
+            return
+        yield from self._classes()
+        if len(coco.annotations) or self._labelled:
+            yield from self._boxes()
+        yield from self._images(images, workers, hashed)
+
+    @property
+    def _filter(self) -> dict:
+        return {} if self.dataset.test_mode else self.dataset.filter_cfg or {}
+
+    @property
+    def _labelled(self) -> bool:
+        """Whether images without objects are left out."""
+        return self._filter.get("filter_empty_gt", False)
+
+    @property
+    def _wanted(self) -> np.ndarray:
+        """Which annotations are of the configured classes, on images of the file."""
+        coco = self.coco
+        wanted = [i for i, name in enumerate(coco.names) if name in self.classes]
+        return np.isin(coco.category, wanted) & (coco.image >= 0)
+
+    def _missing_file(self) -> Finding | None:
+        dataset, cfg = self.dataset, self.cfg
+        images = dataset.data_prefix.get("img", "")
+        expected = [cfg.get("ann_file", ""), cfg.get("data_prefix", {}).get("img", "")]
+        remedy = (
+            "Give the directory of the data set with --data-root DIR. It must hold\n"
+            + "\n".join(f"  {fileio.join_path('DIR', path)}" for path in expected)
+        )
+        if not _is_there("isfile", dataset.ann_file, dataset.backend_args):
+            text = f"{dataset.ann_file}: no such annotation file"
+            return Finding("annotations", "fail", text, remedy)
+        if images and not _is_there("isdir", images, dataset.backend_args):
+            return Finding(
+                "images", "fail", f"{images}: no such image directory", remedy
+            )
+        return None
+
+    def _annotations(self) -> Iterator[Finding]:
+        """Whether identifiers are what MMDetection and pycocotools need."""
+        coco, path = self.coco, self.coco.path
+
+        def problem(status: str, text: str, remedy: str) -> Finding:
+            return Finding("annotations", status, f"{path}: {text}", remedy)
+
+        sound = True
+        if coco.unlabelled and self._labelled:
+            yield problem(
+                "fail",
+                "JSON but not COCO annotations: no list annotations (found keys "
+                "images, categories and maybe others)",
+                f"Expected an object with the lists {', '.join(_COCO_KEYS)}",
+            )
+            return
+        if not len(coco.images):
+            yield problem("fail", "lists no images", "Expected at least one")
+            return
+        for name in ("images", "annotations"):
+            counts = Counter(getattr(coco, name).tolist())
+            repeated = [i for i, times in counts.items() if times > 1]
+            if repeated:
+                sound = False
+                yield problem(
+                    "fail",
+                    f"two of its {name} have the id {repeated[0]} "
+                    f"({len(repeated):,} ids are repeated)",
+                    "Give each its own",
+                )
+        unknown = np.flatnonzero(coco.category < 0)
+        if len(unknown):
+            sound = False
+            yield problem(
+                "fail",
+                f"annotation {coco.annotations[unknown[0]]} has the category_id "
+                f"{coco.category_ids.item(unknown[0])!r}, which is none of the categories' "
+                f"({_of(len(unknown), coco.category)})",
+                "MMDetection would leave it out: add the category, or remove it",
+            )
+        orphans = np.flatnonzero(coco.image < 0)
+        if len(orphans):
+            sound = False
+            yield problem(
+                "warn",
+                f"{_of(len(orphans), coco.image)} annotations are of no image in the "
+                f"file, as annotation {coco.annotations[orphans[0]]}",
+                "They are left out; add the images, or remove the annotations",
+            )
+        if sound:
+            empty = len(coco.images) - len(np.unique(coco.image))
+            without = f" ({empty:,} without objects)" if empty else ""
+            yield problem(
+                "pass",
+                f"{len(coco.images):,} images{without}, {len(coco.image):,} objects",
+                "",
+            )
+
+    def _classes(self) -> Iterator[Finding]:
+        """Whether the file has the configured classes, in their order."""
+        path, classes, names = self.coco.path, list(self.classes), self.coco.names
+        present = [name for name in dict.fromkeys(names) if name in classes]
+        twice = sorted({name for name in present if names.count(name) > 1})
+        if not present:
+            yield Finding(
+                "classes",
+                "fail",
+                f"{path}: none of the configured classes is in the file.\n"
+                f"  configured: {_shorten(classes)}\n"
+                f"  in the file: {_shorten(names)}",
+                "Set metainfo=dict(classes=(...)) to names from the file, and "
+                "num_classes of the head to their number",
+            )
+        elif twice:
+            yield Finding(
+                "classes",
+                "fail",
+                f"{path}: more than one of its categories is called {_shorten(twice)}, "
+                "and MMDetection would take them for different classes",
+                "Make them one",
+            )
+        elif present != classes:
+            # CocoDataset.cat2label numbers the classes that are present in the order of
+            # the file's categories, whatever the order of metainfo.
+            missing = [name for name in classes if name not in names]
+            problem = (
+                f"has no category {_shorten(missing)}"
+                if missing
+                else "lists its categories in another order than the configured classes"
+            )
+            yield Finding(
+                "classes",
+                "fail",
+                f"{path} {problem}. MMDetection leaves out missing classes and numbers "
+                "the others in the order of the file, so labels would mean other "
+                "classes from the first difference on",
+                f"Set metainfo=dict(classes=...) to the file's order: "
+                f"{_shorten(present)}",
+            )
+        elif surplus := [name for name in names if name not in classes]:
+            yield Finding(
+                "classes",
+                "warn",
+                f"{path} has categories that are none of the {len(classes)} classes "
+                f"and become background: {_shorten(surplus)}",
+                "To detect them as well, add them to metainfo=dict(classes=...) in the "
+                "file's order",
+            )
+        else:
+            yield Finding(
+                "classes",
+                "pass",
+                f"{len(classes)}, as in the file: {_shorten(classes)}",
+            )
+
+    def _boxes(self) -> Iterator[Finding]:
+        """Whether boxes are in their images, and something is left to learn."""
+        coco = self.coco
+        path, wanted = coco.path, self._wanted
+        which = np.flatnonzero(wanted)
+        boxes, sizes = coco.boxes[which], coco.sizes[coco.image[which]]
+        thin = (boxes[:, 2:].min(1, initial=np.inf) < 1) | (coco.areas[which] <= 0)
+        shown = which[~thin & (coco.crowd[which] <= 0)]
+        if self._labelled and not len(shown):
+            yield Finding(
+                "boxes",
+                "fail",
+                f"{path}: none of its {len(coco.annotations)} annotations is an object "
+                f"of the classes {_shorten(self.classes)} ({len(which)} crowds or "
+                "boxes of less than 1 px)",
+                "Give a file with annotated objects",
+            )
+            return
+        least = self._filter.get("min_size", 0)
+        if self._labelled and (coco.sizes[coco.image[shown]].min(1) < least).all():
+            yield Finding(
+                "boxes",
+                "fail",
+                f"{path}: no image with objects is left, since filter_cfg leaves out "
+                f"those whose smaller side is less than min_size={least} px",
+                "Lower it",
+            )
+            return
+        ends = boxes[:, :2] + boxes[:, 2:]
+        over = np.maximum(-boxes[:, :2], ends - sizes).max(1, initial=-np.inf)
+        outside = over > _TOLERANCE
+        corners = (boxes[:, 2:] > boxes[:, :2]) & (boxes[:, 2:] <= sizes + _TOLERANCE)
+        if corners.all() and outside.mean() > _CORNERS:
+            yield Finding(
+                "boxes",
+                "fail",
+                f"{path}: {_of(outside.sum(), boxes)} boxes reach over the border of "
+                "their image, and all would be inside as [x1, y1, x2, y2]",
+                "COCO's are [x, y, width, height]: subtract x1 and y1 from x2 and y2, "
+                "and write width * height as area",
+            )
+            return
+        for mask, problem, remedy in (
+            (
+                thin,
+                "less than 1 px wide or high, or have no area",
+                "MMDetection leaves them out of training; remove or correct them",
+            ),
+            (
+                outside & ~thin,
+                f"reaching over the border of their image by more than {_TOLERANCE} px",
+                "Correct them, or width and height of their images; what is outside is "
+                "learnt and evaluated as part of the object",
+            ),
+        ):
+            if mask.any():
+                first = int(np.flatnonzero(mask)[0])
+                box = ", ".join(f"{value:g}" for value in boxes[first])
+                size = "x".join(f"{side:g}" for side in sizes[first])
+                yield Finding(
+                    "boxes",
+                    "warn",
+                    f"{path}: {_of(mask.sum(), boxes)} boxes are {problem}, as that of "
+                    f"annotation {coco.annotations[which[first]]}, [{box}] in {size}",
+                    remedy,
+                )
+        if not (thin | outside).any():
+            yield Finding(
+                "boxes", "pass", f"{len(boxes):,}, all inside their images, none empty"
+            )
+
+    def _images(
+        self, count: int | None, workers: int, hashed: bool
+    ) -> Iterator[Finding]:
+        """Whether images are there, are whole, and have the size that the file says."""
+        coco, path, paths = self.coco, self.coco.path, self.paths()
+        position, loading = self._loading()
+        if loading.get("backend_args") != self.cfg.get("backend_args"):
+            yield Finding(
+                "images", "warn", f"{path}: not looked for, since they lie elsewhere"
+            )
+            return
+        missing = _missing(paths, self.dataset.backend_args)
+        if len(missing) == len(paths) > 0:
+            yield Finding(
+                "images",
+                "fail",
+                f"{path}: none of {len(paths)} images it lists is there, such as "
+                f"{paths[0]}",
+                "Set data_prefix=dict(img=...) to their folder",
+            )
+            return
+        allowed = loading.get("max_unreadable", 0)
+        excused = (
+            f"Restore them, or remove their entries from {path}; to train without "
+            f"them: --cfg-options {self.key}.pipeline.{position}.max_unreadable=N"
+            if "max_unreadable" in loading
+            else f"Restore them, or remove their entries from {path}"
+        )
+
+        def problem(text: str, bad: Sequence[str]) -> Finding:
+            status = "fail" if len(bad) > allowed else "warn"
+            passed = f", of {allowed} that are passed over" if allowed else ""
+            return Finding("images", status, f"{path}: {text}{passed}", excused)
+
+        if missing:
+            yield problem(
+                f"{_of(len(missing), paths)} images are missing, as {missing[0]}",
+                missing,
+            )
+        there = np.flatnonzero(~np.isin(paths, missing)) if missing else None
+        there = np.arange(len(paths)) if there is None else there
+        if count is not None and count < len(there):
+            there = there[np.linspace(0, len(there) - 1, count).astype(int)]
+        read = [paths[i] for i in there]
+        measured = _measure_all(loading, read, workers, hashed)
+        broken = {p: why for p, why in zip(read, measured) if isinstance(why, str)}
+        if broken:
+            first, why = next(iter(broken.items()))
+            yield problem(
+                f"{_of(len(broken), read)} images that were read are broken, as "
+                f"{first} ({why})",
+                list(broken),
+            )
+        sizes = coco.sizes[self.used[there]]
+        other = []
+        for file, (width, height), found in zip(read, sizes, measured):
+            if isinstance(found, str):
+                continue
+            if found[:2] != (width, height):
+                other.append((file, f"{width:g}x{height:g}", found[:2]))
+            if hashed:
+                self.contents[file] = found[2]
+        if other:
+            file, stated, (width, height) = other[0]
+            yield Finding(
+                "images",
+                "fail",
+                f"{path}: {_of(len(other), read)} images that were read have another "
+                f"size than the file says, as {file}: {width}x{height} px, not "
+                f"{stated}",
+                "Put back the images that were annotated, or correct width and height "
+                "and, if they were scaled or turned, the boxes",
+            )
+        names = Counter(paths)
+        if len(names) < len(paths):
+            repeated = [name for name, times in names.items() if times > 1]
+            yield Finding(
+                "images",
+                "warn",
+                f"{path}: {len(repeated):,} files are listed as several images, as "
+                f"{repeated[0]}",
+                "Join their annotations under one image, or correct file_name",
+            )
+        elif not (missing or broken or other):
+            looked = f"{len(read):,} of them read" if len(read) < len(paths) else "read"
+            looked = f"{looked}, of the size in the file" if read else "not opened"
+            yield Finding("images", "pass", f"{len(paths):,} are there, {looked}")
+
+    def _loading(self) -> tuple[int, dict]:
+        """The transform that loads images, and its position in the pipeline."""
+        pipeline = self.cfg.get("pipeline") or []
+        for position, transform in enumerate(pipeline):
+            if str(transform.get("type")).startswith("Load"):
+                return position, transform
+        return 0, next(iter(pipeline), {})
+
+    def samples(self) -> list[dict]:
+        """What a pipeline gets for some images, as ``CocoDataset.get_data_info``."""
+        dataset, coco = self.dataset, self.coco
+        dataset.cat_ids = [
+            i for i, name in zip(coco.categories, coco.names) if name in self.classes
+        ]
+        dataset.cat2label = {i: label for label, i in enumerate(dataset.cat_ids)}
+        return [
+            dataset.parse_data_info(
+                {
+                    "raw_img_info": {**image, "img_id": image["id"]},
+                    "raw_ann_info": annotations,
+                }
+            )
+            for image, annotations in json.loads(coco.sample)
+        ]
+
+
+def _missing(paths: list[str], backend_args: dict | None) -> list[str]:
+    """Those that are not there; of files on a disk, each folder is listed once."""
+    if backend_args:
+        return [path for path in paths if not _is_there("isfile", path, backend_args)]
+    folders: dict[str, set[str]] = {}
+    missing = []
+    for path in paths:
+        folder, name = os.path.split(path)
+        if folder not in folders:
+            try:
+                folders[folder] = set(os.listdir(folder or "."))
+            except OSError:
+                folders[folder] = set()
+        if name not in folders[folder]:
+            missing.append(path)
+    return missing
+
+
+def _measure_all(
+    loading: dict, paths: list[str], workers: int, hashed: bool
+) -> list[tuple[int, int, bytes] | str]:
+    """Read images as a pipeline does: width, height and checksum, or what is wrong."""
+    arguments = {"color_type", "imdecode_backend", "backend_args"} & loading.keys()
+    load = LoadReadableImage(**{name: loading[name] for name in arguments})
+    measure = partial(_measure, load, hashed)
+    if not workers or not paths:
+        return list(map(measure, paths))
+    return process_map(
+        measure,
+        paths,
+        max_workers=workers,
+        chunksize=max(1, min(64, len(paths) // (4 * workers))),
+        desc="images",
+        unit="image",
+        disable=None,  # where no one looks
     )
 
 
-def _check_images(dataset: Any, cfg: dict, coco: dict) -> None:
-    """Check that not all of a sample of images are missing, as in another folder."""
-    loading = next(iter(cfg.get("pipeline") or []), {})
-    if loading.get("backend_args") != cfg.get("backend_args"):
-        return  # they lie elsewhere
-    sample = coco["images"][:: len(coco["images"]) // _SAMPLE + 1]
-    paths = [
-        os.path.join(dataset.data_prefix.get("img", ""), image["file_name"])
-        for image in sample
-    ]
-    if not any(_is_there("isfile", path, dataset.backend_args) for path in paths):
-        raise UserError(
-            f"{dataset.ann_file}: none of {len(paths)} images it lists is there, such "
-            f"as {paths[0]}. Set data_prefix=dict(img=...) to their folder"
-        )
+def _measure(
+    load: LoadReadableImage, hashed: bool, path: str
+) -> tuple[int, int, bytes] | str:
+    try:
+        image = load.read(path)
+    except OSError as error:
+        return str(error)
+    height, width = image.shape[:2]
+    content = hashlib.blake2b(image, digest_size=16).digest() if hashed else b""
+    return width, height, content
 
 
-def _check_objects(dataset: Any, coco: dict) -> None:
-    """Check that something is left to learn when images without objects are not."""
-    path, classes = dataset.ann_file, dataset.metainfo["classes"]
-    wanted = {c["id"] for c in coco["categories"] if c["name"] in classes}
-    objects = [a for a in coco["annotations"] if a["category_id"] in wanted]
-    shown = {
-        a["image_id"]
-        for a in objects
-        if not a.get("iscrowd") and a["area"] > 0 and min(a["bbox"][2:]) >= 1
-    }
-    if not shown:
-        raise UserError(
-            f"{path}: none of its {len(coco['annotations'])} annotations is an object "
-            f"of the classes {_shorten(classes)} ({len(objects)} crowds or boxes of "
-            "less than 1 px). Give a file with annotated objects"
-        )
-    least = dataset.filter_cfg.get("min_size", 0)
-    if not any(
-        image["id"] in shown and min(image["width"], image["height"]) >= least
-        for image in coco["images"]
-    ):
-        raise UserError(
-            f"{path}: no image with objects is left, since filter_cfg leaves out those "
-            f"whose smaller side is less than min_size={least} px. Lower it"
-        )
-
-
-def _check_classes(dataset: Any, coco: dict) -> None:
-    """Check that the file has images, and objects of the configured classes."""
-    path = dataset.ann_file
-    classes = dataset.metainfo["classes"]
-    ids = {category["name"]: category["id"] for category in coco["categories"]}
-    present = [name for name in ids if name in classes]
-    if not present:
-        raise UserError(
-            f"{path}: none of the configured classes is in the file.\n"
-            f"  configured: {_shorten(classes)}\n"
-            f"  in the file: {_shorten(list(ids))}\n"
-            f"Set metainfo=dict(classes=(...)) to names from the file, and num_classes "
-            f"of the head to their number"
-        )
-    if not coco["images"]:
-        raise UserError(f"{path}: lists no images. Expected at least one")
-    names = [category["name"] for category in coco["categories"]]
-    twice = sorted({name for name in present if names.count(name) > 1})
-    if twice:
-        raise UserError(
-            f"{path}: more than one of its categories is called {_shorten(twice)}, and "
-            "MMDetection would take them for different classes. Make them one"
-        )
-    # CocoDataset.cat2label numbers the classes that are present in the order of the
-    # file's categories, whatever the order of metainfo.
-    if present != list(classes):
-        missing = [name for name in classes if name not in ids]
-        problem = (
-            f"has no category {_shorten(missing)}"
-            if missing
-            else "lists its categories in another order than the configured classes"
-        )
-        raise UserError(
-            f"{path} {problem}. MMDetection leaves out missing classes and numbers the "
-            f"others in the order of the file, so labels would mean other classes from "
-            f"the first difference on. Set metainfo=dict(classes=...) to the file's "
-            f"order: {_shorten(present)}"
-        )
+def _of(count: int, whole: Sequence) -> str:
+    return f"{count:,} of {len(whole):,}"
 
 
 def _shorten(names: Sequence[str], limit: int = 10) -> str:

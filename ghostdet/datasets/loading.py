@@ -107,9 +107,9 @@ class LoadReadableImage(LoadImageFromFile):
         """
         path = results["img_path"]
         try:
-            image = self._read(path)
-        except (OSError, SyntaxError, cv2.error) as err:  # SyntaxError: Pillow's PNG
-            self._pass_over(path, str(err).strip())
+            image = self.read(path)
+        except OSError as err:
+            self._pass_over(path, str(err))
             return None
         if self.to_float32:
             image = image.astype(np.float32)
@@ -118,16 +118,30 @@ class LoadReadableImage(LoadImageFromFile):
         results["ori_shape"] = image.shape[:2]
         return results
 
-    def _read(self, path: str) -> np.ndarray:
-        """Read and decode a file; OSError where that gives no whole image."""
+    def read(self, path: str) -> np.ndarray:
+        """Read and decode a file.
+
+        Args:
+            path: Where it is, for the file backend.
+
+        Returns:
+            The image of shape (H, W, 3), or (H, W) where ``color_type`` is grey,
+            uint8 BGR.
+
+        Raises:
+            OSError: If that gives no whole image; the message says why.
+        """
         content = fileio.get(path, backend_args=self.backend_args)
         if not content:
             raise OSError("the file is empty")
         if is_truncated_jpeg(content):
             raise OSError("the JPEG data ends early")
-        image = mmcv.imfrombytes(
-            content, flag=self.color_type, backend=self.imdecode_backend
-        )
+        try:
+            image = mmcv.imfrombytes(
+                content, flag=self.color_type, backend=self.imdecode_backend
+            )
+        except (SyntaxError, cv2.error) as err:  # SyntaxError: Pillow's PNG
+            raise OSError(str(err).strip()) from err
         if image is None:
             raise OSError("not an image, or one whose data ends early")
         return image

@@ -5,6 +5,8 @@ from .complexity import complexity, complexity_table
 from .config import load_config
 from .evaluator import FastCocoMetric
 from .infer import infer, load_detector
+from .preflight import preflight
+from .logging import log_to
 from .run import test, train
 
 __all__ = [
@@ -15,6 +17,8 @@ __all__ = [
     "infer",
     "load_config",
     "load_detector",
+    "log_to",
+    "preflight",
     "read_checkpoint",
     "test",
     "train",

@@ -60,7 +60,7 @@ def complexity(
     with DefaultScope.overwrite_default_scope("mmdet"), torch.device("meta"):
         with config_mistakes(cfg):
             model = MODELS.build(cfg.model).eval()
-        _check_kind(model, str(cfg.filename))
+        check_kind(model, str(cfg.filename))
         divisor = getattr(model.data_preprocessor, "pad_size_divisor", 1)
         shape = tuple(-(-side // divisor) * divisor for side in shape)
         small, _ = _count(model.backbone, torch.empty(1, 3, *BACKBONE_SHAPE))
@@ -112,8 +112,12 @@ def complexity_table(results: Sequence[dict[str, Any]]) -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
-def _check_kind(model: nn.Module, config: str) -> None:
-    """Refuse detectors that compute something else than what is counted."""
+def check_kind(model: nn.Module, config: str) -> None:
+    """Refuse detectors that compute something else than what is counted.
+
+    Raises:
+        UserError: If it is neither of one stage nor of two, or has other heads.
+    """
     known = isinstance(model, SingleStageDetector) or (
         isinstance(model, TwoStageDetector)
         and type(model.roi_head) in (StandardRoIHead, CascadeRoIHead)
@@ -138,19 +142,38 @@ def _count(run: Callable[..., Any], *inputs: Any) -> tuple[int, Any]:
     return counter.get_total_flops() // 2, output
 
 
-def _head_macs(model: nn.Module, features: Sequence[Tensor]) -> int:
+def run_heads(
+    model: nn.Module, features: Sequence[Tensor], boxes: int, masks: int
+) -> list[Any]:
+    """Run the networks of a detector's heads, without what is done with their outputs.
+
+    Args:
+        model: A detector of a kind that :func:`complexity` counts.
+        features: Of its neck.
+        boxes: How many boxes a second stage gets.
+        masks: Of how many of these there are masks.
+
+    Returns:
+        What each network gives.
+    """
     if isinstance(model, SingleStageDetector):
-        return _count(model.bbox_head, features)[0]
-    macs, _ = _count(model.rpn_head, features)
-    roi_head, test_cfg = model.roi_head, model.test_cfg
-    stages = roi_head.bbox_head
-    for stage in stages if isinstance(stages, nn.ModuleList) else [stages]:
-        shape = (test_cfg.rpn.max_per_img, stage.in_channels, *stage.roi_feat_size)
-        macs += _count(stage, torch.empty(shape))[0]
-    if roi_head.with_mask:
-        stages = roi_head.mask_head
+        return [model.bbox_head(features)]
+    outputs = [model.rpn_head(features)]
+    networks = [(model.roi_head.bbox_head, boxes)]
+    if model.roi_head.with_mask:
+        networks.append((model.roi_head.mask_head, masks))
+    for stages, count in networks:
         for stage in stages if isinstance(stages, nn.ModuleList) else [stages]:
             size = stage.roi_feat_size
-            shape = (test_cfg.rcnn.max_per_img, stage.in_channels, *size)
-            macs += _count(stage, torch.empty(shape))[0]
-    return macs
+            size = (size, size) if isinstance(size, int) else size
+            regions = features[0].new_empty(count, stage.in_channels, *size)
+            outputs.append(stage(regions))
+    return outputs
+
+
+def _head_macs(model: nn.Module, features: Sequence[Tensor]) -> int:
+    test_cfg = model.test_cfg
+    boxes = masks = 0
+    if not isinstance(model, SingleStageDetector):
+        boxes, masks = test_cfg.rpn.max_per_img, test_cfg.rcnn.max_per_img
+    return _count(run_heads, model, features, boxes, masks)[0]

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import torch
 from mmdet.evaluation import CocoMetric, DumpDetResults
-from mmengine import fileio
 from mmengine.config import Config
+from mmengine.dist import get_rank
 from mmengine.evaluator import BaseMetric
 from mmengine.logging import print_log
 from mmengine.registry import RUNNERS
-from mmengine.runner import Runner, find_latest_checkpoint
+from mmengine.runner import Runner
 
 from ghostdet.datasets import check_dataset, check_evaluation
 from ghostdet.errors import UserError
@@ -23,15 +23,25 @@ from ghostdet.weights import weights_of
 from ghostdet.weights.source import REMOTE
 
 from .amp import use_amp
+from .batch import scale_lr
 from .checkpoint import CheckpointGuardHook, read_checkpoint
 from .config import check_num_classes, check_writable, config_mistakes, require
+from .launch import on_first_rank, restarted, start_processes
+from .loops import use_exact_loops
+from .saving import (
+    find_whole_checkpoint,
+    has_checkpoints,
+    set_aside,
+    use_safe_checkpoints,
+)
+from .survive import SurviveHook, lost_peer
 
 
 def train(
     cfg: Config,
     resume: str | None = None,
     amp: bool = False,
-    auto_scale_lr: bool = False,
+    auto_scale_lr: bool = True,
 ) -> Runner:
     """Train a detector, validating as the config says.
 
@@ -40,40 +50,51 @@ def train(
         resume: ``'auto'`` for the latest checkpoint in ``cfg.work_dir``, or the path
             of one.
         amp: Mixed precision, on a GPU.
-        auto_scale_lr: Scale the learning rate from the config's
-            ``auto_scale_lr.base_batch_size`` to the batch of this run.
+        auto_scale_lr: Let the learning rate follow the global batch of this run, from
+            the config's ``auto_scale_lr.base_batch_size``, where it has that.
 
     Returns:
         The Runner, trained.
 
     Raises:
         UserError: If the data set, a checkpoint or an option cannot be used, or
-            ``cfg.work_dir`` cannot be written.
+            ``cfg.work_dir`` cannot be written; if a loss is not finite, the disk is
+            full, or another rank is gone.
+        SystemExit: With 143 upon SIGTERM, when a checkpoint is written.
     """
     require(cfg, "model", "train_dataloader", "train_cfg", "optim_wrapper")
+    start_processes(cfg)
     check_writable(cfg.work_dir)
     if amp:
         if not torch.cuda.is_available():
             raise UserError("--amp needs a GPU and none is to be seen; leave it out")
         cfg.optim_wrapper.type = "AmpOptimWrapper"
         cfg.optim_wrapper.loss_scale = "dynamic"
-    if auto_scale_lr:
-        if "base_batch_size" not in (cfg.get("auto_scale_lr") or {}):
-            raise UserError(
-                "--auto-scale-lr needs auto_scale_lr=dict(base_batch_size=N) in the "
-                "config, the batch that its learning rate is for"
-            )
-        cfg.auto_scale_lr.enable = True
+    lr = scale_lr(cfg) if auto_scale_lr else "that of the config, as it is"
+    if restarted() and has_checkpoints(cfg.work_dir):
+        resume = "auto"
     if resume is not None:
         cfg.resume = True
         cfg.load_from = None if resume == "auto" else resume
     _check_start(cfg)
-    check_data(cfg, "train")
-    check_data(cfg, "val")
-    with config_mistakes(cfg):
-        runner = _build_runner(cfg)
-        _check_classes(runner, "train_loop", "val_loop")
-        runner.train()
+    for part in ("train", "val"):
+        on_first_rank(check_data, cfg, part)
+    use_exact_loops(cfg)
+    use_safe_checkpoints(cfg)
+    try:
+        with config_mistakes(cfg):
+            runner = _build_runner(cfg)
+            runner.register_hook(SurviveHook())
+            runner.logger.info(f"Learning rate: {lr}")
+            _check_classes(runner, "train_loop", "val_loop")
+            runner.train()
+    except RuntimeError as error:
+        if not lost_peer(error):
+            raise
+        raise UserError(
+            f"rank {get_rank()} lost another rank, which says above why it ended; "
+            "--resume goes on from the last checkpoint"
+        ) from error
     return runner
 
 
@@ -102,6 +123,7 @@ def test(
             ``cfg.work_dir`` cannot be written, or nothing at all was detected.
     """
     require(cfg, "model", "test_dataloader", "test_cfg", "test_evaluator")
+    start_processes(cfg)
     check_writable(cfg.work_dir)
     if out is not None:
         if not out.endswith((".pkl", ".pickle")):
@@ -119,7 +141,7 @@ def test(
     else:
         read_checkpoint(str(checkpoint))
         cfg.load_from = str(checkpoint)
-    check_data(cfg, "test")
+    on_first_rank(check_data, cfg, "test")
     if show_dir is not None:
         check_writable(show_dir, "--show-dir")
         hooks = cfg.get("default_hooks") or {}
@@ -153,23 +175,15 @@ def test(
 def _check_start(cfg: Config) -> None:
     """Find and check the checkpoint from which a run starts or goes on."""
     if cfg.get("resume") and not cfg.get("load_from"):
-        latest = find_latest_checkpoint(cfg.work_dir)
-        if latest is None:
+        cfg.load_from = on_first_rank(find_whole_checkpoint, cfg.work_dir)
+        if cfg.load_from is None:
             print_log(
                 f"Nothing to resume in {cfg.work_dir}: starting from the beginning",
                 logger="current",
             )
-            return
-        if not fileio.isfile(latest):
-            # Where the folder was moved, the file in it.
-            moved = os.path.join(cfg.work_dir, os.path.basename(latest))
-            if not os.path.isfile(moved):
-                raise UserError(
-                    f"{cfg.work_dir}/last_checkpoint names {latest!r}, and there is no "
-                    "such file; give the path of an earlier checkpoint to --resume"
-                )
-            latest = moved
-        cfg.load_from = latest
+            cfg.resume = False
+    if not cfg.get("resume"):
+        on_first_rank(set_aside, cfg.work_dir)
     path = cfg.get("load_from")
     if not path or ("://" in path and not path.startswith(REMOTE)):
         return  # MMEngine's own schemes
@@ -193,6 +207,8 @@ def _check_start(cfg: Config) -> None:
             "is nothing to resume; to start from the weights, give "
             f"--cfg-options load_from={cfg.load_from} in place of --resume"
         )
+    if not path.startswith(REMOTE):
+        on_first_rank(set_aside, cfg.work_dir, path)
     # MMEngine restores it too, after it has built the sampler with another.
     if cfg.get("randomness", {}).get("seed") is None:
         cfg.randomness = {

@@ -62,6 +62,34 @@ def fetch(checkpoint: str | Path) -> Path:
     return path
 
 
+def cached(checkpoint: str | Path) -> Path | None:
+    """Find a file of weights on disk, without a network.
+
+    Args:
+        checkpoint: As of :func:`fetch`.
+
+    Returns:
+        The path of the file, or None where :func:`fetch` would download it.
+
+    Raises:
+        UserError: If a path is given, and there is no such file.
+    """
+    name = str(checkpoint).partition("#sha256=")[0]
+    if name.startswith(HUB):
+        from huggingface_hub import try_to_load_from_cache
+
+        repository, _, revision = name.removeprefix(HUB).partition("@")
+        found = (
+            try_to_load_from_cache(repository, file, revision=revision or None)
+            for file in HUB_FILES
+        )
+        return next((Path(path) for path in found if isinstance(path, str)), None)
+    if name.startswith(ADDRESS):
+        path = _path_of(name)
+        return path if path.is_file() else None
+    return fetch(name)
+
+
 def sha256(path: Path) -> str:
     """Checksum of a file in hexadecimal."""
     return hashlib.sha256(path.read_bytes()).hexdigest()
@@ -101,13 +129,8 @@ def _from_hub(name: str) -> Path:
 
 
 def _from_address(address: str, expected: str) -> Path:
-    """Download a file once, and see to its checksum before it has its name.
-
-    The name holds the address, since many files are called best.pth.
-    """
-    digest = hashlib.sha256(address.encode()).hexdigest()[:8]
-    name = urlsplit(address).path.rpartition("/")[2][-100:]
-    path = Path(torch.hub.get_dir(), "checkpoints", f"{digest}-{name}")
+    """Download a file once, and see to its checksum before it has its name."""
+    path = _path_of(address)
     try:
         if not path.is_file():
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -121,3 +144,10 @@ def _from_address(address: str, expected: str) -> Path:
             "give its path"
         ) from error
     return path
+
+
+def _path_of(address: str) -> Path:
+    """Where a download is kept, under a name of its address: many are best.pth."""
+    digest = hashlib.sha256(address.encode()).hexdigest()[:8]
+    name = urlsplit(address).path.rpartition("/")[2][-100:]
+    return Path(torch.hub.get_dir(), "checkpoints", f"{digest}-{name}")

@@ -100,7 +100,9 @@ def test_resume_takes_over_the_seed(tiny):
     options = {**NO_VALIDATION, "randomness.seed": None}
     first = train(tiny({**options, "train_cfg.max_iters": 2}))
     second = train(tiny(options), resume="auto")
-    assert second.train_dataloader.sampler.seed == first.seed == second.seed
+    assert (
+        second.train_dataloader.batch_sampler.sampler.seed == first.seed == second.seed
+    )
 
 
 def test_evaluation_without_metrics(tiny, trained, tmp_path):
@@ -110,19 +112,19 @@ def test_evaluation_without_metrics(tiny, trained, tmp_path):
     assert engine.test(cfg, trained / "iter_4.pth") == {}
 
 
-def test_learning_rate_scaled_to_the_batch(tiny):
+@pytest.mark.parametrize(
+    "base, accumulated, follow, factor",
+    [(8, 1, True, 2 / 8), (8, 3, True, 6 / 8), (8, 1, False, 1), (None, 1, True, 1)],
+)
+def test_learning_rate_follows_the_batch(tiny, base, accumulated, follow, factor):
     options = {**NO_VALIDATION, "train_cfg.max_iters": 1}
-    cfg = tiny({**options, "auto_scale_lr.base_batch_size": 8})
-    expected = cfg.optim_wrapper.optimizer.lr * 2 / 8
-    runner = train(cfg, auto_scale_lr=True)
+    options["auto_scale_lr.base_batch_size"] = base
+    options["optim_wrapper.accumulative_counts"] = accumulated
+    cfg = tiny(options)
+    expected = cfg.optim_wrapper.optimizer.lr * factor
+    runner = train(cfg, auto_scale_lr=follow)
     groups = runner.optim_wrapper.optimizer.param_groups
     assert all(group["initial_lr"] == pytest.approx(expected) for group in groups)
-
-
-@pytest.mark.parametrize("value", [None, {"_delete_": True, "enable": False}])
-def test_learning_rate_without_base_batch_size(tiny, value):
-    with pytest.raises(UserError, match="base_batch_size=N"):
-        train(tiny({"auto_scale_lr": value}), auto_scale_lr=True)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

@@ -1,0 +1,151 @@
+"""What training a detector takes, of memory and on the disk, computed beforehand."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from mmdet.models.detectors import SingleStageDetector
+from mmengine.config import Config
+from mmengine.optim import build_optim_wrapper
+from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
+
+from .complexity import check_kind, run_heads
+
+# Losses hold copies of all that is predicted, before they choose: targets, weights,
+# logits in another order, gradients. Their peak in copies, measured (docs/check.md).
+_COPIES = 11
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """Bytes that training takes.
+
+    Args:
+        weights: Parameters and buffers.
+        gradients: Of the parameters that are trained.
+        optimizer: State of the optimiser.
+        activations: What the forward pass keeps for the backward pass, and the losses.
+        averaged: Averaged weights of an ``EMAHook``.
+    """
+
+    weights: int
+    gradients: int
+    optimizer: int
+    activations: int
+    averaged: int
+
+    @property
+    def memory(self) -> int:
+        """Of the device, in all."""
+        return (
+            self.weights
+            + self.gradients
+            + self.optimizer
+            + self.activations
+            + self.averaged
+        )
+
+    @property
+    def checkpoint(self) -> int:
+        """Of one checkpoint, with the state of the optimiser."""
+        return self.weights + self.optimizer + self.averaged
+
+
+def footprint(
+    cfg: Config, model: nn.Module, shape: tuple[int, int], images: int
+) -> Footprint:
+    """Compute what training takes; an estimate, as far as activations go.
+
+    The network is run on the meta device, where nothing is computed, and what autograd
+    saves is added up. The workspace of convolutions, and what an allocator holds
+    without using it, are not in it.
+
+    Args:
+        cfg: A config with ``optim_wrapper``.
+        model: The detector, on the meta device.
+        shape: Height and width of a batch, padded.
+        images: Images in it.
+
+    Returns:
+        The bytes.
+
+    Raises:
+        UserError: If the detector is of a kind that
+            :func:`~ghostdet.engine.complexity` does not count.
+    """
+    check_kind(model, str(cfg.filename))
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    weights = _bytes([*model.parameters(), *model.buffers()])
+    kinds = [str(hook.get("type")) for hook in cfg.get("custom_hooks") or []]
+    averaged = weights if any(kind.endswith("EMAHook") for kind in kinds) else 0
+    activations = _activations(model.train(), shape, images)
+    if str(cfg.optim_wrapper.get("type")).endswith("AmpOptimWrapper"):
+        activations //= 2
+    return Footprint(
+        weights=weights,
+        gradients=_bytes(parameters),
+        optimizer=_optimizer(cfg, model, parameters),
+        activations=activations,
+        averaged=averaged,
+    )
+
+
+def _bytes(tensors: list[Tensor]) -> int:
+    return sum(tensor.nbytes for tensor in tensors)
+
+
+def _activations(model: nn.Module, shape: tuple[int, int], images: int) -> int:
+    """Bytes that autograd saves in a forward pass, and those of losses."""
+    own = {t.untyped_storage()._cdata for t in (*model.parameters(), *model.buffers())}
+    saved: dict[int, torch.UntypedStorage] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage._cdata not in own:
+            saved[storage._cdata] = storage  # kept, so that no other gets its address
+        return tensor
+
+    boxes = masks = 0
+    if not isinstance(model, SingleStageDetector):
+        stages = model.train_cfg.rcnn
+        sampler = (stages[0] if isinstance(stages, list) else stages).sampler
+        boxes = images * sampler.num
+        masks = int(boxes * sampler.pos_fraction)
+    with (
+        warnings.catch_warnings(action="ignore"),  # of MMDetection's own names
+        torch.device("meta"),
+        saved_tensors_hooks(pack, lambda tensor: tensor),
+    ):
+        features = model.extract_feat(torch.empty(images, 3, *shape))
+        outputs = run_heads(model, features, boxes, masks)
+    kept = sum(storage.nbytes() for storage in saved.values())
+    return kept + _COPIES * _bytes(_tensors(outputs[0]))
+
+
+def _tensors(node: Any) -> list[Tensor]:
+    if isinstance(node, Tensor):
+        return [node]
+    return [tensor for part in node or () for tensor in _tensors(part)]
+
+
+def _optimizer(cfg: Config, model: nn.Module, parameters: list[Tensor]) -> int:
+    """Bytes of the optimiser's state, after a step with gradients on meta."""
+    wrapper = copy.deepcopy(cfg.optim_wrapper)
+    wrapper = dict(type="OptimWrapper", optimizer=wrapper.optimizer)
+    optimizer = build_optim_wrapper(model, wrapper).optimizer
+    for parameter in parameters:
+        parameter.grad = torch.empty_like(parameter)
+    optimizer.step()
+    return _bytes(
+        [
+            value
+            for state in optimizer.state.values()
+            for value in state.values()
+            if isinstance(value, Tensor)
+        ]
+    )

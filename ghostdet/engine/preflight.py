@@ -1,0 +1,584 @@
+"""What can be known before a run: a list of findings, not the first error."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import math
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+
+import cv2
+import mmcv
+import mmdet
+import mmengine
+import numpy as np
+import torch
+import torchvision
+from mmdet.registry import HOOKS, LOOPS, METRICS, MODELS, PARAM_SCHEDULERS
+from mmengine.config import Config
+from mmengine.dataset import Compose
+from mmengine.logging import MMLogger
+from mmengine.model import initialize
+from mmengine.registry import DefaultScope
+from torch import nn
+
+from ghostdet._version import __version__
+from ghostdet.datasets.check import (
+    DatasetCheck,
+    Files,
+    evaluation_finding,
+    parts_of,
+)
+from ghostdet.errors import ConfigError, UserError
+from ghostdet.findings import Finding
+from ghostdet.ops import operator_backend
+from ghostdet.weights import check_state_dict, weights_of
+from ghostdet.weights.source import REMOTE, cached
+
+from .batch import global_batch
+from .checkpoint import read_checkpoint
+from .config import check_num_classes, check_writable, config_mistakes, require
+from .footprint import Footprint, footprint
+
+SAMPLE = 200  # images that are read of each data set
+_TRIED = {"train": 8, "val": 2, "test": 2}  # that go through pipelines
+_RESERVE = 0.8  # share of the memory up to which an estimate is trusted
+_REGISTRIES = {
+    "train_cfg": LOOPS,
+    "val_cfg": LOOPS,
+    "param_scheduler": PARAM_SCHEDULERS,
+    "default_hooks": HOOKS,
+    "custom_hooks": HOOKS,
+    "val_evaluator": METRICS,
+}
+
+
+def preflight(cfg: Config, full: bool = False, quick: bool = False) -> list[Finding]:
+    """Check all that a training run needs, without starting it.
+
+    Annotation files are parsed once each. Nothing is trained; the model is built on
+    the meta device.
+
+    Args:
+        cfg: A config from :func:`~ghostdet.engine.load_config`.
+        full: Read all images, in a process for each core, with a progress bar; by
+            default up to :data:`SAMPLE` of each data set. Images of training and
+            evaluation are compared by their pixels as well.
+        quick: Read no images but those that are tried in the pipelines, about ten, and
+            use no network: as ``tools/train.py`` does.
+
+    Returns:
+        What was found, of each check at least one finding. A run is of use if none has
+        the status ``'fail'``.
+
+    Example:
+        >>> from ghostdet import CONFIGS
+        >>> from ghostdet.engine import load_config
+        >>> cfg = load_config(CONFIGS + '/bccd/retinanet_ghostnet_bccd.py',
+        ...                   cfg_options={'model.backbone.depth': 50})
+        >>> [f.check for f in preflight(cfg, quick=True) if f.status == 'fail'][0]
+        'config'
+    """
+    with DefaultScope.overwrite_default_scope(cfg.get("default_scope") or "mmdet"):
+        with _quiet():
+            return list(_Preflight(cfg, full, quick).findings())
+
+
+@dataclass
+class _Preflight:
+    """The checks, in their order, and what later ones need of earlier ones."""
+
+    cfg: Config
+    full: bool
+    quick: bool
+    model: nn.Module | None = None
+    files: Files = field(default_factory=dict)
+    # Data sets by the parts of the config that have them, such as val and test.
+    data: list[tuple[list[str], DatasetCheck]] = field(default_factory=list)
+    shapes: list[tuple[int, int]] = field(default_factory=list)
+
+    def findings(self) -> Iterator[Finding]:
+        yield _versions()
+        yield _operators()
+        try:
+            require(self.cfg, "model", "train_dataloader", "train_cfg", "optim_wrapper")
+        except UserError as error:
+            yield Finding.of_error("config", error)
+            return
+        yield from self._config()
+        yield from self._data()
+        yield from self._evaluators()
+        yield from self._overlap()
+        yield from self._num_classes()
+        yield from self._pipelines()
+        yield from self._weights()
+        yield from self._sizes()
+        yield from self._learning_rate()
+
+    def _config(self) -> Iterator[Finding]:
+        """Whether the model can be built, and all that is named exists."""
+        cfg = self.cfg
+        try:
+            with config_mistakes(cfg), torch.device("meta"):
+                self.model = MODELS.build(copy.deepcopy(cfg.model))
+            for key, registry in _REGISTRIES.items():
+                for kind in _types(cfg.get(key)):
+                    if isinstance(kind, str) and registry.get(kind) is None:
+                        raise ConfigError(
+                            f"{cfg.filename} cannot be run: {key} has the type "
+                            f"{kind!r}, which is not in the registry {registry.name}; "
+                            "correct it there or with --cfg-options"
+                        )
+        except UserError as error:
+            yield Finding.of_error("config", error)
+            return
+        backbone = type(getattr(self.model, "backbone", self.model)).__name__
+        parameters = sum(parameter.numel() for parameter in self.model.parameters())
+        yield Finding(
+            "config",
+            "pass",
+            f"{cfg.filename}: {type(self.model).__name__} on {backbone}, "
+            f"{parameters / 1e6:.2f}M parameters",
+        )
+
+    def _data(self) -> Iterator[Finding]:
+        """Whether each data set is as its configuration says."""
+        for part in ("train", "val", "test"):
+            loader = self.cfg.get(f"{part}_dataloader")
+            if not loader:
+                continue
+            for key, cfg in parts_of(loader.dataset, f"{part}_dataloader.dataset"):
+                same = [p for p, check in self.data if check.cfg == cfg]
+                if same and part not in same[0]:
+                    same[0].append(part)
+                    continue
+                try:
+                    self.data.append(([part], DatasetCheck(cfg, self.files, key)))
+                except ConfigError as error:
+                    yield Finding.of_error(f"{part} data set", error)
+        count = 0 if self.quick else None if self.full else SAMPLE
+        workers = len(os.sched_getaffinity(0)) if self.full else 0
+        for parts, check in self.data:
+            for finding in check.findings(count, workers, hashed=self.full):
+                yield replace(finding, check=f"{'+'.join(parts)} {finding.check}")
+
+    def _evaluators(self) -> Iterator[Finding]:
+        """Whether COCO's evaluation gets the annotations of what is evaluated."""
+        seen: list[dict] = []
+        for part in ("val", "test"):
+            evaluators = self.cfg.get(f"{part}_evaluator") or []
+            for evaluator in (
+                evaluators if isinstance(evaluators, list) else [evaluators]
+            ):
+                path = evaluator.get("ann_file")
+                if (
+                    not str(evaluator.get("type")).endswith("CocoMetric")
+                    or evaluator.get("format_only")
+                    or not path
+                    or evaluator in seen
+                ):
+                    continue
+                seen.append(evaluator)
+                check = f"{part} evaluator"
+                own = [
+                    data.dataset.ann_file
+                    for parts, data in self.data
+                    if part in parts and data.dataset is not None
+                ]
+                finding = evaluation_finding(
+                    path, self.files, evaluator.get("backend_args")
+                )
+                same = os.path.realpath(path) in map(os.path.realpath, own)
+                if finding.check == "annotations" and same:
+                    continue  # it was said of the data set
+                if finding.status == "pass" and own and not same:
+                    finding = Finding(
+                        "evaluator",
+                        "fail",
+                        f"{path} is not the file of the {part} data set, "
+                        f"{', '.join(own)}: detections would be compared with "
+                        "objects of other images",
+                        f"--cfg-options {part}_evaluator.ann_file={own[0]}",
+                    )
+                yield replace(finding, check=check)
+
+    def _overlap(self) -> Iterator[Finding]:
+        """Whether images that are evaluated are trained on."""
+        read = [(parts, check) for parts, check in self.data if check.coco]
+        train = [check for parts, check in read if "train" in parts]
+        found = False
+        for parts, check in read:
+            if parts == ["train"] or not train:
+                continue
+            label = "+".join(part for part in parts if part != "train")
+            images = self._resolved(check)
+            for own in train:
+                common = images.keys() & self._resolved(own).keys()
+                if not common:
+                    equal = set(own.contents.values()) & set(check.contents.values())
+                    if equal:
+                        found = True
+                        names = [p for p, c in check.contents.items() if c in equal]
+                        yield Finding(
+                            "overlap",
+                            "warn",
+                            f"{len(names):,} images of {label} have the pixels of "
+                            f"images of train, as {names[0]}",
+                            f"Remove them from {own.coco.path} or {check.coco.path}",
+                        )
+                    continue
+                found = True
+                text = (
+                    f"{len(common):,} of {len(images):,} images of {label} are images "
+                    f"of train too, as {min(common)}"
+                )
+                if own.coco.path == check.coco.path:
+                    yield Finding(
+                        "overlap",
+                        "warn",
+                        f"{text}: both are {own.coco.path}, and metrics say how well "
+                        "it is memorised",
+                        f"For others, --cfg-options {check.key}.ann_file=FILE "
+                        f"{label.partition('+')[0]}_evaluator.ann_file=FILE",
+                    )
+                else:
+                    yield Finding(
+                        "overlap",
+                        "fail",
+                        text,
+                        f"Remove them from {own.coco.path} or {check.coco.path}",
+                    )
+        if train and len(read) > len(train) and not found:
+            compared = "file name and pixels" if self.full else "file name"
+            yield Finding(
+                "overlap", "pass", f"no image is trained on and evaluated ({compared})"
+            )
+
+    def _resolved(self, check: DatasetCheck) -> dict[str, None]:
+        """Absolute paths of images; links of files are followed unless it is quick."""
+        folders: dict[str, str] = {}
+        resolved = {}
+        for path in check.paths():
+            folder, name = os.path.split(path)
+            if folder not in folders:
+                folders[folder] = os.path.realpath(folder)
+            path = os.path.join(folders[folder], name)
+            if not self.quick and os.path.islink(path):
+                path = os.path.realpath(path)
+            resolved[path] = None
+        return resolved
+
+    def _num_classes(self) -> Iterator[Finding]:
+        """Whether all heads have as many classes as all data sets."""
+        if self.model is None or "language_model" in self.cfg.model:
+            return
+        sets = {tuple(c.classes): parts for parts, c in self.data if c.coco}
+        for classes in sets:
+            try:
+                check_num_classes(self.model, classes)
+            except UserError as error:
+                yield Finding.of_error("num_classes", error)
+                return
+        if len(sets) > 1:
+            yield Finding(
+                "num_classes",
+                "fail",
+                "data sets have different classes: "
+                + "; ".join(f"{'+'.join(p)} {', '.join(c)}" for c, p in sets.items()),
+                "Set the same metainfo=dict(classes=...) in all of them",
+            )
+        elif sets:
+            (classes,) = sets
+            yield Finding(
+                "num_classes", "pass", f"{len(classes)} in heads and data sets"
+            )
+
+    def _pipelines(self) -> Iterator[Finding]:
+        """Whether some images get through the transforms, and in what size."""
+        for parts, check in self.data:
+            name = f"{'+'.join(parts)} pipeline"
+            pipeline = check.cfg.get("pipeline") or []
+            try:
+                with config_mistakes(self.cfg):
+                    run = Compose(copy.deepcopy(pipeline))
+            except UserError as error:
+                yield Finding.of_error(name, error)
+                continue
+            samples = check.samples() if check.coco else []
+            samples = samples[: _TRIED[parts[0]]]
+            shapes = []
+            try:
+                for sample in samples:
+                    result = run(sample)
+                    image = (result or {}).get("inputs", (result or {}).get("img"))
+                    if image is not None:
+                        height_width = (
+                            image.shape[-2:]
+                            if torch.is_tensor(image)
+                            else image.shape[:2]
+                        )
+                        shapes.append(tuple(map(int, height_width)))
+            except UserError as error:
+                yield Finding.of_error(name, error)
+                continue
+            except Exception as error:  # transforms raise what they like
+                yield Finding(
+                    name,
+                    "fail",
+                    f"{sample['img_path']} does not get through it: "
+                    f"{type(error).__name__}: {error}",
+                    f"Correct {check.key}.pipeline, or what the annotation file says "
+                    "of this image",
+                )
+                continue
+            if "train" in parts:
+                self.shapes += shapes
+            if shapes:
+                sizes = sorted({f"{w}x{h}" for h, w in shapes})
+                shown = ", ".join(sizes[:3]) + (", ..." if len(sizes) > 3 else "")
+                yield Finding(name, "pass", f"{len(shapes)} images tried: {shown} px")
+
+    def _weights(self) -> Iterator[Finding]:
+        """Whether pretrained weights can be had, and fit."""
+        cfg, check = self.cfg, "pretrained weights"
+        path = cfg.get("load_from")
+        if path:
+            sources = [(path, None)]
+        else:
+            init_cfg = (cfg.model.get("backbone") or {}).get("init_cfg") or []
+            sources = [
+                (init["checkpoint"], init)
+                for init in (init_cfg if isinstance(init_cfg, list) else [init_cfg])
+                if init.get("checkpoint")
+            ]
+        if not sources:
+            yield Finding(check, "pass", "none: the network starts from nothing")
+        for source, init in sources:
+            try:
+                yield self._weights_of(check, source, init)
+            except UserError as error:
+                yield Finding.of_error(check, error)
+
+    def _weights_of(self, check: str, source: str, init: dict | None) -> Finding:
+        foreign = "://" in source and not source.startswith(REMOTE)
+        if foreign and (self.quick or init is None):
+            return Finding(check, "pass", f"{source}: left to MMEngine")
+        if not foreign and cached(source) is None and self.quick:
+            return Finding(
+                check,
+                "warn",
+                f"{source} is not in the cache and will be downloaded at the start",
+                f"python tools/check.py {self.cfg.filename} downloads it and sees "
+                "whether it fits",
+            )
+        if self.quick:
+            return Finding(check, "pass", f"{source} is at hand")
+        if init is None:
+            state = weights_of(read_checkpoint(source))
+            allow = [
+                pattern
+                for hook in self.cfg.get("custom_hooks") or []
+                for pattern in _listed(hook.get("allow"))
+            ]
+            if self.model is not None:
+                check_state_dict(self.model, state, source, allow)
+            return Finding(check, "pass", f"{source}: {len(state)} tensors that fit")
+        backbone_cfg = copy.deepcopy(self.cfg.model.backbone)
+        backbone_cfg.init_cfg = None
+        with config_mistakes(self.cfg):
+            backbone = MODELS.build(backbone_cfg)
+        try:
+            initialize(backbone, copy.deepcopy(init))
+        except (OSError, RuntimeError, ValueError) as error:
+            if isinstance(error, UserError):
+                raise
+            raise UserError(
+                f"{source} cannot be loaded ({str(error)[:200]}); download it by other "
+                "means and give its path: --cfg-options "
+                "model.backbone.init_cfg.checkpoint=FILE"
+            ) from error
+        if str(init.get("type")).rpartition(".")[2] == "Pretrained":
+            return Finding(
+                check,
+                "warn",
+                f"{source} is at hand, and with type='Pretrained' MMEngine skips what "
+                "does not fit",
+                "--cfg-options model.backbone.init_cfg.type=CheckedPretrained",
+            )
+        return Finding(check, "pass", f"{source} fills {type(backbone).__name__}")
+
+    def _sizes(self) -> Iterator[Finding]:
+        """Whether the disk takes the checkpoints, and the device the batch."""
+        cfg = self.cfg
+        try:
+            check_writable(cfg.work_dir)
+            yield Finding("work dir", "pass", f"{cfg.work_dir} can be written")
+            writable = True
+        except UserError as error:
+            yield Finding.of_error("work dir", error)
+            writable = False
+        if self.model is None:
+            return
+        images = global_batch(cfg).images
+        try:
+            with config_mistakes(cfg):
+                size = footprint(cfg, self.model, self._batch_shape(), images)
+        except UserError as error:
+            status = "fail" if isinstance(error, ConfigError) else "warn"
+            finding = Finding.of_error("memory", error)
+            yield replace(finding, status=status)
+            return
+        if writable:
+            yield self._disk(size)
+        yield self._memory(size, images)
+
+    def _batch_shape(self) -> tuple[int, int]:
+        """Height and width of the largest batch, by the images that were tried."""
+        shapes = self.shapes or [(800, 1333)]
+        sampler = self.cfg.train_dataloader.get("batch_sampler") or {}
+        if str(sampler.get("type")).endswith("AspectRatioBatchSampler"):
+            height, width = max(shapes, key=math.prod)
+        else:  # upright and wide ones are padded to both
+            height, width = np.max(shapes, axis=0).tolist()
+        divisor = getattr(self.model.data_preprocessor, "pad_size_divisor", 1)
+        return tuple(math.ceil(side / divisor) * divisor for side in (height, width))
+
+    def _disk(self, size: Footprint) -> Finding:
+        hook = (self.cfg.get("default_hooks") or {}).get("checkpoint") or {}
+        count = self._checkpoints(hook)
+        optimizer = size.optimizer if hook.get("save_optimizer", True) else 0
+        each = size.weights + size.averaged + optimizer
+        free = shutil.disk_usage(self.cfg.work_dir).free
+        text = (
+            f"up to {count} checkpoint{'s' * (count != 1)} of {_size(each)}, "
+            f"{_size(count * each)} in all; {_size(free)} are free in "
+            f"{self.cfg.work_dir}"
+        )
+        if count * each <= free:
+            return Finding("disk", "pass", text)
+        return Finding(
+            "disk",
+            "fail",
+            text,
+            "Make room, give another folder with --work-dir, or keep fewer: "
+            "--cfg-options default_hooks.checkpoint.max_keep_ckpts=2",
+        )
+
+    def _checkpoints(self, hook: dict) -> int:
+        """How many checkpoints lie on the disk at once, at most."""
+        loop, batch = self.cfg.train_cfg, global_batch(self.cfg)
+        length = loop.get("max_epochs") or loop.get("max_iters") or 1
+        if "max_epochs" in loop and not hook.get("by_epoch", True):
+            used = sum(len(c.used) for p, c in self.data if "train" in p and c.coco)
+            length *= math.ceil(used / (batch.ranks * batch.images)) or 1
+        interval = hook.get("interval", -1)
+        count = math.ceil(length / interval) if interval > 0 else 1
+        keep = hook.get("max_keep_ckpts", -1)
+        if 0 < keep < count:
+            count = keep + 1  # the old one goes when the new one is there
+        return count + len(_listed(hook.get("save_best")))
+
+    def _memory(self, size: Footprint, images: int) -> Finding:
+        height, width = self._batch_shape()
+        if torch.cuda.is_available():
+            free, where = torch.cuda.mem_get_info()[0], torch.cuda.get_device_name()
+        else:
+            free, where = _free_memory(), "memory, without a GPU"
+        text = (
+            f"about {_size(size.memory)}, an estimate, for {images} image"
+            f"{'s' * (images != 1)} of {width}x{height}: weights "
+            f"{_size(size.weights + size.averaged)}, gradients "
+            f"{_size(size.gradients)}, optimiser {_size(size.optimizer)}, activations "
+            f"{_size(size.activations)}; {_size(free)} are free ({where})"
+        )
+        if size.memory <= _RESERVE * free:
+            return Finding("memory", "pass", text)
+        fixed = size.memory - size.activations
+        fitting = int(images * (_RESERVE * free - fixed) / size.activations)
+        remedy = (
+            f"--cfg-options train_dataloader.batch_size={fitting} "
+            f"optim_wrapper.accumulative_counts={math.ceil(images / fitting)}"
+            if fitting > 0
+            else "Smaller images (scale of Resize in the pipeline) or another device"
+        )
+        return Finding("memory", "fail" if size.memory > free else "warn", text, remedy)
+
+    def _learning_rate(self) -> Iterator[Finding]:
+        batch = global_batch(self.cfg)
+        rate = (self.cfg.optim_wrapper.get("optimizer") or {}).get("lr")
+        if rate is None:
+            text = f"not one of the optimiser's; batch {batch.total}"
+            yield Finding("learning rate", "pass", text)
+        elif batch.base is None:
+            yield Finding(
+                "learning rate",
+                "warn",
+                batch.describe(rate),
+                "Add auto_scale_lr=dict(base_batch_size=N), the batch that it is for",
+            )
+        else:
+            yield Finding("learning rate", "pass", batch.describe(rate))
+
+
+def _versions() -> Finding:
+    modules = (torch, torchvision, mmengine, mmcv, mmdet, np, cv2)
+    names = [f"{module.__name__} {module.__version__}" for module in modules]
+    python = ".".join(map(str, sys.version_info[:3]))
+    return Finding(
+        "versions",
+        "pass",
+        ", ".join([f"ghostdet {__version__}", *names, f"Python {python}"]),
+    )
+
+
+def _operators() -> Finding:
+    backend = operator_backend()
+    whose = "of a compiled MMCV" if backend == "mmcv" else "ghostdet's, on torchvision"
+    return Finding("operators", "pass", whose)
+
+
+def _types(node: object) -> list:
+    """The types in a part of a config: its own, or those of its entries."""
+    if isinstance(node, dict) and "type" in node:
+        return [node["type"]]
+    entries = node.values() if isinstance(node, dict) else node or ()
+    return [entry["type"] for entry in entries if entry and "type" in entry]
+
+
+def _listed(value: str | list | None) -> list:
+    return [value] if isinstance(value, str) else list(value or ())
+
+
+def _free_memory() -> int:
+    """Bytes of memory that programs can have."""
+    try:
+        with open("/proc/meminfo") as file:
+            fields = dict(line.split(":") for line in file)
+        return int(fields["MemAvailable"].split()[0]) * 1024
+    except (OSError, KeyError):  # of another system
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def _size(count: float) -> str:
+    """Bytes in words, such as ``'1.5 GB'``."""
+    unit, units = "bytes", ["TB", "GB", "MB", "kB"]
+    while count >= 1000 and units:
+        count, unit = count / 1000, units.pop()
+    return f"{count:.0f} {unit}" if count >= 10 else f"{count:.1f} {unit}"
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep to the table what components log as they are built."""
+    logger = MMLogger.get_current_instance()
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
