@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from mmengine.dist import (
     is_distributed,
     is_main_process,
 )
+from mmengine.logging import print_log
 from mmengine.model import MMDistributedDataParallel
 from mmengine.registry import MODEL_WRAPPERS
 from torch import Tensor, nn
@@ -41,6 +43,16 @@ def start_processes(cfg: Config) -> None:
     """
     if cfg.launcher == "none" or is_distributed():
         return
+    if (
+        os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+        and os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0") != "0"
+    ):
+        print_log(
+            "torchrun may hang when it starts a run again; set "
+            "TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1, as tools/dist_train.sh does",
+            logger="current",
+            level=logging.WARNING,
+        )
     settings = dict(cfg.env_cfg.get("dist_cfg") or {}) if "env_cfg" in cfg else {}
     if torch.cuda.is_available():
         if (cfg.get("model_wrapper_cfg") or {}).get("type") == _WRAPPER:
