@@ -50,7 +50,7 @@ def test_torchrun_starts_again_and_resumes(run, kind):
 def test_not_finite_on_one_rank_stops_both(run):
     ended = run(*plant("not_finite"), ranks=2)
     assert ended.code != 0
-    assert ended.output.count("a loss is not finite at iteration 5") == 1
+    assert ended.output.count("error: a loss is not finite at iteration 5") == 1
     where = r"rank 1: loss nan, .*loss_bbox .*; images \d+\n"
     assert re.search(where, ended.output.replace("loss_cls", "loss_bbox"))
     assert "rank 0: loss" not in ended.output
