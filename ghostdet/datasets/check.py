@@ -365,6 +365,7 @@ class DatasetCheck:
         dataset: Built without reading anything; None for a data set that is not
             checked, since it reads files in its own way.
         coco: Its annotation file, once :meth:`findings` got that far.
+        unreadable: Images that were found to be missing or broken.
         contents: Checksum of the pixels of each image that was read, by path.
 
     Raises:
@@ -376,6 +377,7 @@ class DatasetCheck:
     key: str = "dataset"
     dataset: Any = field(init=False, default=None)
     coco: CocoFile | None = field(init=False, default=None)
+    unreadable: set[str] = field(init=False, default_factory=set)
     contents: dict[str, bytes] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -538,8 +540,8 @@ class DatasetCheck:
             yield problem(
                 "fail",
                 f"annotation {coco.annotations[unknown[0]]} has the category_id "
-                f"{coco.category_ids.item(unknown[0])!r}, which is none of the categories' "
-                f"({_of(len(unknown), coco.category)})",
+                f"{coco.category_ids.item(unknown[0])!r}, which is none of the "
+                f"categories' ({_of(len(unknown), coco.category)})",
                 "MMDetection would leave it out: add the category, or remove it",
             )
         orphans = np.flatnonzero(coco.image < 0)
@@ -709,6 +711,7 @@ class DatasetCheck:
                 "Set data_prefix=dict(img=...) to their folder",
             )
             return
+        self.unreadable.update(missing)
         allowed = loading.get("max_unreadable", 0)
         excused = (
             f"Restore them, or remove their entries from {path}; to train without "
@@ -734,6 +737,7 @@ class DatasetCheck:
         read = [paths[i] for i in there]
         measured = _measure_all(loading, read, workers, hashed)
         broken = {p: why for p, why in zip(read, measured) if isinstance(why, str)}
+        self.unreadable.update(broken)
         if broken:
             first, why = next(iter(broken.items()))
             yield problem(
@@ -785,13 +789,17 @@ class DatasetCheck:
         return 0, next(iter(pipeline), {})
 
     def samples(self) -> list[dict]:
-        """What a pipeline gets for some images, as ``CocoDataset.get_data_info``."""
+        """What a pipeline gets for some readable images.
+
+        Returns:
+            As of ``CocoDataset.get_data_info``.
+        """
         dataset, coco = self.dataset, self.coco
         dataset.cat_ids = [
             i for i, name in zip(coco.categories, coco.names) if name in self.classes
         ]
         dataset.cat2label = {i: label for label, i in enumerate(dataset.cat_ids)}
-        return [
+        samples = [
             dataset.parse_data_info(
                 {
                     "raw_img_info": {**image, "img_id": image["id"]},
@@ -800,6 +808,7 @@ class DatasetCheck:
             )
             for image, annotations in json.loads(coco.sample)
         ]
+        return [s for s in samples if s["img_path"] not in self.unreadable]
 
 
 def _missing(paths: list[str], backend_args: dict | None) -> list[str]:
