@@ -24,7 +24,7 @@ class GlobalBatch:
         >>> batch.total, batch.factor
         (8, 0.5)
         >>> batch.describe(0.01)
-        '4 GPUs x 2 images x 1 accumulated = batch 8, for 16: lr 0.01 x 8/16 = 0.005'
+        '4 ranks x 2 images x 1 accumulated = batch 8, for 16: lr 0.01 x 8/16 = 0.005'
     """
 
     ranks: int
@@ -45,7 +45,7 @@ class GlobalBatch:
     def describe(self, lr: float) -> str:
         """Show the arithmetic, from the config's learning rate to this run's."""
         batch = (
-            f"{self.ranks} GPU{'s' * (self.ranks > 1)} x {self.images} images x "
+            f"{self.ranks} rank{'s' * (self.ranks > 1)} x {self.images} images x "
             f"{self.accumulated} accumulated = batch {self.total}"
         )
         if not self.base:

@@ -26,7 +26,7 @@ from .amp import use_amp
 from .batch import scale_lr
 from .checkpoint import CheckpointGuardHook, read_checkpoint
 from .config import check_num_classes, check_writable, config_mistakes, require
-from .launch import on_first_rank, restarted, start_processes, sync_bn_on_cpu
+from .launch import on_first_rank, restarted, start_processes
 from .loops import use_exact_loops
 from .saving import (
     find_whole_checkpoint,
@@ -86,7 +86,6 @@ def train(
         with config_mistakes(cfg):
             runner = _build_runner(cfg)
             runner.register_hook(SurviveHook())
-            sync_bn_on_cpu(runner.model)
             _check_classes(runner, "train_loop", "val_loop")
             runner.train()
     except RuntimeError as error:
