@@ -364,6 +364,7 @@ class DatasetCheck:
     Attributes:
         dataset: Built without reading anything; None for a data set that is not
             checked, since it reads files in its own way.
+        classes: Of the configuration.
         coco: Its annotation file, once :meth:`findings` got that far.
         unreadable: Images that were found to be missing or broken.
         contents: Checksum of the pixels of each image that was read, by path.
@@ -376,6 +377,7 @@ class DatasetCheck:
     files: Files
     key: str = "dataset"
     dataset: Any = field(init=False, default=None)
+    classes: Sequence[str] = field(init=False, default=())
     coco: CocoFile | None = field(init=False, default=None)
     unreadable: set[str] = field(init=False, default_factory=set)
     contents: dict[str, bytes] = field(init=False, default_factory=dict)
@@ -402,17 +404,12 @@ class DatasetCheck:
             self.dataset = DATASETS.build(cfg)
         except TypeError as error:
             raise ConfigError(f"the data set cannot be built: {error}") from error
-        classes = self.dataset.metainfo["classes"]
+        self.classes = classes = self.dataset.metainfo["classes"]
         if isinstance(classes, str):
             raise ConfigError(
                 f"metainfo.classes is the word {classes!r}, expected a tuple or a "
                 f"file; write classes=({classes!r},)"
             )
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """Of the configuration."""
-        return self.dataset.metainfo["classes"]
 
     @property
     def used(self) -> np.ndarray:
