@@ -65,16 +65,10 @@ def test_frozen_layers_keep_nothing():
     assert frozen.optimizer < free.optimizer
 
 
-def test_other_kinds(tmp_path):
-    (tmp_path / "own.py").write_text(
-        f"_base_ = '{CONFIGS}/retinanet_ghostnet_fpn.py'\n"
-        "model = dict(_delete_=True, type='RPN', backbone=dict(type='GhostNet', "
-        "out_indices=(3,)), rpn_head=dict(type='RPNHead', in_channels=160))"
-    )
+def test_other_kinds():
+    cfg = load_config(f"{CONFIGS}/retinanet_ghostnet_fpn.py")
     with pytest.raises(UserError, match="one-stage detectors and those with"):
-        cfg = load_config(tmp_path / "own.py")
-        with DefaultScope.overwrite_default_scope("mmdet"), torch.device("meta"):
-            footprint(cfg, MODELS.build(cfg.model), (64, 64), 1)
+        footprint(cfg, nn.Sequential(), (64, 64), 1)
 
 
 MEASURE = """
@@ -92,8 +86,8 @@ cfg = ghostdet.engine.load_config(config)
 torch.set_num_threads(1)
 with DefaultScope.overwrite_default_scope("mmdet"):
     model = MODELS.build(cfg.model).train()
-    inputs = demo_mm_inputs(images, [[3, height, width]] * images, num_items=[7] * images,
-                            num_classes=3)
+    shapes = [[3, height, width]] * images
+    inputs = demo_mm_inputs(images, shapes, num_items=[7] * images, num_classes=3)
     data = model.data_preprocessor(inputs, True)
     before = kib("VmRSS")
     open("/proc/self/clear_refs", "w").write("5")  # the peak starts anew
