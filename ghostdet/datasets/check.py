@@ -661,12 +661,12 @@ class DatasetCheck:
         for mask, problem, remedy in (
             (
                 thin,
-                "less than 1 px wide or high, or have no area",
+                "are less than 1 px wide or high, or have no area",
                 "MMDetection leaves them out of training; remove or correct them",
             ),
             (
                 outside & ~thin,
-                f"reaching over the border of their image by more than {_TOLERANCE} px",
+                f"reach over the border of their image by more than {_TOLERANCE} px",
                 "Correct them, or width and height of their images; what is outside is "
                 "learnt and evaluated as part of the object",
             ),
@@ -678,7 +678,7 @@ class DatasetCheck:
                 yield Finding(
                     "boxes",
                     "warn",
-                    f"{path}: {_of(mask.sum(), boxes)} boxes are {problem}, as that of "
+                    f"{path}: {_of(mask.sum(), boxes)} boxes {problem}, as that of "
                     f"annotation {coco.annotations[which[first]]}, [{box}] in {size}",
                     remedy,
                 )
