@@ -8,6 +8,7 @@ import math
 import os
 import shutil
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -574,11 +575,13 @@ def _size(count: float) -> str:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep to the table what components log as they are built."""
+    """Keep to the table what components log and warn of as they are built."""
     logger = MMLogger.get_current_instance()
     level = logger.level
     logger.setLevel(logging.ERROR)
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
     finally:
         logger.setLevel(level)
