@@ -20,6 +20,11 @@ def add_config_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="folder of the data set, in place of the one the config names",
     )
+    add_config_options(parser)
+
+
+def add_config_options(parser: argparse.ArgumentParser) -> None:
+    """Add ``--cfg-options`` alone."""
     parser.add_argument(
         "--cfg-options",
         nargs="+",

@@ -15,6 +15,9 @@ else
         --rdzv-id "${RUN_ID:-ghostdet}"
     )
 fi
+# Else a run that is started again may meet addresses of the first one, and wait for ever
+# (https://github.com/pytorch/pytorch/issues/135712).
+export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
 exec "${PYTHON:-python}" -m torch.distributed.run "${meeting[@]}" \
     --nnodes "${NNODES:-1}" --nproc-per-node "$3" --max-restarts "${MAX_RESTARTS:-3}" \

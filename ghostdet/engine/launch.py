@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from mmengine.dist import (
     is_distributed,
     is_main_process,
 )
+from mmengine.logging import print_log
 from mmengine.model import MMDistributedDataParallel
 from mmengine.registry import MODEL_WRAPPERS
 from torch import Tensor, nn
@@ -25,6 +27,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from ghostdet.errors import UserError
 
 T = TypeVar("T")
+
+_WRAPPER = "mmengine.CPUDistributedDataParallel"
 
 
 def start_processes(cfg: Config) -> None:
@@ -39,8 +43,20 @@ def start_processes(cfg: Config) -> None:
     """
     if cfg.launcher == "none" or is_distributed():
         return
+    if (
+        os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+        and os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0") != "0"
+    ):
+        print_log(
+            "torchrun may hang when it starts a run again; set "
+            "TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1, as tools/dist_train.sh does",
+            logger="current",
+            level=logging.WARNING,
+        )
     settings = dict(cfg.env_cfg.get("dist_cfg") or {}) if "env_cfg" in cfg else {}
     if torch.cuda.is_available():
+        if (cfg.get("model_wrapper_cfg") or {}).get("type") == _WRAPPER:
+            cfg.model_wrapper_cfg = None  # of a config that a run on CPUs has written
         init_dist(cfg.launcher, **settings)
         return
     variables = {
@@ -64,7 +80,7 @@ def start_processes(cfg: Config) -> None:
         "gloo", timeout=timedelta(seconds=seconds) if seconds else None
     )
     cfg.model_wrapper_cfg = dict(
-        type="mmengine.CPUDistributedDataParallel",
+        type=_WRAPPER,
         find_unused_parameters=cfg.get("find_unused_parameters", False),
     )
 

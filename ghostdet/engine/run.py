@@ -70,8 +70,7 @@ def train(
             raise UserError("--amp needs a GPU and none is to be seen; leave it out")
         cfg.optim_wrapper.type = "AmpOptimWrapper"
         cfg.optim_wrapper.loss_scale = "dynamic"
-    if auto_scale_lr:
-        scale_lr(cfg)
+    lr = scale_lr(cfg) if auto_scale_lr else "that of the config, as it is"
     if restarted() and has_checkpoints(cfg.work_dir):
         resume = "auto"
     if resume is not None:
@@ -86,6 +85,7 @@ def train(
         with config_mistakes(cfg):
             runner = _build_runner(cfg)
             runner.register_hook(SurviveHook())
+            runner.logger.info(f"Learning rate: {lr}")
             _check_classes(runner, "train_loop", "val_loop")
             runner.train()
     except RuntimeError as error:

@@ -37,25 +37,18 @@ class Run:
 
     def __init__(self, arguments, work_dir, ranks=0, restarts=0):
         self.work_dir = Path(work_dir)
-        torchrun = ["-m", "torch.distributed.run", "--standalone"]
-        torchrun += ["--nproc-per-node", ranks, "--max-restarts", restarts]
+        config, *options = [*arguments, "--work-dir", work_dir]
+        if ranks:
+            command = [PROJECT / "tools/dist_train.sh", config, ranks]
+        else:
+            command = [sys.executable, PROJECT / "tools/train.py", config]
         self.process = subprocess.Popen(
-            list(
-                map(
-                    str,
-                    [
-                        sys.executable,
-                        *(torchrun if ranks else []),
-                        PROJECT / "tools/train.py",
-                        *arguments,
-                        *(["--launcher", "pytorch"] if ranks else []),
-                        *("--work-dir", work_dir),
-                    ],
-                )
-            ),
+            list(map(str, [*command, *options])),
             env={
                 **os.environ,
+                "MAX_RESTARTS": str(restarts),
                 "OMP_NUM_THREADS": "1",
+                "PYTHON": sys.executable,
                 "PYTHONPATH": f"{PROJECT}:{Path(__file__).parent}",
             },
             stdout=subprocess.PIPE,

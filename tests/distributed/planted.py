@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import signal
+import subprocess
 from pathlib import Path
 
 from mmdet.models import GFL
@@ -57,7 +58,12 @@ class Fault(Hook):
     def terminate(self, runner):
         os.kill(os.getpid(), signal.SIGTERM)
 
-    def nan(self, runner):
+    def terminate_all(self, runner):
+        """As a cluster: all processes, workers too, and not by their parent."""
+        pids = [os.getpid(), *(p.pid for p in multiprocessing.active_children())]
+        subprocess.run(["kill", "-TERM", *map(str, pids)], check=True)
+
+    def not_finite(self, runner):
         model = getattr(runner.model, "module", runner.model)
         model.backbone.register_forward_hook(
             lambda module, inputs, outputs: tuple(x * float("nan") for x in outputs)

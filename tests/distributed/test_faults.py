@@ -48,7 +48,7 @@ def test_torchrun_starts_again_and_resumes(run, kind):
 
 
 def test_not_finite_on_one_rank_stops_both(run):
-    ended = run(*plant("nan"), ranks=2)
+    ended = run(*plant("not_finite"), ranks=2)
     assert ended.code != 0
     assert ended.output.count("a loss is not finite at iteration 5") == 1
     where = r"rank 1: loss nan, .*loss_bbox .*; images \d+\n"
@@ -58,17 +58,16 @@ def test_not_finite_on_one_rank_stops_both(run):
     assert not (ended.work_dir / "iter_6.pth").exists()
 
 
-def test_sigterm_writes_a_checkpoint_on_all_ranks(run):
-    whole = run(ranks=2, name="whole")
-    first = run(*plant("terminate"), ranks=2)
-    assert first.code != 0
-    assert (first.work_dir / "last_checkpoint").read_text().endswith("/iter_5.pth")
-    second = run(ranks=2, arguments=["--resume"])
+def test_sigterm_to_one_rank_ends_all_with_a_checkpoint(run):
+    ended = run(*plant("terminate"), ranks=2)
+    assert ended.code != 0 and "SIGTERM at iteration 5: wrote" in ended.output
+    assert (ended.work_dir / "last_checkpoint").read_text().endswith("/iter_5.pth")
+
+
+def test_resumed_after_sigterm(run):
+    whole = run(name="whole")
+    first = run(*plant("terminate_all", rank=0))
+    assert first.code == 143
+    second = run(arguments=["--resume"])
     assert second.code == 0 and min(second.losses) == 6
     assert {**first.losses, **second.losses} == whole.losses
-
-
-def test_sigterm_exit_code(run):
-    ended = run(*plant("terminate", rank=0))
-    assert ended.code == 143
-    assert "SIGTERM at iteration 5: wrote" in ended.output
