@@ -102,7 +102,7 @@ with DefaultScope.overwrite_default_scope("mmdet"):
     "name, height, width, images",
     [
         ("retinanet_ghostnet_fpn", 800, 1344, 2),
-        ("retinanet_mobilenetv2_fpn", 800, 1344, 2),
+        ("retinanet_mobilenetv2_fpn", 800, 1344, 1),
         ("faster_rcnn_ghostnet_fpn", 800, 1344, 2),
         ("light/light_s_320_coco", 320, 320, 32),
         ("bccd/retinanet_ghostnet_bccd", 256, 256, 8),
