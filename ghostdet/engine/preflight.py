@@ -163,7 +163,7 @@ class _Preflight:
                 except ConfigError as error:
                     yield Finding.of_error(f"{part} data set", error)
         count = 0 if self.quick else None if self.full else SAMPLE
-        workers = len(os.sched_getaffinity(0)) if self.full else 0
+        workers = _cores() if self.full else 0
         for parts, check in self.data:
             for finding in check.findings(count, workers, hashed=self.full):
                 yield replace(finding, check=f"{'+'.join(parts)} {finding.check}")
@@ -553,6 +553,13 @@ def _types(node: object) -> list:
 
 def _listed(value: str | list | None) -> list:
     return [value] if isinstance(value, str) else list(value or ())
+
+
+def _cores() -> int:
+    """Cores that this process may use, where the system can tell."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _free_memory() -> int:
