@@ -364,7 +364,9 @@ class DatasetCheck:
     Attributes:
         dataset: Built without reading anything; None for a data set that is not
             checked, since it reads files in its own way.
+        classes: Of the configuration.
         coco: Its annotation file, once :meth:`findings` got that far.
+        unreadable: Images that were found to be missing or broken.
         contents: Checksum of the pixels of each image that was read, by path.
 
     Raises:
@@ -375,7 +377,9 @@ class DatasetCheck:
     files: Files
     key: str = "dataset"
     dataset: Any = field(init=False, default=None)
+    classes: Sequence[str] = field(init=False, default=())
     coco: CocoFile | None = field(init=False, default=None)
+    unreadable: set[str] = field(init=False, default_factory=set)
     contents: dict[str, bytes] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -400,17 +404,12 @@ class DatasetCheck:
             self.dataset = DATASETS.build(cfg)
         except TypeError as error:
             raise ConfigError(f"the data set cannot be built: {error}") from error
-        classes = self.dataset.metainfo["classes"]
+        self.classes = classes = self.dataset.metainfo["classes"]
         if isinstance(classes, str):
             raise ConfigError(
                 f"metainfo.classes is the word {classes!r}, expected a tuple or a "
                 f"file; write classes=({classes!r},)"
             )
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """Of the configuration."""
-        return self.dataset.metainfo["classes"]
 
     @property
     def used(self) -> np.ndarray:
@@ -538,8 +537,8 @@ class DatasetCheck:
             yield problem(
                 "fail",
                 f"annotation {coco.annotations[unknown[0]]} has the category_id "
-                f"{coco.category_ids.item(unknown[0])!r}, which is none of the categories' "
-                f"({_of(len(unknown), coco.category)})",
+                f"{coco.category_ids.item(unknown[0])!r}, which is none of the "
+                f"categories' ({_of(len(unknown), coco.category)})",
                 "MMDetection would leave it out: add the category, or remove it",
             )
         orphans = np.flatnonzero(coco.image < 0)
@@ -662,12 +661,12 @@ class DatasetCheck:
         for mask, problem, remedy in (
             (
                 thin,
-                "less than 1 px wide or high, or have no area",
+                "are less than 1 px wide or high, or have no area",
                 "MMDetection leaves them out of training; remove or correct them",
             ),
             (
                 outside & ~thin,
-                f"reaching over the border of their image by more than {_TOLERANCE} px",
+                f"reach over the border of their image by more than {_TOLERANCE} px",
                 "Correct them, or width and height of their images; what is outside is "
                 "learnt and evaluated as part of the object",
             ),
@@ -679,7 +678,7 @@ class DatasetCheck:
                 yield Finding(
                     "boxes",
                     "warn",
-                    f"{path}: {_of(mask.sum(), boxes)} boxes are {problem}, as that of "
+                    f"{path}: {_of(mask.sum(), boxes)} boxes {problem}, as that of "
                     f"annotation {coco.annotations[which[first]]}, [{box}] in {size}",
                     remedy,
                 )
@@ -709,6 +708,7 @@ class DatasetCheck:
                 "Set data_prefix=dict(img=...) to their folder",
             )
             return
+        self.unreadable.update(missing)
         allowed = loading.get("max_unreadable", 0)
         excused = (
             f"Restore them, or remove their entries from {path}; to train without "
@@ -734,6 +734,7 @@ class DatasetCheck:
         read = [paths[i] for i in there]
         measured = _measure_all(loading, read, workers, hashed)
         broken = {p: why for p, why in zip(read, measured) if isinstance(why, str)}
+        self.unreadable.update(broken)
         if broken:
             first, why = next(iter(broken.items()))
             yield problem(
@@ -785,13 +786,17 @@ class DatasetCheck:
         return 0, next(iter(pipeline), {})
 
     def samples(self) -> list[dict]:
-        """What a pipeline gets for some images, as ``CocoDataset.get_data_info``."""
+        """What a pipeline gets for some readable images.
+
+        Returns:
+            As of ``CocoDataset.get_data_info``.
+        """
         dataset, coco = self.dataset, self.coco
         dataset.cat_ids = [
             i for i, name in zip(coco.categories, coco.names) if name in self.classes
         ]
         dataset.cat2label = {i: label for label, i in enumerate(dataset.cat_ids)}
-        return [
+        samples = [
             dataset.parse_data_info(
                 {
                     "raw_img_info": {**image, "img_id": image["id"]},
@@ -800,6 +805,7 @@ class DatasetCheck:
             )
             for image, annotations in json.loads(coco.sample)
         ]
+        return [s for s in samples if s["img_path"] not in self.unreadable]
 
 
 def _missing(paths: list[str], backend_args: dict | None) -> list[str]:
