@@ -19,6 +19,7 @@ from mmengine.runner import Runner
 from ghostdet.datasets import check_dataset, check_evaluation
 from ghostdet.errors import UserError
 from ghostdet.export.exported import ExportedDetector, is_exported
+from ghostdet.findings import findings_table
 from ghostdet.weights import weights_of
 from ghostdet.weights.source import REMOTE
 
@@ -28,6 +29,7 @@ from .checkpoint import CheckpointGuardHook, read_checkpoint
 from .config import check_num_classes, check_writable, config_mistakes, require
 from .launch import on_first_rank, restarted, start_processes
 from .loops import use_exact_loops
+from .preflight import preflight
 from .saving import (
     find_whole_checkpoint,
     has_checkpoints,
@@ -70,15 +72,14 @@ def train(
             raise UserError("--amp needs a GPU and none is to be seen; leave it out")
         cfg.optim_wrapper.type = "AmpOptimWrapper"
         cfg.optim_wrapper.loss_scale = "dynamic"
-    lr = scale_lr(cfg) if auto_scale_lr else "that of the config, as it is"
     if restarted() and has_checkpoints(cfg.work_dir):
         resume = "auto"
     if resume is not None:
         cfg.resume = True
         cfg.load_from = None if resume == "auto" else resume
     _check_start(cfg)
-    for part in ("train", "val"):
-        on_first_rank(check_data, cfg, part)
+    on_first_rank(_preflight, cfg)
+    lr = scale_lr(cfg) if auto_scale_lr else "that of the config, as it is"
     use_exact_loops(cfg)
     use_safe_checkpoints(cfg)
     try:
@@ -170,6 +171,18 @@ def test(
             "model.test_cfg.score_thr"
         )
     return metrics
+
+
+def _preflight(cfg: Config) -> None:
+    """Check quickly what the run needs, and show it."""
+    findings = preflight(cfg, quick=True)
+    failures = [finding for finding in findings if finding.status == "fail"]
+    if len(failures) == 1:
+        raise failures[0].error()
+    table = findings_table(failures or findings)
+    if failures:
+        raise UserError(f"{cfg.filename} cannot be run\n{table}")
+    print(table)
 
 
 def _check_start(cfg: Config) -> None:
