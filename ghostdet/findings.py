@@ -42,7 +42,11 @@ class Finding:
 
     def error(self) -> UserError:
         """The error that states the finding."""
-        separator = "\n" if "\n" in self.text else ". "
+        separator = ". "
+        if "\n" in self.text:
+            separator = "\n"
+        elif self.remedy[:1].islower():
+            separator = "; "
         return UserError(separator.join(filter(None, (self.text, self.remedy))))
 
 

@@ -179,10 +179,10 @@ def _preflight(cfg: Config) -> None:
     failures = [finding for finding in findings if finding.status == "fail"]
     if len(failures) == 1:
         raise failures[0].error()
-    table = findings_table(failures or findings)
     if failures:
-        raise UserError(f"{cfg.filename} cannot be run\n{table}")
-    print(table)
+        reasons = "\n".join(f"- {f.check}: {f.error().text}" for f in failures)
+        raise UserError(f"{cfg.filename} cannot be run:\n{reasons}")
+    print(findings_table(findings))
 
 
 def _check_start(cfg: Config) -> None:

@@ -25,6 +25,7 @@ COMMON = [
     r"train_dataloader\.dataset\.pipeline\.0\.type",
     r"train_dataloader\.dataset\.pipeline\.0\.max_unreadable",
     r"(.+\.)?backend_args",  # None there
+    r"env_cfg\.dist_cfg\.timeout",  # for evaluations, for which ranks wait
 ]
 RETINANET = [
     *COMMON,

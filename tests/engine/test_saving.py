@@ -50,9 +50,10 @@ def test_a_full_disk_leaves_the_old_file(tmp_path, monkeypatch):
 
 
 def test_a_full_disk_in_training(tiny, monkeypatch, tmp_path):
-    free = iter([10**12] * 2)  # for the first checkpoint and last_checkpoint
+    written = tmp_path / "run/last_checkpoint"
     monkeypatch.setattr(
-        "shutil.disk_usage", lambda _: SimpleNamespace(free=next(free, 0))
+        "shutil.disk_usage",
+        lambda _: SimpleNamespace(free=0 if written.exists() else 10**12),
     )
     with pytest.raises(UserError, match="iter_4.pth cannot be written.*--resume"):
         train(tiny(NO_VALIDATION))

@@ -84,7 +84,7 @@ def test_beside_the_paper(finished, tmp_path):
     assert "| - | - |" in ours  # it has another backbone, which is not counted
     assert " | - | 30.0 | " in other
     assert "faster_rcnn_mobilenetv2_fpn was not run as it is shipped" in text
-    assert "- `model.backbone.type: MobileNetV2 and GhostNet`" in text
+    assert "- `model.backbone.type: TappedMobileNetV2 and GhostNet`" in text
 
 
 def test_papers_figures(project):
