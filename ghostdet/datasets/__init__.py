@@ -2,10 +2,12 @@
 
 from ghostdet.datasets.check import check_dataset, check_evaluation
 from ghostdet.datasets.loading import LoadReadableImage, use_readable_images
+from ghostdet.datasets.shared import SharedCocoDataset
 from ghostdet.datasets.trees import prepare_trees
 
 __all__ = [
     "LoadReadableImage",
+    "SharedCocoDataset",
     "check_dataset",
     "check_evaluation",
     "prepare_trees",
