@@ -1,6 +1,7 @@
 """The demo data set, robust image loading and checks before a run."""
 
 from ghostdet.datasets.check import check_dataset, check_evaluation
+from ghostdet.datasets.coco import prepare_coco
 from ghostdet.datasets.loading import LoadReadableImage, use_readable_images
 from ghostdet.datasets.shared import SharedCocoDataset
 from ghostdet.datasets.trees import prepare_trees
@@ -10,6 +11,7 @@ __all__ = [
     "SharedCocoDataset",
     "check_dataset",
     "check_evaluation",
+    "prepare_coco",
     "prepare_trees",
     "use_readable_images",
 ]
