@@ -7,23 +7,90 @@ import json
 import multiprocessing
 import os
 import resource
+import statistics
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from concurrent.futures import ProcessPoolExecutor
+from ctypes.util import find_library
+from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import cv2
 import numpy as np
-
+import torch
 from mmdet.registry import DATASETS
+from mmengine.config import Config
+from mmengine.registry import FUNCTIONS, init_default_scope
 
+from ghostdet import CONFIGS
 from ghostdet.datasets import check_dataset
+from ghostdet.engine import load_config
+
+from .timing import take_turns
+
+if TYPE_CHECKING:
+    from .suites import Context, Table
 
 IMAGES = 118_000  # of COCO's train2017, which has 860,001 boxes, to three digits
 PROCESSES = 8  # ranks of the machine that the paper's table needs
 POINTS = 24  # of a polygon; makes a file of the size of instances_train2017.json
+PAPER = "retinanet_ghostnet_fpn.py"
+RATE = 400  # images/s of eight GPUs: 12 epochs of 118,287 images in an hour
+
+
+def annotations(context: Context, images: int = IMAGES) -> list[Table]:
+    """Loading annotations of COCO's size."""
+    columns = (
+        *("processes", "seconds", "peak, MB", "kept by all, MB"),
+        "private to one, MB",
+    )
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder, "coco")
+        (root / "annotations").mkdir(parents=True)
+        (root / "train2017").mkdir()
+        file = root / "annotations/instances_train2017.json"
+        boxes = write_annotations(file, images)
+        size = file.stat().st_size / 1e6
+        for name, kind, processes in (
+            ("CocoDataset", "CocoDataset", 1),
+            ("SharedCocoDataset, the first time", "SharedCocoDataset", 1),
+            ("SharedCocoDataset, from the cache", "SharedCocoDataset", PROCESSES),
+            ("our check before a run", "check_dataset", 1),
+        ):
+            found = measure_apart(kind, str(root), folder, processes)
+            values = [found[key] for key in ("seconds", "peak", "sum", "private")]
+            rows.append([name, [processes, *values]])
+    return [
+        dict(
+            title="Annotations of COCO's size",
+            note=f"A generated file, {images:,} images, {boxes:,} boxes with polygons "
+            f"of {POINTS} points, {size:,.0f} MB. Memory is what loading adds to "
+            "processes that have imported everything: at most in one of them, what all "
+            "keep, with shared pages counted once, and what no other shares with one. "
+            "Every sample has been read. Seconds are those of the slowest process. The "
+            "check does not look for images here.",
+            columns=columns,
+            rows=rows,
+        )
+    ]
+
+
+def measure_apart(
+    kind: str, root: str, cache: str, processes: int = 1
+) -> dict[str, float]:
+    """:func:`measure` in a fresh process, with ``cache`` for shared annotations."""
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, context, _use_cache, (cache,)) as pool:
+        return pool.submit(measure, kind, root, processes).result()
+
+
+def _use_cache(folder: str) -> None:
+    os.environ["XDG_CACHE_HOME"] = folder
+    init_default_scope("mmdet")
 
 
 def write_annotations(file: Path, images: int = IMAGES, seed: int = 0) -> int:
@@ -52,9 +119,7 @@ def write_annotations(file: Path, images: int = IMAGES, seed: int = 0) -> int:
         out.write(f'{{"categories": {json.dumps(categories)}, "images": [')
         out.write(
             ", ".join(
-                json.dumps(
-                    dict(id=i, file_name=f"{i:012}.jpg", width=640, height=480)
-                )
+                json.dumps(dict(id=i, file_name=f"{i:012}.jpg", width=640, height=480))
                 for i in range(1, images + 1)
             )
         )
@@ -171,3 +236,94 @@ def _memory() -> dict[str, float]:
         private=size["Private_Clean"] + size["Private_Dirty"],
         peak=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6,
     )
+
+
+def loading(context: Context) -> list[Table]:
+    """The training pipeline of the paper's configs, in one process."""
+    config = loading_config(context.data_root).train_dataloader.dataset
+    datasets = {}
+    for decoder in decoders():
+        config.pipeline[0].imdecode_backend = decoder
+        datasets[decoder] = DATASETS.build(config)
+    images = min(64, len(datasets["cv2"]))
+    collate = FUNCTIONS.get("pseudo_collate")
+    spent: dict[str, dict[str, list[float]]] = {
+        name: defaultdict(list) for name in datasets
+    }
+
+    def run(name: str) -> None:
+        dataset, seconds = datasets[name], defaultdict(float)
+        batch = []
+        for index in range(images):
+            start = time.perf_counter()
+            sample = dataset.get_data_info(index)
+            seconds["annotations"] += time.perf_counter() - start
+            for transform in dataset.pipeline.transforms:
+                start = time.perf_counter()
+                sample = transform(sample)
+                seconds[type(transform).__name__] += time.perf_counter() - start
+            batch.append(sample)
+            if len(batch) == 2:
+                start = time.perf_counter()
+                collate(batch)
+                seconds["collate"] += time.perf_counter() - start
+                batch = []
+        for part, value in seconds.items():
+            spent[name][part].append(value)
+
+    threads = torch.get_num_threads(), cv2.getNumThreads()
+    torch.set_num_threads(1)  # as DataLoader and MMEngine do in workers
+    cv2.setNumThreads(0)
+    try:
+        runs = {name: partial(run, name) for name in datasets}
+        times = take_turns(runs, max(2, context.rounds // 2))
+    finally:
+        torch.set_num_threads(threads[0])
+        cv2.setNumThreads(threads[1])
+    rates = {
+        name: images / statistics.median(values) * 1e3 for name, values in times.items()
+    }
+    parts = {
+        name: {part: statistics.median(v) / images * 1e3 for part, v in found.items()}
+        for name, found in spent.items()
+    }
+    return [
+        dict(
+            title="Loading for training, 1333x800",
+            note=f"The pipeline of `{PAPER}` in one process with one thread, as in a "
+            f"worker, on {images} images that are in the page cache. Cores are those "
+            f"that feed eight GPUs at {RATE} images/s in all, at which 12 epochs of "
+            "COCO take an hour.",
+            columns=("ms an image", "images/s and core", f"cores for {RATE} images/s"),
+            rows=[
+                [name, [1e3 / rate, rate, RATE / rate]] for name, rate in rates.items()
+            ],
+        ),
+        dict(
+            title="Where loading spends its time",
+            note="ms an image, and the share.",
+            columns=[x for name in parts for x in (f"{name}, ms", "%")],
+            rows=[
+                [
+                    part,
+                    [
+                        x
+                        for found in parts.values()
+                        for x in (found[part], 100 * found[part] / sum(found.values()))
+                    ],
+                ]
+                for part in parts["cv2"]
+            ],
+        ),
+    ]
+
+
+def decoders() -> list[str]:
+    """Decoders of LoadReadableImage that are installed."""
+    turbo = find_spec("turbojpeg") and find_library("turbojpeg")
+    return ["cv2", "torchvision", *(["turbojpeg"] if turbo else [])]
+
+
+def loading_config(data_root: Path) -> Config:
+    """The paper's config with its data set in ``data_root``."""
+    return load_config(f"{CONFIGS}/{PAPER}", data_root=str(data_root))

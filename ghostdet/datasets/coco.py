@@ -26,10 +26,11 @@ class _Part(NamedTuple):
     files: tuple[str, ...] = ()  # others that are needed
 
 
-# MD5: alike in PaddleDetection (ppdet/utils/download.py) and NVIDIA's
-# DeepLearningExamples (PyTorch/Detection/SSD/download_dataset.sh). Sizes: what the
-# server announces, alike in logs of wget and Keras's get_file and in fast.ai's mirror
-# (s3://fast-ai-coco). Numbers of images: https://cocodataset.org/#download.
+# MD5: alike in PaddlePaddle/PaddleDetection (ppdet/utils/download.py),
+# mlcommons/training (object_detection/download_dataset.sh) and mlverse/torchvision
+# (R/dataset-coco.R). Sizes: what the server announced, alike in published logs of wget
+# and of Keras's get_file, and in listings of fast.ai's mirror, s3://fast-ai-coco.
+# Numbers of images: https://cocodataset.org/#download, in full in its JSON files.
 PARTS = {
     "annotations": _Part(
         "annotations/annotations_trainval2017.zip",
