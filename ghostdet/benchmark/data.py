@@ -24,6 +24,7 @@ import torch
 from mmdet.registry import DATASETS
 from mmengine.config import Config
 from mmengine.registry import FUNCTIONS, init_default_scope
+from torchvision.io import ImageReadMode, decode_jpeg
 
 from ghostdet import CONFIGS
 from ghostdet.datasets import check_dataset
@@ -243,8 +244,12 @@ def loading(context: Context) -> list[Table]:
     config = loading_config(context.data_root).train_dataloader.dataset
     datasets = {}
     for decoder in decoders():
-        config.pipeline[0].imdecode_backend = decoder
         datasets[decoder] = DATASETS.build(config)
+        load = datasets[decoder].pipeline.transforms[0]
+        if decoder == "torchvision":
+            load.read = _read_with_torchvision
+        else:
+            load.imdecode_backend = decoder
     images = min(64, len(datasets["cv2"]))
     collate = FUNCTIONS.get("pseudo_collate")
     spent: dict[str, dict[str, list[float]]] = {
@@ -319,9 +324,18 @@ def loading(context: Context) -> list[Table]:
 
 
 def decoders() -> list[str]:
-    """Decoders of LoadReadableImage that are installed."""
+    """Decoders that are installed, ``cv2`` among them."""
     turbo = find_spec("turbojpeg") and find_library("turbojpeg")
     return ["cv2", "torchvision", *(["turbojpeg"] if turbo else [])]
+
+
+def _read_with_torchvision(path: str) -> np.ndarray:
+    """What ``LoadReadableImage.read`` gives for a whole JPEG file in colour."""
+    with open(path, "rb") as file:
+        data = torch.frombuffer(bytearray(file.read()), dtype=torch.uint8)
+    image = decode_jpeg(data, ImageReadMode.RGB, apply_exif_orientation=True)
+    image = image.permute(1, 2, 0).contiguous().numpy()
+    return cv2.cvtColor(image, cv2.COLOR_RGB2BGR, dst=image)
 
 
 def loading_config(data_root: Path) -> Config:

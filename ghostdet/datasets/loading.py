@@ -13,17 +13,13 @@ import uuid
 import cv2
 import mmcv
 import numpy as np
-import torch
 from mmcv.transforms import LoadImageFromFile
 from mmdet.registry import TRANSFORMS
 from mmengine import fileio
 from mmengine.logging import print_log
-from torchvision.io import ImageReadMode, decode_jpeg
 
 from ghostdet.errors import ConfigError, UserError
 from ghostdet.export.runtime import is_truncated_jpeg
-
-_JPEG = b"\xff\xd8"
 
 
 @TRANSFORMS.register_module()
@@ -46,9 +42,7 @@ class LoadReadableImage(LoadImageFromFile):
     Args:
         to_float32: Whether to convert the image to float32.
         color_type: The flag of :func:`mmcv.imfrombytes`.
-        imdecode_backend: The decoder, as in :func:`mmcv.imfrombytes`, or
-            ``torchvision``, which gives the pixels that ``cv2`` gives, for colour JPEG
-            files; ``cv2`` decodes all others.
+        imdecode_backend: The decoder, as in :func:`mmcv.imfrombytes`.
         file_client_args: MMCV's older name of ``backend_args``.
         ignore_empty: Pass over any number of unreadable images.
         backend_args: The file backend, as in :func:`mmengine.fileio.get`.
@@ -142,15 +136,10 @@ class LoadReadableImage(LoadImageFromFile):
             raise OSError("the file is empty")
         if is_truncated_jpeg(content):
             raise OSError("the JPEG data ends early")
-        backend = self.imdecode_backend
-        if backend == "torchvision":
-            if self.color_type == "color" and content.startswith(_JPEG):
-                image = _decode_jpeg(content)
-                if image is not None:
-                    return image
-            backend = "cv2"
         try:
-            image = mmcv.imfrombytes(content, flag=self.color_type, backend=backend)
+            image = mmcv.imfrombytes(
+                content, flag=self.color_type, backend=self.imdecode_backend
+            )
         except (SyntaxError, cv2.error) as err:  # SyntaxError: Pillow's PNG
             raise OSError(str(err).strip()) from err
         if image is None:
@@ -212,17 +201,6 @@ def use_readable_images() -> None:
     TRANSFORMS.register_module(
         "LoadImageFromFile", force=True, module=LoadReadableImage
     )
-
-
-def _decode_jpeg(content: bytes) -> np.ndarray | None:
-    """Decode to (H, W, 3) uint8 BGR, turned as EXIF says; None if refused."""
-    data = torch.frombuffer(bytearray(content), dtype=torch.uint8)
-    try:
-        image = decode_jpeg(data, ImageReadMode.RGB, apply_exif_orientation=True)
-    except RuntimeError:
-        return None
-    image = image.permute(1, 2, 0).contiguous().numpy()
-    return cv2.cvtColor(image, cv2.COLOR_RGB2BGR, dst=image)
 
 
 def _discard(record: str) -> None:
