@@ -3,13 +3,16 @@ PYTHON ?= python3
 SEED ?= 0
 PIP := .venv/bin/python -m pip --disable-pip-version-check
 
-.PHONY: demo test install quality style clean
+.PHONY: demo test test-long install quality style clean
 
 demo: install
 	.venv/bin/python tools/demo.py --seed $(SEED)
 
 test: install
 	.venv/bin/python -m pytest
+
+test-long: install
+	.venv/bin/python -m pytest -m long
 
 quality: install
 	.venv/bin/ruff check .

@@ -4,7 +4,7 @@ _base_ = "faster_rcnn_ghostnet_fpn.py"
 model = dict(
     backbone=dict(
         _delete_=True,
-        type="MobileNetV2",
+        type="TappedMobileNetV2",
         out_indices=(2, 4, 6),  # the last block at stride 8, 16 and 32
         init_cfg=dict(
             type="CheckedPretrained",
@@ -20,5 +20,3 @@ model = dict(
         num_outs=5,
     ),
 )
-# Its final convolution is built and not used.
-find_unused_parameters = True

@@ -8,6 +8,7 @@ the package.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable
 
@@ -19,6 +20,11 @@ def add_config_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="folder of the data set, in place of the one the config names",
     )
+    add_config_options(parser)
+
+
+def add_config_options(parser: argparse.ArgumentParser) -> None:
+    """Add ``--cfg-options`` alone."""
     parser.add_argument(
         "--cfg-options",
         nargs="+",
@@ -70,6 +76,12 @@ def run(main: Callable[[], object]) -> None:
     except Exception as error:
         from ghostdet.errors import UserError
 
+        if "TORCHELASTIC_ERROR_FILE" in os.environ:  # torchrun names it as the cause
+            from torch.distributed.elastic.multiprocessing.errors import (
+                get_error_handler,
+            )
+
+            get_error_handler().record_exception(error)
         if not isinstance(error, UserError):
             raise
         print(f"error: {error.text}", file=sys.stderr)

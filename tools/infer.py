@@ -8,7 +8,10 @@ import _cli
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Detect objects in pictures")
     parser.add_argument("images", help="an image, or a folder of images")
-    parser.add_argument("--config", required=True, help="config file")
+    parser.add_argument(
+        "--config",
+        help="config file; published weights have theirs beside them",
+    )
     parser.add_argument(
         "--checkpoint",
         required=True,
@@ -29,7 +32,10 @@ def parse_args() -> argparse.Namespace:
         help="compute in mixed precision: fp16 on a GPU, bf16 on a CPU",
     )
     _cli.add_config_arguments(parser)
-    return parser.parse_args()
+    args = parser.parse_args()
+    if args.config is None and not args.checkpoint.endswith(".safetensors"):
+        parser.error("--config is needed for all but published weights, .safetensors")
+    return args
 
 
 def main() -> None:
@@ -37,7 +43,9 @@ def main() -> None:
     from ghostdet.engine import infer, load_config
 
     cfg = load_config(
-        args.config, data_root=args.data_root, cfg_options=args.cfg_options
+        args.config or args.checkpoint,
+        data_root=args.data_root,
+        cfg_options=args.cfg_options,
     )
     infer(args.images, cfg, args.checkpoint, args.out, args.score_thr, args.amp)
 

@@ -23,17 +23,25 @@ def parse_args() -> argparse.Namespace:
         action="store_true",
         help="take the config's learning rate as it is, whatever the global batch",
     )
+    parser.add_argument(
+        "--log-to",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help="log to tensorboard, mlflow or wandb as well",
+    )
     _cli.add_run_arguments(parser)
     return parser.parse_args()
 
 
 def main() -> None:
     args = parse_args()
-    from ghostdet.engine import load_config, train
+    from ghostdet.engine import load_config, log_to, train
 
     cfg = load_config(
         args.config, args.work_dir, args.data_root, args.cfg_options, args.launcher
     )
+    log_to(cfg, args.log_to)
     train(cfg, args.resume, args.amp, not args.no_auto_scale_lr)
 
 

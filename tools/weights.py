@@ -1,4 +1,4 @@
-"""Inspect, verify, convert and widen GhostNet weights: tools/weights.py --help"""
+"""Inspect, verify, convert, widen and publish weights: tools/weights.py --help"""
 
 import argparse
 
@@ -32,14 +32,24 @@ def parse_args() -> argparse.Namespace:
         help="on repeated channels, as a share of the weights' deviation (default: 0)",
     )
     widen.add_argument("--seed", type=int, default=0, help="of the noise")
+    publish = add(
+        "publish", "write a detector's weights, with config and classes", writes=True
+    )
+    publish.add_argument("--config", required=True, help="config it was trained with")
+    _cli.add_config_options(publish)
     return parser.parse_args()
 
 
 def main() -> None:
     args = vars(parse_args())
-    from ghostdet.weights import command
+    command = args.pop("command")
+    if command == "publish":
+        from ghostdet.engine.publish import publish as run
+    else:
+        from ghostdet.weights import command as commands
 
-    getattr(command, args.pop("command"))(**args)
+        run = getattr(commands, command)
+    run(**args)
 
 
 if __name__ == "__main__":

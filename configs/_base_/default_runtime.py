@@ -15,7 +15,8 @@ custom_hooks = [dict(type="CheckpointGuardHook")]
 env_cfg = dict(
     cudnn_benchmark=False,
     mp_cfg=dict(mp_start_method="fork", opencv_num_threads=0),
-    dist_cfg=dict(backend="nccl"),
+    # Ranks wait for the first one's evaluation: seconds, an hour, not ten minutes.
+    dist_cfg=dict(backend="nccl", timeout=3600),
 )
 
 vis_backends = [dict(type="LocalVisBackend")]

@@ -117,39 +117,42 @@ def parts_of(cfg: dict, key: str = "dataset") -> Iterator[tuple[str, dict]]:
 class CocoFile:
     """The columns of an annotation file with I images and A annotations.
 
+    Arrays, since a small object that is kept holds the memory of all that were parsed
+    around it.
+
     Attributes:
         path: The file.
         unlabelled: It has no list of annotations.
         categories: Ids of the categories, in the order of the file.
         names: Their names.
-        images: Ids of the images.
-        file_names: Their files.
+        images: ``(I,)`` int64, or object where they are text, ids of the images.
+        file_names: ``(I,)`` str, their files.
         sizes: ``(I, 2)`` float64, width and height in px.
-        annotations: Ids of the annotations.
+        annotations: ``(A,)`` likewise, ids of the annotations.
         image: ``(A,)`` int64, which of the images; -1 for none of them.
         category: ``(A,)`` int64, which of the categories; -1 likewise.
-        category_ids: What the annotations have as such.
+        category_ids: ``(A,)`` likewise, what the annotations have as such.
         boxes: ``(A, 4)`` float64, x, y, width, height in px.
         areas: ``(A,)`` float64.
         crowd: ``(A,)`` int8, ``iscrowd``; -1 where it is missing.
-        sample: Raw entries of some images with annotations, and of these.
+        sample: Raw entries of some images with annotations, and of these, as JSON.
     """
 
     path: str
     unlabelled: bool
     categories: list
     names: list[str]
-    images: list
-    file_names: list[str]
+    images: np.ndarray
+    file_names: np.ndarray
     sizes: np.ndarray
-    annotations: list
+    annotations: np.ndarray
     image: np.ndarray
     category: np.ndarray
-    category_ids: list
+    category_ids: np.ndarray
     boxes: np.ndarray
     areas: np.ndarray
     crowd: np.ndarray
-    sample: list[tuple[dict, list[dict]]]
+    sample: str
 
 
 #: Annotation files that were read, or why they cannot be, by path.
@@ -224,19 +227,21 @@ def _read_coco(path: str, backend_args: dict | None) -> CocoFile | Finding:
             return fail(
                 f"a {key} in {name} is {wrong[key]!r:.100}", "Expected a number"
             )
+    # All at once; one by one would take seconds.
+    if not _have_sizes(images):
+        wrong = next(image for image in images if not _have_sizes([image]))
+        return fail(
+            f"width and height of image {wrong['id']} are {wrong['width']!r} and "
+            f"{wrong['height']!r}",
+            "Expected numbers of px",
+        )
     for image in images:
-        if not all(_are_numbers([image[key]]) for key in ("width", "height")):
-            return fail(
-                f"width and height of image {image['id']} are {image['width']!r} and "
-                f"{image['height']!r}",
-                "Expected numbers of px",
-            )
         if type(image["file_name"]) is not str:
             return fail(
                 f"file_name of image {image['id']} is {image['file_name']!r}",
                 "Expected the path of its file",
             )
-    if not _are_boxes(annotations):  # all at once; one by one would take seconds
+    if not _are_boxes(annotations):
         wrong = next(entry for entry in annotations if not _are_boxes([entry]))
         return fail(
             f"annotation {wrong['id']} has bbox {json.dumps(wrong['bbox'])[:100]} and "
@@ -258,25 +263,37 @@ def _read_coco(path: str, backend_args: dict | None) -> CocoFile | Finding:
         unlabelled=unlabelled,
         categories=[category["id"] for category in categories],
         names=[category["name"] for category in categories],
-        images=[image["id"] for image in images],
-        file_names=[image["file_name"] for image in images],
+        images=_ids(images, "id"),
+        file_names=np.array([image["file_name"] for image in images], str),
         sizes=_column([(i["width"], i["height"]) for i in images]).reshape(-1, 2),
-        annotations=[annotation["id"] for annotation in annotations],
+        annotations=_ids(annotations, "id"),
         image=image,
         category=_column([category_index.get(i, -1) for i in category_ids], "int64"),
-        category_ids=category_ids,
+        category_ids=_ids(annotations, "category_id"),
         boxes=boxes.reshape(-1, 4),
         areas=_column([annotation["area"] for annotation in annotations]),
         crowd=_column(
             [int(bool(a["iscrowd"])) if "iscrowd" in a else -1 for a in annotations],
             "int8",
         ),
-        sample=[(images[i], entries) for i, entries in of_image.items()],
+        sample=json.dumps([(images[i], entries) for i, entries in of_image.items()]),
     )
+
+
+def _ids(entries: list[dict], key: str) -> np.ndarray:
+    """Identifiers: numbers, or whatever they are."""
+    values = [entry[key] for entry in entries]
+    return np.array(values, "int64" if set(map(type, values)) <= {int} else "object")
 
 
 def _column(values: list, dtype: str = "float64") -> np.ndarray:
     return np.array(values, dtype)
+
+
+def _have_sizes(images: list[dict]) -> bool:
+    """Whether width and height of each are numbers."""
+    sides = ("width", "height")
+    return all(_are_numbers([image[side] for image in images]) for side in sides)
 
 
 def _are_boxes(annotations: list[dict]) -> bool:
@@ -347,7 +364,9 @@ class DatasetCheck:
     Attributes:
         dataset: Built without reading anything; None for a data set that is not
             checked, since it reads files in its own way.
+        classes: Of the configuration.
         coco: Its annotation file, once :meth:`findings` got that far.
+        unreadable: Images that were found to be missing or broken.
         contents: Checksum of the pixels of each image that was read, by path.
 
     Raises:
@@ -358,7 +377,9 @@ class DatasetCheck:
     files: Files
     key: str = "dataset"
     dataset: Any = field(init=False, default=None)
+    classes: Sequence[str] = field(init=False, default=())
     coco: CocoFile | None = field(init=False, default=None)
+    unreadable: set[str] = field(init=False, default_factory=set)
     contents: dict[str, bytes] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -383,17 +404,12 @@ class DatasetCheck:
             self.dataset = DATASETS.build(cfg)
         except TypeError as error:
             raise ConfigError(f"the data set cannot be built: {error}") from error
-        classes = self.dataset.metainfo["classes"]
+        self.classes = classes = self.dataset.metainfo["classes"]
         if isinstance(classes, str):
             raise ConfigError(
                 f"metainfo.classes is the word {classes!r}, expected a tuple or a "
                 f"file; write classes=({classes!r},)"
             )
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """Of the configuration."""
-        return self.dataset.metainfo["classes"]
 
     @property
     def used(self) -> np.ndarray:
@@ -411,8 +427,8 @@ class DatasetCheck:
     def paths(self) -> list[str]:
         """The files of the images that are used."""
         folder = self.dataset.data_prefix.get("img", "")
-        names = self.coco.file_names
-        return [os.path.join(folder, names[i]) for i in self.used.tolist()]
+        names = self.coco.file_names[self.used].tolist()
+        return [os.path.join(folder, name) for name in names]
 
     def findings(
         self, images: int | None = 0, workers: int = 0, hashed: bool = False
@@ -445,7 +461,7 @@ class DatasetCheck:
         self.coco = coco
         found = list(self._annotations())
         yield from found
-        if not coco.images or (coco.unlabelled and self._labelled):
+        if not len(coco.images) or (coco.unlabelled and self._labelled):
             return
         yield from self._classes()
         if len(coco.annotations) or self._labelled:
@@ -501,13 +517,13 @@ class DatasetCheck:
                 f"Expected an object with the lists {', '.join(_COCO_KEYS)}",
             )
             return
-        if not coco.images:
+        if not len(coco.images):
             yield problem("fail", "lists no images", "Expected at least one")
             return
         for name in ("images", "annotations"):
-            ids = getattr(coco, name)
-            if len(set(ids)) < len(ids):
-                repeated = [i for i, count in Counter(ids).items() if count > 1]
+            counts = Counter(getattr(coco, name).tolist())
+            repeated = [i for i, times in counts.items() if times > 1]
+            if repeated:
                 sound = False
                 yield problem(
                     "fail",
@@ -521,8 +537,8 @@ class DatasetCheck:
             yield problem(
                 "fail",
                 f"annotation {coco.annotations[unknown[0]]} has the category_id "
-                f"{coco.category_ids[unknown[0]]!r}, which is none of the categories' "
-                f"({_of(len(unknown), coco.category)})",
+                f"{coco.category_ids.item(unknown[0])!r}, which is none of the "
+                f"categories' ({_of(len(unknown), coco.category)})",
                 "MMDetection would leave it out: add the category, or remove it",
             )
         orphans = np.flatnonzero(coco.image < 0)
@@ -645,12 +661,12 @@ class DatasetCheck:
         for mask, problem, remedy in (
             (
                 thin,
-                "less than 1 px wide or high, or have no area",
+                "are less than 1 px wide or high, or have no area",
                 "MMDetection leaves them out of training; remove or correct them",
             ),
             (
                 outside & ~thin,
-                f"reaching over the border of their image by more than {_TOLERANCE} px",
+                f"reach over the border of their image by more than {_TOLERANCE} px",
                 "Correct them, or width and height of their images; what is outside is "
                 "learnt and evaluated as part of the object",
             ),
@@ -662,7 +678,7 @@ class DatasetCheck:
                 yield Finding(
                     "boxes",
                     "warn",
-                    f"{path}: {_of(mask.sum(), boxes)} boxes are {problem}, as that of "
+                    f"{path}: {_of(mask.sum(), boxes)} boxes {problem}, as that of "
                     f"annotation {coco.annotations[which[first]]}, [{box}] in {size}",
                     remedy,
                 )
@@ -692,6 +708,7 @@ class DatasetCheck:
                 "Set data_prefix=dict(img=...) to their folder",
             )
             return
+        self.unreadable.update(missing)
         allowed = loading.get("max_unreadable", 0)
         excused = (
             f"Restore them, or remove their entries from {path}; to train without "
@@ -717,6 +734,7 @@ class DatasetCheck:
         read = [paths[i] for i in there]
         measured = _measure_all(loading, read, workers, hashed)
         broken = {p: why for p, why in zip(read, measured) if isinstance(why, str)}
+        self.unreadable.update(broken)
         if broken:
             first, why = next(iter(broken.items()))
             yield problem(
@@ -768,21 +786,26 @@ class DatasetCheck:
         return 0, next(iter(pipeline), {})
 
     def samples(self) -> list[dict]:
-        """What a pipeline gets for some images, as ``CocoDataset.get_data_info``."""
+        """What a pipeline gets for some readable images.
+
+        Returns:
+            As of ``CocoDataset.get_data_info``.
+        """
         dataset, coco = self.dataset, self.coco
         dataset.cat_ids = [
             i for i, name in zip(coco.categories, coco.names) if name in self.classes
         ]
         dataset.cat2label = {i: label for label, i in enumerate(dataset.cat_ids)}
-        return [
+        samples = [
             dataset.parse_data_info(
                 {
                     "raw_img_info": {**image, "img_id": image["id"]},
                     "raw_ann_info": annotations,
                 }
             )
-            for image, annotations in coco.sample
+            for image, annotations in json.loads(coco.sample)
         ]
+        return [s for s in samples if s["img_path"] not in self.unreadable]
 
 
 def _missing(paths: list[str], backend_args: dict | None) -> list[str]:

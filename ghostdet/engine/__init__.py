@@ -5,6 +5,7 @@ from .complexity import complexity, complexity_table
 from .config import load_config
 from .evaluator import FastCocoMetric
 from .infer import infer, load_detector
+from .logging import log_to
 from .preflight import preflight
 from .run import test, train
 
@@ -16,6 +17,7 @@ __all__ = [
     "infer",
     "load_config",
     "load_detector",
+    "log_to",
     "preflight",
     "read_checkpoint",
     "test",

@@ -6,7 +6,6 @@ import os
 from dataclasses import dataclass
 
 from mmengine.config import Config
-from mmengine.logging import print_log
 
 
 @dataclass(frozen=True)
@@ -24,7 +23,7 @@ class GlobalBatch:
         >>> batch.total, batch.factor
         (8, 0.5)
         >>> batch.describe(0.01)
-        '4 GPUs x 2 images x 1 accumulated = batch 8, for 16: lr 0.01 x 8/16 = 0.005'
+        '4 ranks x 2 images x 1 accumulated = batch 8, for 16: lr 0.01 x 8/16 = 0.005'
     """
 
     ranks: int
@@ -45,7 +44,7 @@ class GlobalBatch:
     def describe(self, lr: float) -> str:
         """Show the arithmetic, from the config's learning rate to this run's."""
         batch = (
-            f"{self.ranks} GPU{'s' * (self.ranks > 1)} x {self.images} images x "
+            f"{self.ranks} rank{'s' * (self.ranks > 1)} x {self.images} images x "
             f"{self.accumulated} accumulated = batch {self.total}"
         )
         if not self.base:
@@ -63,14 +62,16 @@ def global_batch(cfg: Config) -> GlobalBatch:
         cfg: A config with ``train_dataloader`` and ``optim_wrapper``.
 
     Returns:
-        The batch. ``base`` is ``auto_scale_lr.base_batch_size``.
+        The batch. ``base`` is ``auto_scale_lr.base_batch_size``, or, in a config that a
+        run has written, the batch of that run.
     """
+    auto = cfg.get("auto_scale_lr") or {}
     sampler = cfg.train_dataloader.get("batch_sampler") or {}
     return GlobalBatch(
         ranks=world_size(cfg),
         images=cfg.train_dataloader.get("batch_size") or sampler.get("batch_size", 1),
         accumulated=cfg.optim_wrapper.get("accumulative_counts", 1),
-        base=(cfg.get("auto_scale_lr") or {}).get("base_batch_size"),
+        base=auto.get("scaled_to") or auto.get("base_batch_size"),
     )
 
 
@@ -84,27 +85,31 @@ def world_size(cfg: Config) -> int:
     return int(os.environ[variable]) if variable else 1
 
 
-def scale_lr(cfg: Config) -> None:
-    """Let the learning rate follow the global batch, and log the arithmetic.
+def scale_lr(cfg: Config) -> str:
+    """Let the learning rate follow the global batch.
 
     In proportion, as https://arxiv.org/abs/1706.02677. MMEngine's own scaling knows
     neither accumulation nor the absolute rates of a schedule (``eta_min``).
 
     Args:
         cfg: The config, which is changed.
+
+    Returns:
+        The arithmetic, for the log.
     """
     batch = global_batch(cfg)
     optimizer = cfg.optim_wrapper.get("optimizer") or {}
     if "lr" not in optimizer:  # several, or of a constructor's own
-        return
-    print_log(f"Learning rate: {batch.describe(optimizer.lr)}", logger="current")
+        return f"that of the config, for optim_wrapper.optimizer has no lr; {batch}"
+    text = batch.describe(optimizer.lr)
     if not batch.base:
-        return
+        return text
     # Done here, and noted for a run that resumes with another batch.
-    cfg.auto_scale_lr.update(enable=False, followed=True)
+    cfg.auto_scale_lr.update(enable=False, scaled_to=batch.total)
     optimizer.lr *= batch.factor
     schedulers = cfg.get("param_scheduler") or []
     for scheduler in schedulers if isinstance(schedulers, list) else [schedulers]:
         for key in {"eta_min", "eta_max"} & scheduler.keys():
             if str(scheduler.type).endswith("LR"):
                 scheduler[key] *= batch.factor
+    return text

@@ -13,7 +13,12 @@ from mmengine.runner import Runner
 from mmengine.runner.checkpoint import CheckpointLoader
 
 from ghostdet.errors import UserError
-from ghostdet.weights import check_state_dict, read_source, weights_of
+from ghostdet.weights import (
+    check_state_dict,
+    drop_configs,
+    read_source,
+    weights_of,
+)
 from ghostdet.weights.source import REMOTE
 
 
@@ -38,8 +43,8 @@ def read_checkpoint(filename: str) -> dict[str, Any]:
             :func:`ghostdet.weights.fetch` takes.
 
     Returns:
-        What the file holds, on the CPU, less ``meta['config']``: MMEngine's
-        ``Runner.resume`` would run that text as a Python config.
+        What the file holds, on the CPU, less the configs that MMEngine would run, see
+        :func:`ghostdet.weights.drop_configs`.
 
     Raises:
         UserError: If the file is missing, cannot be downloaded, is damaged, no
@@ -58,7 +63,7 @@ def read_checkpoint(filename: str) -> dict[str, Any]:
             f"{path} holds no state_dict (found {type(checkpoint).__name__}); give a "
             "checkpoint of a training run, or what torch.save(model.state_dict()) wrote"
         )
-    checkpoint.get("meta", {}).pop("config", None)
+    drop_configs(checkpoint)
     return checkpoint
 
 

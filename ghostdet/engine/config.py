@@ -17,6 +17,8 @@ from torch import nn
 from ghostdet.datasets import use_readable_images
 from ghostdet.errors import ConfigError, UserError
 
+from .published import DESCRIPTION, WEIGHTS, load_published
+
 COCO_LAYOUT = (
     "annotations/instances_train2017.json, annotations/instances_val2017.json, "
     "train2017/, val2017/"
@@ -39,7 +41,9 @@ def load_config(
     """Read a config and apply what the command line overrides.
 
     Args:
-        path: A config file.
+        path: A config file, or weights that ``tools/weights.py publish`` wrote, or the
+            ``.json`` file beside them, of which nothing is run
+            (:func:`~ghostdet.engine.published.load_published`).
         work_dir: Where the run writes. Defaults to the config's own ``work_dir``, then
             to ``work_dirs/`` and the config's name, as in MMDetection.
         data_root: Folder with the data set, in place of the config's own.
@@ -54,17 +58,8 @@ def load_config(
         UserError: If the file is missing or not a config, an option does not fit it,
             or ``launcher`` did not start this process.
     """
-    if not Path(path).is_file():
-        raise UserError(
-            f"no config at {str(path)!r}; give the path of a config file, such as "
-            "configs/retinanet_ghostnet_fpn.py"
-        )
-    try:
-        cfg = Config.fromfile(path)
-    except Exception as error:  # a config is Python, and imports more
-        raise UserError(
-            f"{path} cannot be read as a config: {_cause(error)}"
-        ) from error
+    published = Path(path).suffix in (WEIGHTS, DESCRIPTION)
+    cfg = load_published(Path(path)) if published else _run_config(path)
     variable, starter = LAUNCHERS.get(launcher, ("", ""))
     if variable and variable not in os.environ:
         raise UserError(
@@ -87,7 +82,27 @@ def load_config(
         cfg.work_dir = str(work_dir)
     elif cfg.get("work_dir") is None:
         cfg.work_dir = os.path.join("work_dirs", Path(path).stem)
+    if published and Path(cfg.work_dir).resolve() == Path(path).resolve().parent:
+        raise UserError(
+            f"{cfg.work_dir} holds {cfg.filename} itself, over which the Runner would "
+            "write its own; give another folder with --work-dir"
+        )
     return cfg
+
+
+def _run_config(path: str | Path) -> Config:
+    """Read a config that is Python."""
+    if not Path(path).is_file():
+        raise UserError(
+            f"no config at {str(path)!r}; give the path of a config file, such as "
+            "configs/retinanet_ghostnet_fpn.py"
+        )
+    try:
+        return Config.fromfile(path)
+    except Exception as error:  # a config is Python, and imports more
+        raise UserError(
+            f"{path} cannot be read as a config: {_cause(error)}"
+        ) from error
 
 
 def _cause(error: BaseException) -> str:

@@ -23,8 +23,9 @@ from ghostdet.datasets import prepare_trees
 from ghostdet.ops import operator_backend
 
 from .config import check_writable, load_config
+from .history import AP, read_run
 from .infer import load_detector
-from .report import plot_curves, plot_detections, read_scalars
+from .report import plot_curves, plot_detections
 from .run import train
 
 SHOWN_SCORE = 0.3  # the lowest score that is drawn
@@ -120,7 +121,7 @@ def run_demo(
     }
     print("3/3  Drawing")
     checkpoint = Path((work_dir / "last_checkpoint").read_text().strip())
-    plot_curves(read_scalars(work_dir), work_dir / "curves.png")
+    _draw_curves(work_dir)
     _draw_photo(cfg, checkpoint, data_root, work_dir / "detections.png")
     result = {
         **{name: float(value) for name, value in metrics.items()},
@@ -155,6 +156,25 @@ def run_demo(
         f"  checkpoint  {checkpoint}"
     )
     return result
+
+
+def _draw_curves(work_dir: Path) -> None:
+    """Draw loss, AP and AP50 over minutes of training."""
+    history = read_run(work_dir)
+    lines = [
+        ([p.seconds / 60 for p in points], [p.values[key] for p in points])
+        for points, key in (
+            (history.losses, "loss"),
+            (history.evaluations, f"{AP}_50"),
+            (history.evaluations, AP),
+        )
+    ]
+    plot_curves(
+        {"loss": lines[0]},
+        {"AP50": lines[1], "AP": lines[2]},
+        work_dir / "curves.png",
+        "minutes of training",
+    )
 
 
 def _draw_photo(cfg: Any, checkpoint: Path, data_root: Path, path: Path) -> None:

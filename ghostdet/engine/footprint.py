@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,8 +62,8 @@ def footprint(
     """Compute what training takes; an estimate, as far as activations go.
 
     The network is run on the meta device, where nothing is computed, and what autograd
-    saves is added up. The workspace of convolutions, and what an allocator holds without
-    using it, are not in it.
+    saves is added up. The workspace of convolutions, and what an allocator holds
+    without using it, are not in it.
 
     Args:
         cfg: A config with ``optim_wrapper``.
@@ -99,8 +99,16 @@ def _bytes(tensors: list[Tensor]) -> int:
     return sum(tensor.nbytes for tensor in tensors)
 
 
-def _activations(model: nn.Module, shape: tuple[int, int], images: int) -> int:
-    """Bytes that autograd saves in a forward pass, and those of losses."""
+def saved_bytes(model: nn.Module, run: Callable[[], Any]) -> tuple[int, Any]:
+    """Count what autograd saves for a backward pass, weights and buffers apart.
+
+    Args:
+        model: On any device.
+        run: Runs it forward.
+
+    Returns:
+        The bytes, each storage counted once, and what ``run`` returned.
+    """
     own = {t.untyped_storage()._cdata for t in (*model.parameters(), *model.buffers())}
     saved: dict[int, torch.UntypedStorage] = {}
 
@@ -110,20 +118,26 @@ def _activations(model: nn.Module, shape: tuple[int, int], images: int) -> int:
             saved[storage._cdata] = storage  # kept, so that no other gets its address
         return tensor
 
+    with saved_tensors_hooks(pack, lambda tensor: tensor):
+        output = run()
+    return sum(storage.nbytes() for storage in saved.values()), output
+
+
+def _activations(model: nn.Module, shape: tuple[int, int], images: int) -> int:
+    """Bytes of what the network keeps, and of its losses."""
     boxes = masks = 0
     if not isinstance(model, SingleStageDetector):
         stages = model.train_cfg.rcnn
         sampler = (stages[0] if isinstance(stages, list) else stages).sampler
         boxes = images * sampler.num
         masks = int(boxes * sampler.pos_fraction)
-    with (
-        warnings.catch_warnings(action="ignore"),  # of MMDetection's own names
-        torch.device("meta"),
-        saved_tensors_hooks(pack, lambda tensor: tensor),
-    ):
+
+    def run() -> list[Any]:
         features = model.extract_feat(torch.empty(images, 3, *shape))
-        outputs = run_heads(model, features, boxes, masks)
-    kept = sum(storage.nbytes() for storage in saved.values())
+        return run_heads(model, features, boxes, masks)
+
+    with torch.device("meta"):
+        kept, outputs = saved_bytes(model, run)
     return kept + _COPIES * _bytes(_tensors(outputs[0]))
 
 

@@ -32,6 +32,7 @@ from .config import (
     load_config,
     require,
 )
+from .published import check_weights
 
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"}
 
@@ -42,7 +43,8 @@ def load_detector(
     """Build a detector and fill it with trained weights, all of them.
 
     Args:
-        config: The config it was trained with.
+        config: The config it was trained with, or for published weights their
+            ``.json`` file.
         checkpoint: Its checkpoint, or what it was exported to, ``.onnx`` or ``.xml``.
         amp: Mixed precision, see :func:`~ghostdet.engine.amp.use_amp`.
 
@@ -65,6 +67,7 @@ def load_detector(
     else:
         with config_mistakes(cfg):
             model = revert_sync_batchnorm(MODELS.build(cfg.model))
+        check_weights(cfg, checkpoint)
         loaded = read_checkpoint(str(checkpoint))
         state_dict = weights_of(loaded)
         check_state_dict(model, state_dict, str(checkpoint))
@@ -99,7 +102,8 @@ def infer(
 
     Args:
         images: An image or a folder.
-        config: The config the detector was trained with.
+        config: The config the detector was trained with, or for published weights
+            their ``.json`` file.
         checkpoint: Its checkpoint, or what it was exported to.
         out: Folder to write to.
         score_thr: The lowest score that is drawn; the file holds all.

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
@@ -15,28 +17,46 @@ from mmengine.dist import (
     is_distributed,
     is_main_process,
 )
+from mmengine.logging import print_log
+from mmengine.model import MMDistributedDataParallel
+from mmengine.registry import MODEL_WRAPPERS
 from torch import Tensor, nn
 from torch.distributed.nn.functional import all_reduce
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from ghostdet.errors import UserError
 
 T = TypeVar("T")
+
+_WRAPPER = "mmengine.CPUDistributedDataParallel"
 
 
 def start_processes(cfg: Config) -> None:
     """Connect the processes that a launcher started.
 
     MMEngine's Runner would do so on GPUs. On CPUs it stops: it sets a CUDA device
-    whatever the backend is, and gives ``DistributedDataParallel`` a device.
+    whatever the backend is.
 
     Args:
-        cfg: The config, with ``launcher``. On CPUs its ``env_cfg.dist_cfg.backend`` is
-            taken to be gloo, and ``model_wrapper_cfg`` is set.
+        cfg: The config, with ``launcher``. On CPUs the backend is gloo, and
+            ``model_wrapper_cfg`` is set.
     """
     if cfg.launcher == "none" or is_distributed():
         return
+    if (
+        os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+        and os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0") != "0"
+    ):
+        print_log(
+            "torchrun may hang when it starts a run again; set "
+            "TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1, as tools/dist_train.sh does",
+            logger="current",
+            level=logging.WARNING,
+        )
     settings = dict(cfg.env_cfg.get("dist_cfg") or {}) if "env_cfg" in cfg else {}
     if torch.cuda.is_available():
+        if (cfg.get("model_wrapper_cfg") or {}).get("type") == _WRAPPER:
+            cfg.model_wrapper_cfg = None  # of a config that a run on CPUs has written
         init_dist(cfg.launcher, **settings)
         return
     variables = {
@@ -55,17 +75,14 @@ def start_processes(cfg: Config) -> None:
             "the variable MASTER_ADDR is not set, by which processes on CPUs find each "
             "other; give it the name of the first machine"
         )
-    if seconds := settings.get("timeout"):
-        timeout = dict(timeout=torch.distributed.timedelta(seconds=seconds))
-    else:
-        timeout = {}
-    torch.distributed.init_process_group("gloo", **timeout)
-    wrapper = cfg.get("model_wrapper_cfg") or dict(type="MMDistributedDataParallel")
-    cfg.model_wrapper_cfg = {"broadcast_buffers": False, **wrapper, "device_ids": None}
-    if "find_unused_parameters" in cfg:
-        cfg.model_wrapper_cfg.setdefault(
-            "find_unused_parameters", cfg.find_unused_parameters
-        )
+    seconds = settings.get("timeout")
+    torch.distributed.init_process_group(
+        "gloo", timeout=timedelta(seconds=seconds) if seconds else None
+    )
+    cfg.model_wrapper_cfg = dict(
+        type=_WRAPPER,
+        find_unused_parameters=cfg.get("find_unused_parameters", False),
+    )
 
 
 def restarted() -> bool:
@@ -103,16 +120,46 @@ def on_first_rank(function: Callable[..., T], *arguments: Any) -> T:
     return result[0]
 
 
-class CPUSyncBatchNorm(nn.SyncBatchNorm):
-    """SyncBN where PyTorch's own has none: on CPUs, over gloo.
+@MODEL_WRAPPERS.register_module()
+class CPUDistributedDataParallel(MMDistributedDataParallel):
+    """``MMDistributedDataParallel`` on CPUs, SyncBN included.
+
+    Args:
+        module: The model. Its ``nn.SyncBatchNorm``, as of the config's
+            ``sync_bn='torch'``, become :class:`CPUSyncBatchNorm`.
+        device_ids: Of no use here.
+        find_unused_parameters: As of ``DistributedDataParallel``.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        device_ids: list[int] | None = None,
+        find_unused_parameters: bool = False,
+    ) -> None:
+        for layer in module.modules():
+            if type(layer) is nn.SyncBatchNorm:
+                layer.__class__ = CPUSyncBatchNorm
+        super().__init__(
+            module,
+            broadcast_buffers=False,
+            find_unused_parameters=find_unused_parameters,
+        )
+
+
+class CPUSyncBatchNorm(_BatchNorm):
+    """SyncBN where PyTorch has none: on CPUs, over gloo.
 
     Statistics in two passes, of the mean and of the deviations from it, so that they
     are as exact as those of one process.
     """
 
+    def _check_input_dim(self, x: Tensor) -> None:
+        pass
+
     def forward(self, x: Tensor) -> Tensor:
         """Normalise (N, C, ...) by the statistics of all ranks."""
-        if not self.training and self.track_running_stats:
+        if not self.training:
             return super().forward(x)
         dims = [0, *range(2, x.dim())]
         shape = [1, -1, *[1] * (x.dim() - 2)]
@@ -122,9 +169,7 @@ class CPUSyncBatchNorm(nn.SyncBatchNorm):
         var = all_reduce(centred.square().sum(dims)) / count
         if self.track_running_stats:
             self.num_batches_tracked.add_(1)
-            share = self.momentum
-            if share is None:
-                share = 1 / self.num_batches_tracked.item()
+            share = self.momentum or 1 / self.num_batches_tracked.item()
             with torch.no_grad():
                 self.running_mean.lerp_(mean, share)
                 self.running_var.lerp_(var * count / (count - 1), share)
@@ -132,15 +177,3 @@ class CPUSyncBatchNorm(nn.SyncBatchNorm):
         if self.affine:
             y = y * self.weight.view(shape) + self.bias.view(shape)
         return y
-
-
-def sync_bn_on_cpu(model: nn.Module) -> None:
-    """Let the SyncBN layers of a model run on a CPU.
-
-    Args:
-        model: The model, converted by the config's ``sync_bn='torch'``; its layers
-            become :class:`CPUSyncBatchNorm`.
-    """
-    for module in model.modules():
-        if type(module) is nn.SyncBatchNorm:
-            module.__class__ = CPUSyncBatchNorm

@@ -9,8 +9,10 @@ samples do not depend on how many workers or ranks load them.
 
 from __future__ import annotations
 
+import os
 import random
 import signal
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -152,16 +154,19 @@ class SeededDataset:
 
 @FUNCTIONS.register_module()
 def outlive_sigterm(worker_id: int) -> None:
-    """Let a data loader's worker survive a first SIGTERM.
+    """Let a data loader's worker heed a SIGTERM of its parent alone.
 
     A cluster may send it to all processes, and then the run needs its workers until it
-    has written a checkpoint. At the second, which Python sends at exit, a worker ends.
+    has written a checkpoint. They end with their parent.
     """
 
-    def handler(*_: Any) -> None:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    def watch() -> None:
+        while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
+            pass
+        os._exit(0)
 
-    signal.signal(signal.SIGTERM, handler)
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _numbered(dataloader: dict, seed: int) -> dict:

@@ -8,6 +8,7 @@ import math
 import os
 import shutil
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -46,7 +47,6 @@ from .config import check_num_classes, check_writable, config_mistakes, require
 from .footprint import Footprint, footprint
 
 SAMPLE = 200  # images that are read of each data set
-_TRIED = {"train": 8, "val": 2, "test": 2}  # that go through pipelines
 _RESERVE = 0.8  # share of the memory up to which an estimate is trusted
 _REGISTRIES = {
     "train_cfg": LOOPS,
@@ -69,8 +69,9 @@ def preflight(cfg: Config, full: bool = False, quick: bool = False) -> list[Find
         full: Read all images, in a process for each core, with a progress bar; by
             default up to :data:`SAMPLE` of each data set. Images of training and
             evaluation are compared by their pixels as well.
-        quick: Read no images but those that are tried in the pipelines, about ten, and
-            use no network: as ``tools/train.py`` does.
+        quick: Read no images but those that are tried in the pipelines, four of each
+            data set of training and two of others, and use no network: as
+            ``tools/train.py`` does.
 
     Returns:
         What was found, of each check at least one finding. A run is of use if none has
@@ -162,7 +163,7 @@ class _Preflight:
                 except ConfigError as error:
                     yield Finding.of_error(f"{part} data set", error)
         count = 0 if self.quick else None if self.full else SAMPLE
-        workers = len(os.sched_getaffinity(0)) if self.full else 0
+        workers = _cores() if self.full else 0
         for parts, check in self.data:
             for finding in check.findings(count, workers, hashed=self.full):
                 yield replace(finding, check=f"{'+'.join(parts)} {finding.check}")
@@ -278,7 +279,7 @@ class _Preflight:
         if self.model is None or "language_model" in self.cfg.model:
             return
         sets = {tuple(c.classes): parts for parts, c in self.data if c.coco}
-        for classes, parts in sets.items():
+        for classes in sets:
             try:
                 check_num_classes(self.model, classes)
             except UserError as error:
@@ -310,7 +311,7 @@ class _Preflight:
                 yield Finding.of_error(name, error)
                 continue
             samples = check.samples() if check.coco else []
-            samples = samples[: _TRIED[parts[0]]]
+            samples = samples[: 2 if parts[0] != "train" else 4 if self.quick else 8]
             shapes = []
             try:
                 for sample in samples:
@@ -554,6 +555,13 @@ def _listed(value: str | list | None) -> list:
     return [value] if isinstance(value, str) else list(value or ())
 
 
+def _cores() -> int:
+    """Cores that this process may use, where the system can tell."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def _free_memory() -> int:
     """Bytes of memory that programs can have."""
     try:
@@ -566,22 +574,21 @@ def _free_memory() -> int:
 
 def _size(count: float) -> str:
     """Bytes in words, such as ``'1.5 GB'``."""
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if count < 1000:
-            break
-        count /= 1000
-    else:
-        unit = "TB"
+    unit, units = "bytes", ["TB", "GB", "MB", "kB"]
+    while count >= 1000 and units:
+        count, unit = count / 1000, units.pop()
     return f"{count:.0f} {unit}" if count >= 10 else f"{count:.1f} {unit}"
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep to the table what components log as they are built."""
+    """Keep to the table what components log and warn of as they are built."""
     logger = MMLogger.get_current_instance()
     level = logger.level
     logger.setLevel(logging.ERROR)
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
     finally:
         logger.setLevel(level)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,60 +14,49 @@ from mmdet.evaluation import bbox_overlaps
 
 # Of Okabe and Ito's palette, which colour-blind people can tell apart.
 BLUE, ORANGE, GREEN, YELLOW = "#0072B2", "#D55E00", "#009E73", "#F0E442"
+COLORS = (BLUE, ORANGE, GREEN, "#CC79A7", "#56B4E9", "#E69F00", "#000000")
+DASHES = ("-", "--", "-.", ":")
+
+Line = tuple[Sequence[float], Sequence[float]]
 
 
-def read_scalars(work_dir: str | Path) -> list[dict[str, float]]:
-    """Read what MMEngine's ``LocalVisBackend`` logged in the latest run.
-
-    Args:
-        work_dir: Work directory of a run.
-
-    Returns:
-        One dict a log line: ``step`` and losses, learning rate and seconds an
-        iteration (``time``) in training, metrics such as ``coco/bbox_mAP`` after a
-        validation.
-    """
-    file = max(Path(work_dir).glob("*/vis_data/scalars.json"))
-    return [json.loads(line) for line in file.read_text().splitlines()]
-
-
-def plot_curves(scalars: Sequence[dict[str, float]], path: str | Path) -> None:
-    """Draw loss, AP and AP50 over minutes of training as a PNG.
+def plot_curves(
+    losses: Mapping[str, Line], metrics: Mapping[str, Line], path: str | Path, over: str
+) -> None:
+    """Draw losses and metrics, side by side, as a PNG.
 
     Args:
-        scalars: From :func:`read_scalars`, of a run that counts iterations.
+        losses: Labelled lines, of x and y. A line has the colour of its label up to the
+            first comma, and those that share it are dashed in different ways.
+        metrics: Likewise, from 0 to 1, empty if there are none.
         path: The file to write.
+        over: What x is.
     """
-    minutes, losses, validations = [], [], []
-    elapsed, last_step = 0.0, 0
-    for row in scalars:
-        if "loss" in row:
-            elapsed += row["time"] * (row["step"] - last_step) / 60
-            last_step = row["step"]
-            minutes.append(elapsed)
-            losses.append(row["loss"])
-        elif "coco/bbox_mAP" in row:
-            validations.append((elapsed, row["coco/bbox_mAP"], row["coco/bbox_mAP_50"]))
-    figure = Figure(figsize=(9, 3.6), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    left.plot(minutes, losses, color=BLUE)
-    left.set(title="Training loss", xlabel="minutes of training", ylim=(0, None))
-    if validations:
-        at, ap, ap50 = zip(*validations)
-        for values, label, color in ((ap50, "AP50", ORANGE), (ap, "AP", GREEN)):
-            right.plot(at, values, "o-", color=color, label=label)
-            right.annotate(
-                f"{values[-1]:.3f}",
-                (at[-1], values[-1]),
-                xytext=(0, 6),
-                textcoords="offset points",
-                ha="right",
+    groups = list(dict.fromkeys(label.split(",")[0] for label in (*losses, *metrics)))
+    height = 3.6 + 0.1 * len(metrics)  # the legend's, in two columns
+    figure = Figure(figsize=(9, height), layout="constrained")
+    panels = figure.subplots(1, 2)
+    headings = (("Training loss", losses), ("Held-out AP", metrics))
+    for axes, (title, lines) in zip(panels, headings):
+        used = dict.fromkeys(groups, 0)
+        for label, (x, y) in lines.items():
+            group = label.split(",")[0]
+            dashes = DASHES[used[group] % len(DASHES)]
+            used[group] += 1
+            axes.plot(
+                x,
+                y,
+                dashes,
+                marker="o" if axes is panels[1] else "",
+                markersize=4,
+                color=COLORS[groups.index(group) % len(COLORS)],
+                label=f"{label}: {y[-1]:.3f}" if len(y) else label,
             )
-        right.legend(loc="upper left")
-    right.set(title="Held-out AP", xlabel="minutes of training", ylim=(0, None))
-    for axes in (left, right):
+        axes.set(title=title, xlabel=over, ylim=(0, None))
         axes.grid(alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)
+    shown = panels[1].get_legend_handles_labels()
+    figure.legend(*shown, loc="outside lower center", ncols=2, fontsize="small")
     figure.savefig(path, dpi=120)
 
 

@@ -19,6 +19,7 @@ from mmengine.runner import Runner
 from ghostdet.datasets import check_dataset, check_evaluation
 from ghostdet.errors import UserError
 from ghostdet.export.exported import ExportedDetector, is_exported
+from ghostdet.findings import findings_table
 from ghostdet.weights import weights_of
 from ghostdet.weights.source import REMOTE
 
@@ -26,8 +27,9 @@ from .amp import use_amp
 from .batch import scale_lr
 from .checkpoint import CheckpointGuardHook, read_checkpoint
 from .config import check_num_classes, check_writable, config_mistakes, require
-from .launch import on_first_rank, restarted, start_processes, sync_bn_on_cpu
+from .launch import on_first_rank, restarted, start_processes
 from .loops import use_exact_loops
+from .preflight import preflight
 from .saving import (
     find_whole_checkpoint,
     has_checkpoints,
@@ -70,23 +72,21 @@ def train(
             raise UserError("--amp needs a GPU and none is to be seen; leave it out")
         cfg.optim_wrapper.type = "AmpOptimWrapper"
         cfg.optim_wrapper.loss_scale = "dynamic"
-    if auto_scale_lr:
-        scale_lr(cfg)
     if restarted() and has_checkpoints(cfg.work_dir):
         resume = "auto"
     if resume is not None:
         cfg.resume = True
         cfg.load_from = None if resume == "auto" else resume
     _check_start(cfg)
-    for part in ("train", "val"):
-        on_first_rank(check_data, cfg, part)
+    on_first_rank(_preflight, cfg)
+    lr = scale_lr(cfg) if auto_scale_lr else "that of the config, as it is"
     use_exact_loops(cfg)
     use_safe_checkpoints(cfg)
     try:
         with config_mistakes(cfg):
             runner = _build_runner(cfg)
             runner.register_hook(SurviveHook())
-            sync_bn_on_cpu(runner.model)
+            runner.logger.info(f"Learning rate: {lr}")
             _check_classes(runner, "train_loop", "val_loop")
             runner.train()
     except RuntimeError as error:
@@ -171,6 +171,18 @@ def test(
             "model.test_cfg.score_thr"
         )
     return metrics
+
+
+def _preflight(cfg: Config) -> None:
+    """Check quickly what the run needs, and show it."""
+    findings = preflight(cfg, quick=True)
+    failures = [finding for finding in findings if finding.status == "fail"]
+    if len(failures) == 1:
+        raise failures[0].error()
+    table = findings_table(failures or findings)
+    if failures:
+        raise UserError(f"{cfg.filename} cannot be run\n{table}")
+    print(table)
 
 
 def _check_start(cfg: Config) -> None:

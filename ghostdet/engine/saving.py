@@ -68,7 +68,7 @@ class SafeCheckpointHook(CheckpointHook):
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Note the batch; refuse weights that are not finite."""
         batch = global_batch(runner.cfg)
-        scaled = bool((runner.cfg.get("auto_scale_lr") or {}).get("followed"))
+        scaled = bool((runner.cfg.get("auto_scale_lr") or {}).get("scaled_to"))
         checkpoint["meta"].update(global_batch=batch.total, scaled_lr=scaled)
         broken = [
             name

@@ -5,6 +5,7 @@ from .ghostconv import GhostConv
 from .ghostnet import GhostNet
 from .ghostnetv2 import GhostNetV2
 from .ghostnetv3 import GhostNetV3
+from .mobilenetv2 import TappedMobileNetV2
 from .mobilenetv3 import MobileNetV3
 from .necks import GhostNetFPN, GhostPAN
 
@@ -18,4 +19,5 @@ __all__ = [
     "GhostNetV3",
     "GhostPAN",
     "MobileNetV3",
+    "TappedMobileNetV2",
 ]

@@ -3,7 +3,7 @@
 from .fitting import check_state_dict, weights_of
 from .formats import Weights, read_weights
 from .pretrained import CheckedPretrained, GhostNetPretrained, load_pretrained
-from .reading import read_source
+from .reading import drop_configs, read_source
 from .source import fetch
 from .widen import widen_state_dict
 
@@ -12,6 +12,7 @@ __all__ = [
     "GhostNetPretrained",
     "Weights",
     "check_state_dict",
+    "drop_configs",
     "fetch",
     "load_pretrained",
     "read_source",

@@ -1,10 +1,8 @@
-import json
-
 import cv2
 import numpy as np
 import pytest
 
-from ghostdet.engine.report import match, plot_curves, plot_detections, read_scalars
+from ghostdet.engine.report import COLORS, match, plot_curves, plot_detections
 
 TRUTH = np.array([[0, 0, 10, 10], [20, 0, 30, 10]], np.float32)
 
@@ -31,16 +29,17 @@ def test_plot_detections_is_landscape(shape, tmp_path):
     assert width == 1500 and height < width
 
 
-def test_curves_of_the_latest_run(tmp_path):
-    for run, loss in (("20260101_000000", 9.0), ("20260102_000000", 2.0)):
-        (tmp_path / run / "vis_data").mkdir(parents=True)
-        rows = [
-            dict(loss=loss, time=0.5, step=10),
-            {"coco/bbox_mAP": 0.1, "coco/bbox_mAP_50": 0.2, "step": 10},
-        ]
-        file = tmp_path / run / "vis_data/scalars.json"
-        file.write_text("\n".join(map(json.dumps, rows)))
-    scalars = read_scalars(tmp_path)
-    assert scalars[0]["loss"] == 2.0
-    plot_curves(scalars, tmp_path / "curves.png")
-    assert cv2.imread(str(tmp_path / "curves.png")).std() > 1
+def test_curves(tmp_path):
+    """A line has its group's colour, and is not there where nothing was evaluated."""
+    x, path = [0, 1], tmp_path / "curves.png"
+    losses = {"a, seed 0": (x, [2, 1]), "a, seed 1": (x, [3, 2]), "b": (x, [1, 1])}
+    plot_curves(losses, {"c": (x, [0.1, 0.2]), "d": ([], [])}, path, "epochs")
+    image = cv2.imread(str(path))[:, :, ::-1]
+    left, right = np.split(image[: len(image) * 3 // 4], 2, axis=1)
+
+    def drawn(panel, color):
+        rgb = [int(color[i : i + 2], 16) for i in (1, 3, 5)]
+        return bool((panel == rgb).all(-1).any())
+
+    assert [drawn(left, color) for color in COLORS[:4]] == [True, True, False, False]
+    assert [drawn(right, color) for color in COLORS[:4]] == [False, False, True, False]

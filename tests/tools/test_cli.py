@@ -1,5 +1,6 @@
 import argparse
 import json
+import re
 import runpy
 import sys
 from importlib import import_module
@@ -88,6 +89,14 @@ def test_error(in_process, capsys, tmp_path, monkeypatch, tool, arguments):
         in_process(tool, *arguments)
     assert caught.value.code == 1
     assert capsys.readouterr().err.startswith("error: no config at 'nowhere.py'; give")
+
+
+def test_error_of_report(in_process, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as caught:
+        in_process("report", "nowhere")
+    assert caught.value.code == 1
+    assert re.match(r"error: no table.*\nnowhere holds 0", capsys.readouterr().err)
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,10 @@ from ghostdet.weights import read_weights
 def weights(project, monkeypatch):
     """A function that runs ``tools/weights.py`` and returns its exit code."""
 
+    monkeypatch.syspath_prepend(
+        project / "tools"
+    )  # where a script finds what is beside it
+
     def run(*arguments):
         monkeypatch.setattr(sys, "argv", ["weights", *map(str, arguments)])
         try:

@@ -223,6 +223,26 @@ def test_tensors(tmp_path, dtype):
         assert type(read["parameter"]) is torch.nn.Parameter
 
 
+def test_a_damaged_byte_is_noticed(tmp_path):
+    path = tmp_path / "a.pth"
+    torch.save({"a": torch.ones(1000)}, path)
+    content = bytearray(path.read_bytes())
+    content[content.index(b"\x00\x00\x80?" * 100) + 200] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(UserError, match="failed reading zip archive: Bad CRC-32"):
+        read_file(path)
+
+
+@pytest.mark.parametrize("old", [False, True])
+def test_shared_storages_stay_shared(tmp_path, old):
+    base = torch.arange(6.0)
+    content = {"a": base, "b": base[2:], "empty": torch.ones(0, 3)}
+    torch.save(content, tmp_path / "a.pth", _use_new_zipfile_serialization=not old)
+    read = read_file(tmp_path / "a.pth")
+    read["a"][3] = 7
+    assert read["b"].tolist() == [2, 7, 4, 5] and read["empty"].shape == (0, 3)
+
+
 def test_what_opcodes_may_change(tmp_path):
     """Pickles written by hand: state for a function, nested keys, calls of others."""
     getattr_ = b"cbuiltins\ngetattr\n"

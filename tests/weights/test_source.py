@@ -11,6 +11,7 @@ from huggingface_hub.errors import (
 
 from ghostdet.errors import UserError
 from ghostdet.weights import fetch
+from ghostdet.weights.source import cached
 
 CONTENT = b"weights"
 CHECKSUM = hashlib.sha256(CONTENT).hexdigest()
@@ -143,3 +144,32 @@ def test_address_with_another_checksum(server):
     assert fetch(f"{url}/a.pth").parent.parent.samefile(cache)
     with pytest.raises(UserError, match="the file has another checksum"):
         fetch(f"{url}/a.pth#sha256=0abc0abc")
+
+
+def test_cached_file(file, tmp_path):
+    assert cached(f"{file}#sha256={CHECKSUM}") == file
+    with pytest.raises(UserError, match="no file of weights at 'nowhere.pth'"):
+        cached("nowhere.pth")
+
+
+def test_cached_download(address):
+    url, folder = address
+    (folder / "a.pth").write_bytes(CONTENT)
+    assert cached(f"{url}/a.pth") is None
+    assert cached(f"{url}/a.pth") is None  # it was not downloaded
+    path = fetch(f"{url}/a.pth")
+    assert cached(f"{url}/a.pth") == path
+
+
+def test_cached_of_the_hub(tmp_path, monkeypatch):
+    # The layout of its cache: https://huggingface.co/docs/huggingface_hub/guides/manage-cache
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    assert cached("hf-hub:timm/ghostnet_100.in1k") is None
+    repository = tmp_path / "models--timm--ghostnet_100.in1k"
+    (repository / "refs").mkdir(parents=True)
+    (repository / "refs/main").write_text("abc")
+    path = repository / "snapshots/abc/model.safetensors"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(CONTENT)
+    assert cached("hf-hub:timm/ghostnet_100.in1k") == path
+    assert cached("hf-hub:timm/ghostnet_100.in1k@v2") is None

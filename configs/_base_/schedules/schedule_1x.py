@@ -20,5 +20,5 @@ optim_wrapper = dict(
     optimizer=dict(type="SGD", lr=0.02, momentum=0.9, weight_decay=0.0001),
 )
 
-# The learning rate above is for 8 GPUs with 2 images each; `--auto-scale-lr` adapts it.
+# The learning rate is for 8 GPUs with 2 images each; tools/train.py fits it to others.
 auto_scale_lr = dict(enable=False, base_batch_size=16)

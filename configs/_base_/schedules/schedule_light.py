@@ -37,5 +37,5 @@ custom_hooks = [
 ]
 default_hooks = dict(checkpoint=dict(interval=10, max_keep_ckpts=3))
 
-# The learning rate is for 8 GPUs with 32 images each; `--auto-scale-lr` adapts it.
+# The learning rate is for 8 GPUs with 32 images each; tools/train.py fits it to others.
 auto_scale_lr = dict(enable=False, base_batch_size=256)

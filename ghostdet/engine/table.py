@@ -1,0 +1,341 @@
+"""The table of finished runs, beside the paper's."""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from ghostdet import CONFIGS
+from ghostdet.errors import UserError
+
+from .complexity import complexity
+from .config import check_writable, load_config
+from .history import AP, Run, read_run
+from .loops import use_exact_loops
+from .report import plot_curves
+from .saving import use_safe_checkpoints
+
+#: mAP in percent on COCO, by config: the COCO table of "GhostNet: More Features from
+#: Cheap Operations" (https://arxiv.org/abs/1911.11907), as others quote it.
+PAPER = {
+    "retinanet_ghostnet_fpn": 26.6,
+    "retinanet_mobilenetv2_fpn": 26.7,
+    "retinanet_mobilenetv3_fpn": 26.4,
+    "faster_rcnn_ghostnet_fpn": 26.9,
+    "faster_rcnn_mobilenetv2_fpn": 27.5,
+    "faster_rcnn_mobilenetv3_fpn": 26.9,
+}
+#: Columns and MMDetection's names of COCO's metrics.
+METRICS = {
+    "AP": AP,
+    "AP50": f"{AP}_50",
+    "AP75": f"{AP}_75",
+    "APs": f"{AP}_s",
+    "APm": f"{AP}_m",
+    "APl": f"{AP}_l",
+}
+#: What may differ between runs of one row: where they write, their seed, and how their
+#: processes were started. (What ``auto_scale_lr`` does is seen in the learning rate.)
+FREE = (
+    "auto_scale_lr",
+    "randomness.seed",
+    "work_dir",
+    "data_root",
+    "launcher",
+    "env_cfg.dist_cfg",
+    "model_wrapper_cfg",
+    "find_unused_parameters",
+    "resume",
+    "log_level",
+    "log_processor",
+    "visualizer",
+    "vis_backends",
+    "default_hooks.logger",
+    "default_hooks.visualization",
+)
+#: What a start from a checkpoint sets besides: the weights are all in there.
+WEIGHTS = ("model.backbone.init_cfg",)
+FROM_CHECKPOINT = ("load_from", *WEIGHTS)
+CURVES = "curves.png"
+
+
+def write_table(work_dirs: Sequence[str | Path], out: str | Path) -> str:
+    """Write ``table.md``, ``table.json`` and ``curves.png`` of finished runs.
+
+    Runs of one config and different seeds make one row. Metrics are those of the last
+    evaluation, in percent. Nothing from the work directories is run.
+
+    Args:
+        work_dirs: Work directories of ``tools/train.py``.
+        out: Folder to write to.
+
+    Returns:
+        The text of ``table.md``.
+
+    Raises:
+        UserError: If a run is not finished or not evaluated, if runs of one config
+            cannot be compared, or ``out`` cannot be written.
+    """
+    check_writable(out, "--out")
+    runs, problems = [], []
+    for work_dir in {Path(path).resolve(): Path(path) for path in work_dirs}.values():
+        try:
+            run = read_run(work_dir)
+            _check_finished(run)
+            runs.append(run)
+        except UserError as error:
+            problems.append(error.text)
+    groups: dict[str, list[Run]] = {}
+    for run in runs:
+        groups.setdefault(run.name, []).append(run)
+    problems += filter(None, map(_incomparable, groups.values()))
+    if problems:
+        raise UserError("no table is written:\n" + "\n".join(problems))
+    rows = [_row(group) for group in groups.values()]
+    text = _markdown(rows)
+    out = Path(out)
+    _write(out / "table.json", json.dumps({"rows": rows}, indent=1) + "\n")
+    _write(out / "table.md", text)
+    _draw(runs, out / CURVES)
+    return text
+
+
+def _check_finished(run: Run) -> None:
+    """Refuse what has not trained to its end, or was not evaluated there."""
+    config = run.work_dir / f"{run.name}.py"
+    if run.trained < run.length:
+        start = "python tools/train.py"
+        count = ""
+        if run.gpus > 1:
+            start, count = "tools/dist_train.sh", f" {run.gpus}"
+        raise UserError(
+            f"{run.work_dir} is at {run.unit} {run.trained} of {run.length}; to go on, "
+            f"type {start} {config}{count} --work-dir {run.work_dir} --resume"
+        )
+    if run.final is None:
+        checkpoint = run.work_dir / f"{run.unit}_{run.length}.pth"
+        raise UserError(
+            f"{run.work_dir} has trained to its end, and what it ended with was not "
+            f"evaluated; type python tools/test.py {config} {checkpoint} --work-dir "
+            f"{run.work_dir}"
+        )
+
+
+def _incomparable(runs: Sequence[Run]) -> str | None:
+    """Say what keeps runs of one config from being seeds of one row."""
+    first = runs[0]
+    for run in runs:
+        for config in run.configs:
+            lines = _differences(first.configs[-1], config)
+            batches = {*first.batches, *run.batches}
+            if len(batches) > 1:
+                lines += [f"images an update: {' and '.join(map(str, batches))}"]
+            if lines:
+                return (
+                    f"{first.work_dir} and {run.work_dir} are runs of {run.name} and "
+                    "not comparable:\n  " + "\n  ".join(lines) + "\n"
+                    "report one without the other"
+                    if run is not first
+                    else f"{run.work_dir} was resumed otherwise than it was begun:\n  "
+                    + "\n  ".join(lines)
+                )
+    seeds: dict[int | None, Run] = {}
+    for run in runs:
+        if run.seed in seeds:
+            return (
+                f"{seeds[run.seed].work_dir} and {run.work_dir} are runs of {run.name} "
+                f"with seed {run.seed} both; give one of them"
+            )
+        seeds[run.seed] = run
+    return None
+
+
+def _differences(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
+    """Name the keys that decide figures in which configs differ, and both values."""
+    free = FREE
+    if any(config.get("resume") and config.get("load_from") for config in (one, other)):
+        free += FROM_CHECKPOINT
+    one, other = (_flatten(config, free) for config in (one, other))
+    return [
+        f"{key}: {one.get(key, 'not set')!s:.60} and {other.get(key, 'not set')!s:.60}"
+        for key in sorted({*one, *other})
+        if one.get(key, "not set") != other.get(key, "not set")
+    ]
+
+
+def _flatten(config: dict[str, Any], free: Sequence[str] = ()) -> dict[str, Any]:
+    """Flatten a config to dotted keys, without those that are free.
+
+    Paths in the data set are written from its root. Tuples become lists, as which the
+    command line gives them.
+    """
+    flat: dict[str, Any] = {}
+    root = os.path.join(config.get("data_root") or "", "")
+
+    def add(key: str, node: Any) -> None:
+        if key in free or key.endswith(".data_root"):
+            return
+        if isinstance(node, (list, tuple)):
+            node = list(node) and dict(enumerate(node))
+        if isinstance(node, dict) and node:
+            for name, value in node.items():
+                add(f"{key}.{name}", value)
+        else:
+            moved = isinstance(node, str) and root and node.startswith(root)
+            flat[key] = node[len(root) :] if moved else node
+
+    for name, value in config.items():
+        add(str(name), value)
+    return flat
+
+
+def _row(runs: Sequence[Run]) -> dict[str, Any]:
+    """Make what ``table.json`` holds of the runs of one config."""
+    name = runs[0].name
+    results = [
+        {
+            "work_dir": str(run.work_dir),
+            "seed": run.seed,
+            **{key: _percent(run, metric) for key, metric in METRICS.items()},
+            "seconds": round(run.losses[-1].seconds, 1) if run.losses else None,
+            "gpus": run.gpus,
+            "device": run.device,
+            "global_batch": run.batches[-1],
+            "versions": run.versions,
+        }
+        for run in sorted(runs, key=lambda run: run.seed or 0)
+    ]
+    row = {"config": name, **_backbone(runs[0]), "paper": PAPER.get(name)}
+    for key in (*METRICS, "seconds"):
+        values = [result[key] for result in results]
+        if None in values:
+            row[key] = None
+            continue
+        row[key] = {
+            "mean": statistics.fmean(values),
+            "std": statistics.stdev(values) if len(values) > 1 else None,
+        }
+    if row["paper"] is not None and row["AP"] is not None:
+        row["difference"] = row["AP"]["mean"] - row["paper"]
+    return {**row, "runs": results}
+
+
+def _percent(run: Run, metric: str) -> float | None:
+    """A metric in percent; COCO says -1 where no object is of that size."""
+    value = run.final.values.get(metric, -1)
+    return None if value < 0 else round(100 * value, 4)
+
+
+def _backbone(run: Run) -> dict[str, Any]:
+    """Count the backbone, and say what makes the run differ from the shipped config.
+
+    A model of a foreign config is not built: MMEngine imports whatever its ``type``
+    names. The backbone is counted where it is that of a config of ours.
+    """
+    path = next(Path(CONFIGS).rglob(f"{run.name}.py"), None)
+    result: dict[str, Any] = dict.fromkeys(("params", "macs_224", "changed"))
+    if path is None:
+        return result
+    cfg = load_config(path)
+    use_exact_loops(cfg)
+    use_safe_checkpoints(cfg)
+    shipped, own = cfg.to_dict(), run.configs[-1]
+    result["changed"] = _differences(shipped, own)
+    backbones = [
+        _flatten({"model": {"backbone": config["model"].get("backbone")}}, WEIGHTS)
+        for config in (shipped, own)
+    ]
+    if backbones[0] == backbones[1]:
+        count = complexity(cfg)
+        result["params"] = count["params"]["backbone"]
+        result["macs_224"] = count["backbone_macs_224"]
+    return result
+
+
+def _markdown(rows: Sequence[dict[str, Any]]) -> str:
+    """Lay out what ``table.json`` holds."""
+    head = ["config", "backbone, params", "backbone, MACs at 224x224", "paper, mAP"]
+    head += [*METRICS, "difference", "seeds", "training, s", "GPUs", "global batch"]
+    lines = [head, ["---"] * len(head)]
+    for row in rows:
+        runs = row["runs"]
+        lines.append(
+            [
+                row["config"],
+                _cell(row["params"], "{:.2f}M", 1e-6),
+                _cell(row["macs_224"], "{:.1f}M", 1e-6),
+                _cell(row["paper"], "{:.1f}"),
+                *(_spread(row[key], ".1f") for key in METRICS),
+                _cell(row.get("difference"), "{:+.1f}"),
+                ", ".join(str(run["seed"]) for run in runs),
+                _spread(row["seconds"], ".0f"),
+                _once(f"{run['gpus']} {run['device']}" for run in runs),
+                _once(str(run["global_batch"]) for run in runs),
+            ]
+        )
+    text = "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n\n"
+    text += (
+        "Metrics in percent, of the last evaluation"
+        + (", mean ± standard deviation over seeds" if _several(rows) else "")
+        + ". Seconds are those of training alone, without starts and evaluations. "
+        "Parameters and multiply-accumulates are of the backbone up to its last tap.\n"
+    )
+    for row in rows:
+        if row["changed"]:
+            text += (
+                f"\n{row['config']} was not run as it is shipped (shipped, run):\n\n"
+            )
+            text += "".join(f"- `{line}`\n" for line in row["changed"])
+    versions = _once(
+        ", ".join(f"{name} {version}" for name, version in run["versions"].items())
+        for row in rows
+        for run in row["runs"]
+    )
+    return f"{text}\nVersions: {versions}.\n\n![Loss and AP]({CURVES})\n"
+
+
+def _several(rows: Sequence[dict[str, Any]]) -> bool:
+    return any(len(row["runs"]) > 1 for row in rows)
+
+
+def _cell(value: float | None, form: str, scale: float = 1) -> str:
+    return "-" if value is None else form.format(value * scale)
+
+
+def _spread(value: dict[str, float] | None, form: str) -> str:
+    if value is None:
+        return "-"
+    spread = "" if value["std"] is None else f" ± {value['std']:{form}}"
+    return f"{value['mean']:{form}}{spread}"
+
+
+def _once(texts: Iterable[str]) -> str:
+    return "; ".join(dict.fromkeys(texts))
+
+
+def _draw(runs: Sequence[Run], path: Path) -> None:
+    """Draw loss and AP of every run, over epochs where all count epochs."""
+    epochs = all(run.epoch_length for run in runs)
+    losses, metrics = {}, {}
+    for run in runs:
+        label = f"{run.name}, seed {run.seed}"
+        for lines, points, key in (
+            (losses, run.losses, "loss"),
+            (metrics, run.evaluations, AP),
+        ):
+            lines[label] = (
+                [p.iteration / (run.epoch_length if epochs else 1) for p in points],
+                [p.values[key] for p in points],
+            )
+    plot_curves(losses, metrics, path, "epochs" if epochs else "iterations")
+
+
+def _write(path: Path, text: str) -> None:
+    """Write a file whole or not at all."""
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(text)
+    os.replace(partial, path)

@@ -1,0 +1,119 @@
+"""Runs in processes of their own: one, or several by torchrun over gloo."""
+
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+PROJECT = Path(__file__).parents[2]
+
+BASE = f"""
+_base_ = "{PROJECT}/configs/light/light_s_bccd.py"
+custom_imports = dict(imports=["ghostdet", "planted"], allow_failed_imports=False)
+train_cfg = dict(max_iters=8, val_begin=1000)
+default_hooks = dict(
+    logger=dict(interval=1), checkpoint=dict(interval=2, max_keep_ckpts=-1)
+)
+log_processor = dict(window_size=1)
+custom_hooks = [dict(type="CheckpointGuardHook")]
+randomness = dict(seed=0)
+param_scheduler = []
+optim_wrapper = dict(
+    _delete_=True,
+    type="OptimWrapper",
+    optimizer=dict(type="SGD", lr=0.002, momentum=0.9),
+)
+auto_scale_lr = dict(base_batch_size=2)
+train_dataloader = dict(batch_size=1, num_workers=1)
+"""
+
+
+class Run:
+    """A run of tools/train.py that has ended, or is still going on."""
+
+    def __init__(self, arguments, work_dir, ranks=0, restarts=0):
+        self.work_dir = Path(work_dir)
+        config, *options = [*arguments, "--work-dir", work_dir]
+        if ranks:
+            command = [PROJECT / "tools/dist_train.sh", config, ranks]
+        else:
+            command = [sys.executable, PROJECT / "tools/train.py", config]
+        self.process = subprocess.Popen(
+            list(map(str, [*command, *options])),
+            env={
+                **os.environ,
+                "MAX_RESTARTS": str(restarts),
+                "OMP_NUM_THREADS": "1",
+                "PYTHON": sys.executable,
+                "PYTHONPATH": f"{PROJECT}:{Path(__file__).parent}",
+            },
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        self.output = ""
+
+    def end(self, timeout=300):
+        self.output = self.process.communicate(timeout=timeout)[0]
+        return self
+
+    @property
+    def code(self):
+        return self.process.returncode
+
+    @property
+    def losses(self):
+        """Loss by iteration, as logged."""
+        found = re.findall(r"\[ *(\d+)/\d+\].* loss: ([\d.]+|nan)", self.output)
+        return {int(step): float(loss) for step, loss in found}
+
+    def left(self):
+        """Processes that are still there."""
+        found = []
+        for path in Path("/proc").glob("[0-9]*/cmdline"):
+            try:
+                words = path.read_text().split("\0")
+            except OSError:
+                continue
+            if str(self.work_dir) in words:
+                found.append(path.parent.name)
+        return found
+
+    def wait_until_gone(self, seconds):
+        end = time.time() + seconds
+        while self.left() and time.time() < end:
+            time.sleep(0.2)
+        assert not self.left()
+
+
+@pytest.fixture
+def start(bccd, tmp_path):
+    """A function that starts a run of a small config with options."""
+    config = tmp_path / "config.py"
+    config.write_text(BASE)
+    runs = []
+
+    def go(*options, ranks=0, restarts=0, name="run", arguments=()):
+        options = ["--cfg-options", *options] if options else []
+        run = Run(
+            [config, "--data-root", bccd, *arguments, *options],
+            tmp_path / name,
+            ranks,
+            restarts,
+        )
+        runs.append(run)
+        return run
+
+    yield go
+    for run in runs:
+        run.process.kill()
+
+
+@pytest.fixture
+def run(start):
+    """The same, to its end."""
+    return lambda *options, **more: start(*options, **more).end()

@@ -1,0 +1,71 @@
+"""Two processes do what one does with their batch."""
+
+import pytest
+import torch
+
+from ghostdet.engine import read_checkpoint
+
+STEPS = "train_cfg.max_iters=20", "default_hooks.checkpoint.interval=10"
+
+
+def parameters(run, step=20):
+    state = read_checkpoint(str(run.work_dir / f"iter_{step}.pth"))["state_dict"]
+    return {name: value.double() for name, value in state.items()}
+
+
+def difference(one, two):
+    return max(float((one[name] - two[name]).abs().max()) for name in one)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        pytest.param(
+            ["custom_hooks.0.type=FrozenNorms", "optim_wrapper.optimizer.lr=0.01"],
+            id="frozen-bn",
+        ),
+        # Batch statistics of random networks multiply rounding by six in an iteration.
+        pytest.param(
+            [
+                "sync_bn=torch",
+                "model.type=DoubleGFL",
+                "optim_wrapper.optimizer.lr=1e-4",
+            ],
+            id="sync-bn",
+        ),
+    ],
+)
+def test_two_processes_equal_one(run, options):
+    """With GFL, whose losses are normalised over all ranks, as RetinaNet's are not."""
+    one = run(*STEPS, *options, "train_dataloader.batch_size=4", name="one")
+    two = run(*STEPS, *options, "train_dataloader.batch_size=2", ranks=2, name="two")
+    assert "1 rank x 4 images x 1 accumulated = batch 4, for 2" in one.output
+    assert "2 ranks x 2 images x 1 accumulated = batch 4, for 2" in two.output
+    first, second = parameters(one), parameters(two)
+    assert difference(first, second) < 1e-5
+    assert difference(first, parameters(one, step=10)) > 1e-3  # it did learn
+
+
+def test_sync_bn_against_one_batch(tmp_path):
+    torch.multiprocessing.spawn(normalise, (f"file://{tmp_path / 'meeting'}",), 2)
+
+
+def normalise(rank, meeting):
+    from ghostdet.engine.launch import CPUSyncBatchNorm
+
+    torch.distributed.init_process_group(
+        "gloo", init_method=meeting, rank=rank, world_size=2
+    )
+    torch.manual_seed(0)
+    x, gradient = torch.randn(2, 6, 5, 3, 3, dtype=torch.float64) * 3 + 2
+    ours, plain = CPUSyncBatchNorm(5).double(), torch.nn.BatchNorm2d(5).double()
+    whole, part = x.clone().requires_grad_(), x[rank::2].clone().requires_grad_()
+    expected, y = plain(whole), ours(part)
+    expected.backward(gradient)
+    y.backward(gradient[rank::2])
+    torch.testing.assert_close(y, expected[rank::2])
+    torch.testing.assert_close(part.grad, whole.grad[rank::2])
+    for name, value in plain.named_buffers():
+        torch.testing.assert_close(ours.get_buffer(name), value)
+    torch.testing.assert_close(ours.eval()(x), plain.eval()(x))
+    torch.distributed.destroy_process_group()

@@ -1,0 +1,107 @@
+"""Random numbers follow from the seed, the iteration and the sample."""
+
+import itertools
+import pickle
+import random
+
+import numpy as np
+import pytest
+import torch
+
+from ghostdet.engine import train
+from ghostdet.engine.loops import NumberedBatchSampler, Sample, seed_all
+
+AUGMENTED = {
+    "train_cfg.val_interval": 100,
+    "train_cfg.max_iters": 3,
+    "default_hooks.checkpoint.interval": 1,
+}
+
+
+def draw():
+    return random.random(), np.random.rand(), torch.rand(1).item()
+
+
+def test_streams_are_independent():
+    drawn = []
+    for numbers in itertools.product(range(3), repeat=3):
+        seed_all(*numbers)
+        drawn += draw()
+    assert len(set(drawn)) == len(drawn)
+    seed_all(0, 0, 0)
+    assert drawn[:3] == list(draw())
+
+
+def test_samples_reach_workers():
+    sample = pickle.loads(pickle.dumps(Sample(5, 7)))
+    assert (sample, sample.iteration) == (5, 7)
+
+
+@pytest.mark.parametrize("inner", [None, {"type": "mmdet.AspectRatioBatchSampler"}])
+@pytest.mark.parametrize("skipped", range(4))
+def test_batches_that_are_left(inner, skipped):
+    class Data(list):
+        def get_data_info(self, index):
+            return {"width": 2 + index % 2, "height": 2.5}
+
+    sampler = torch.utils.data.SequentialSampler(Data(range(7)))
+    sampler.dataset = Data(range(7))
+    whole = list(NumberedBatchSampler(sampler, 2, batch_sampler=inner))
+    batches = NumberedBatchSampler(sampler, 2, batch_sampler=inner)
+    batches.skipped = skipped
+    assert list(batches) == whole[skipped:] and len(batches) == 4
+    numbers = [batch[0].iteration for batch in batches]  # of the next pass, whole again
+    assert numbers == [4, 5, 6, 7]
+
+
+def images_of(runner):
+    """What an iteration is given, by its number."""
+    batches = {}
+    train_step = runner.model.train_step
+
+    def note(data, optim_wrapper):
+        batches[runner.iter] = torch.stack(data["inputs"])
+        return train_step(data, optim_wrapper)
+
+    runner.model.train_step = note
+    return batches
+
+
+@pytest.fixture
+def fed(tiny, monkeypatch):
+    """A function: the images of each iteration of a run."""
+
+    def run(options=None, resume=None):
+        from mmengine.runner import Runner
+
+        seen = {}
+        start = Runner.train
+
+        def noted(self):
+            seen["batches"] = images_of(self)
+            return start(self)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Runner, "train", noted)
+            train(tiny({**AUGMENTED, **(options or {})}), resume=resume)
+        return seen["batches"]
+
+    return run
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_images_do_not_depend_on_workers(fed, workers):
+    one = fed()
+    other = fed({"train_dataloader.num_workers": workers})
+    assert one.keys() == other.keys() == {0, 1, 2}
+    assert all(torch.equal(one[i], other[i]) for i in one)
+
+
+@pytest.mark.parametrize(
+    "sampler", [{}, {"train_dataloader.sampler.type": "DefaultSampler"}]
+)
+def test_images_after_resuming(fed, tmp_path, sampler):
+    whole = fed(sampler)
+    rest = fed(sampler, resume=str(tmp_path / "run/iter_1.pth"))
+    assert rest.keys() == {1, 2}
+    assert all(torch.equal(whole[i], rest[i]) for i in rest)
