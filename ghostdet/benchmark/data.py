@@ -44,12 +44,14 @@ RATE = 400  # images/s of eight GPUs: 12 epochs of 118,287 images in an hour
 
 def annotations(context: Context, images: int = IMAGES) -> list[Table]:
     """Loading annotations of COCO's size."""
-    columns = (
-        *("processes", "seconds", "peak, MB", "kept by all, MB"),
-        "private to one, MB",
-    )
+    columns = ["processes", "seconds", "peak, MB", "kept by all, MB"]
+    columns += ["private to one, MB"]
     rows = []
-    with tempfile.TemporaryDirectory() as folder:
+    fresh = multiprocessing.get_context("spawn")
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        ProcessPoolExecutor(1, fresh, _use_cache, (folder,)) as pool,
+    ):
         root = Path(folder, "coco")
         (root / "annotations").mkdir(parents=True)
         (root / "train2017").mkdir()
@@ -62,7 +64,7 @@ def annotations(context: Context, images: int = IMAGES) -> list[Table]:
             ("SharedCocoDataset, from the cache", "SharedCocoDataset", PROCESSES),
             ("our check before a run", "check_dataset", 1),
         ):
-            found = measure_apart(kind, str(root), folder, processes)
+            found = pool.submit(measure, kind, str(root), processes).result()
             values = [found[key] for key in ("seconds", "peak", "sum", "private")]
             rows.append([name, [processes, *values]])
     return [
@@ -78,15 +80,6 @@ def annotations(context: Context, images: int = IMAGES) -> list[Table]:
             rows=rows,
         )
     ]
-
-
-def measure_apart(
-    kind: str, root: str, cache: str, processes: int = 1
-) -> dict[str, float]:
-    """:func:`measure` in a fresh process, with ``cache`` for shared annotations."""
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, context, _use_cache, (cache,)) as pool:
-        return pool.submit(measure, kind, root, processes).result()
 
 
 def _use_cache(folder: str) -> None:
@@ -299,7 +292,7 @@ def loading(context: Context) -> list[Table]:
             f"worker, on {images} images that are in the page cache. Cores are those "
             f"that feed eight GPUs at {RATE} images/s in all, at which 12 epochs of "
             "COCO take an hour.",
-            columns=("ms an image", "images/s and core", f"cores for {RATE} images/s"),
+            columns=["ms an image", "images/s and core", f"cores for {RATE} images/s"],
             rows=[
                 [name, [1e3 / rate, rate, RATE / rate]] for name, rate in rates.items()
             ],
