@@ -15,6 +15,7 @@ SUITES = (
     "detectors",
     "loading",
     "evaluation",
+    "annotations",
 )
 
 
@@ -46,18 +47,25 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         "--json", metavar="FILE", help="file to write as well; a page goes beside it"
     )
+    parser.add_argument(
+        "--update",
+        action="store_true",
+        help="keep what the file holds of other suites, measured on this machine",
+    )
     args = parser.parse_args()
     unknown = set(args.suites) - set(SUITES)
     if unknown:
         parser.error(f"no suite {', '.join(unknown)}; there are {', '.join(SUITES)}")
     if args.json and not args.json.endswith(".json"):
         parser.error(f"--json is {args.json!r}, expected a file that ends in .json")
+    if args.update and not (args.json and Path(args.json).is_file()):
+        parser.error("--update needs --json and a file that is there")
     return args
 
 
 def main() -> None:
     args = parse_args()
-    from ghostdet.benchmark import benchmark, render
+    from ghostdet.benchmark import benchmark, merge, render
     from ghostdet.engine.config import check_writable
 
     if args.json:
@@ -66,6 +74,8 @@ def main() -> None:
         args.suites or SUITES, args.device, args.threads, args.rounds, args.data_root
     )
     results["command"] = shlex.join(["python", "tools/benchmark.py", *sys.argv[1:]])
+    if args.update:
+        results = merge(json.loads(Path(args.json).read_text()), results)
     page = render(results)
     print(page)
     if args.json:

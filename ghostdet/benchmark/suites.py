@@ -16,9 +16,7 @@ import numpy as np
 import torch
 from mmdet.registry import METRICS, MODELS
 from mmdet.structures import DetDataSample
-from mmengine.config import Config
 from mmengine.registry import init_default_scope
-from mmengine.runner import Runner
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -37,6 +35,7 @@ from ghostdet.export.graph import DetectionGraph
 from ghostdet.export.quantize import quantize
 from ghostdet.export.runtime import openvino_core
 
+from . import data
 from .synthetic import synthetic_coco, synthetic_detections
 from .timing import PEAKS, Run, matrix_products, summarize, take_turns
 
@@ -85,7 +84,7 @@ def benchmark(
     if threads < 1:
         raise UserError(f"threads is {threads}, expected 1 or more")
     if "loading" in suites:  # before the others take their time
-        check_dataset(_loading_config(Path(data_root)).train_dataloader.dataset)
+        check_dataset(data.loading_config(Path(data_root)).train_dataloader.dataset)
     torch.set_num_threads(threads)
     init_default_scope("mmdet")
     context = Context(device, threads, rounds, Path(data_root))
@@ -255,28 +254,6 @@ def detectors(context: Context) -> list[Table]:
     ]
 
 
-def loading(context: Context) -> list[Table]:
-    """The training pipeline of the paper's configs."""
-    cfg = _loading_config(context.data_root)
-    runs: dict[str, Run] = {}
-    batches = 8
-    for workers in (0, context.threads):
-        cfg.train_dataloader.num_workers = workers
-        cfg.train_dataloader.persistent_workers = workers > 0
-        loader = Runner.build_dataloader(cfg.train_dataloader, seed=0)
-        runs[f"{2 * batches} images, {workers} workers"] = _batches(loader, batches)
-    return [
-        context.table(
-            "Loading for training, 1333x800",
-            runs,
-            f"{2 * batches} images, 0 workers",
-            note="Reading, decoding, resizing, flipping, packing; workers are running "
-            "already.",
-            rounds=max(2, context.rounds // 4),
-        )
-    ]
-
-
 def evaluation(context: Context) -> list[Table]:
     """COCO's metrics for 5,000 images with 100 detections each."""
     coco = synthetic_coco()
@@ -309,13 +286,10 @@ SUITES: dict[str, Callable[[Context], list[Table]]] = {
     "small_backbone": small_backbone,
     "training": training,
     "detectors": detectors,
-    "loading": loading,
+    "loading": data.loading,
     "evaluation": evaluation,
+    "annotations": data.annotations,
 }
-
-
-def _loading_config(data_root: Path) -> Config:
-    return load_config(f"{CONFIGS}/{PAPER}", data_root=str(data_root))
 
 
 def _inference(network: nn.Module, x: Tensor, amp: bool = False) -> Run:
@@ -443,21 +417,6 @@ def _sessions(
             {"image": x}, share_inputs=True, share_outputs=True
         )
     return runs
-
-
-def _batches(loader: Any, count: int) -> Run:
-    iterator = iter(loader)
-
-    def run() -> None:
-        nonlocal iterator
-        for _ in range(count):
-            try:
-                next(iterator)
-            except StopIteration:
-                iterator = iter(loader)
-                next(iterator)
-
-    return run
 
 
 def _macs(run: Callable[[Tensor], Any], x: Tensor) -> int:

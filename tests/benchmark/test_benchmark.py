@@ -5,6 +5,7 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -12,9 +13,10 @@ pytest.importorskip("timm")
 pytest.importorskip("openvino")
 pytest.importorskip("nncf")
 
-from ghostdet.benchmark import SUITES, benchmark, render, suites
+from ghostdet.benchmark import SUITES, benchmark, data, merge, render, suites
 from ghostdet.benchmark.networks import backbones
 from ghostdet.benchmark.timing import MATRIX, summarize, take_turns
+from ghostdet.datasets import LoadReadableImage
 from ghostdet.errors import UserError
 
 PROJECT = Path(__file__).parents[2]
@@ -78,20 +80,81 @@ def test_results_and_their_page(monkeypatch, mini_coco):
     monkeypatch.setattr(suites, "SIZE", (64, 96))
     results = benchmark(["training", "loading"], rounds=4, data_root=mini_coco)
     assert json.loads(json.dumps(results)) == results
-    steps, loading = (table["rows"] for table in results["tables"])
-    assert {row["name"] for row in steps} >= {
+    steps, rates, parts = results["tables"]
+    assert {row["name"] for row in steps["rows"]} >= {
         "GhostNet 1.0x, eager",
         "timm ghostnet_100, eager",
         "MMDetection MobileNetV2, eager",
     }
-    assert [row["name"] for row in loading] == [
-        "16 images, 0 workers",
-        f"16 images, {torch.get_num_threads()} workers",
-    ]
+    assert [name for name, _ in rates["rows"]][:2] == ["cv2", "torchvision"]
+    for _, (ms, rate, cores) in rates["rows"]:
+        assert ms * rate == pytest.approx(1e3)
+        assert rate * cores == pytest.approx(data.RATE)
+    # Parts make up the whole, and no transform of the pipeline is left out.
+    shares = [values[1] for _, values in parts["rows"]]
+    assert sum(shares) == pytest.approx(100)
+    assert {name for name, _ in parts["rows"]} > {
+        transform["type"] for transform in data.loading_config(mini_coco).train_pipeline
+    }
     page = render({**results, "command": "python x.py"})
     assert "`python x.py`" in page
     assert "| timm ghostnet_100, eager |" in page
-    assert page.count("| 1.00 |") >= 2
+    assert "| cv2 |" in page
+
+
+def test_decoders_agree(mini_coco):
+    cv2 = LoadReadableImage()
+    for path in sorted((mini_coco / "train2017").iterdir())[:16]:
+        theirs = data._read_with_torchvision(str(path))
+        np.testing.assert_array_equal(theirs, cv2.read(str(path)))
+
+
+@pytest.mark.parametrize(
+    "images, most", [(1000, 5), pytest.param(data.IMAGES, 100, marks=pytest.mark.long)]
+)
+def test_annotations_are_kept_once(images, most):
+    """Bounds of memory; ``most`` is in MB."""
+    (table,) = data.annotations(None, images)
+    rows = {name: values for name, values in table["rows"]}
+    plain, _, cached, _ = rows.values()
+    processes, _, peak, kept, private = cached
+    assert processes == data.PROCESSES
+    assert private < most  # what a further process adds
+    assert kept < 0.5 * processes * plain[3]
+    if images == data.IMAGES:
+        assert kept < 700 < 2000 < plain[3]
+        assert peak < 700
+
+
+def test_generated_annotations(tmp_path):
+    file = tmp_path / "a.json"
+    boxes = data.write_annotations(file, 200)
+    coco = json.loads(file.read_text())
+    assert len(coco["annotations"]) == boxes == pytest.approx(200 * 7.3, rel=0.1)
+    for annotation in coco["annotations"]:
+        x, y, w, h = annotation["bbox"]
+        assert 0 <= x < x + w <= 640 and 0 <= y < y + h <= 480
+    first = file.read_bytes()
+    data.write_annotations(file, 200)
+    assert file.read_bytes() == first
+
+
+def test_merge():
+    old = dict(
+        machine=dict(cpu="a"),
+        command="all",
+        tables=[
+            dict(title="one", note="", columns=["s"], rows=[["x", [1]]]),
+            dict(title="two", note="", columns=["s"], rows=[["x", [2]]]),
+        ],
+    )
+    table = dict(title="two", note="", columns=["s"], rows=[["x", [3]]])
+    new = dict(machine=dict(cpu="a"), command="some", tables=[table])
+    merged = merge(old, new)
+    assert [t["rows"][0][1] for t in merged["tables"]] == [[1], [3]]
+    assert [t.get("command") for t in merged["tables"]] == [None, "some"]
+    with pytest.raises(UserError, match="same machine"):
+        merge(old, {**new, "machine": dict(cpu="b")})
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ COMMON = [
     r"model\.neck\.in_channels\.\d",
     r"custom_imports\..*",  # ghostdet
     r"custom_hooks\.0\.type",  # CheckpointGuardHook
+    r"dataset_type|(train|val|test)_dataloader\.dataset\.type",  # shared annotations
     # An unreadable image in training is passed over.
     r"train_pipeline\.0\.type",
     r"train_pipeline\.0\.max_unreadable",

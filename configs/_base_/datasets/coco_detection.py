@@ -1,5 +1,6 @@
 # COCO 2017 at 1333x800. Another place: `tools/train.py CONFIG --data-root DIR`.
-dataset_type = "CocoDataset"
+# CocoDataset, its annotations in memory once a machine.
+dataset_type = "SharedCocoDataset"
 data_root = "data/coco/"
 
 train_pipeline = [
