@@ -63,7 +63,10 @@ def test_resume_of_a_folder_that_was_moved(tiny, tmp_path, trained):
             {"train_dataloader.persistent_workers": True},
             "cannot be run: persistent_workers option needs num_workers > 0",
         ),
-        ({"param_scheduler.0.type": "Linear"}, "Linear is not in the mmdet::parameter"),
+        (
+            {"param_scheduler.0.type": "Linear"},
+            "param_scheduler has the type .Linear., which is not in",
+        ),
         ({"train_dataloader.sampler.type": "Some"}, "Some is not in the .* sampler re"),
         ({"model.neck.strides": (8, 32)}, r"strides is \(8, 32\), expected a run"),
         ({"model.neck.widen_factor": 1.0}, "GhostNetFPN.* expects 3 levels"),
