@@ -134,6 +134,8 @@ def published_config(cfg: Config) -> dict[str, Any]:
     if plain.get("data_preprocessor") is not None:
         model.setdefault("data_preprocessor", plain["data_preprocessor"])
     dataset = {k: v for k, v in loader["dataset"].items() if k != "metainfo"}
+    if dataset.get("type") == "SharedCocoDataset":  # the same, less its cache
+        dataset["type"] = "CocoDataset"
     published = dict(
         model=_without(model, dict.fromkeys(INITIAL, ...)),
         test_dataloader=_without(
