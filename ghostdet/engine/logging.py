@@ -51,6 +51,8 @@ def log_to(cfg: Config, names: Sequence[str]) -> None:
         >>> cfg.visualizer.vis_backends
         []
     """
+    if not names:
+        return
     require(cfg, "visualizer")
     unknown = sorted(set(names) - set(BACKENDS))
     if unknown:

@@ -124,7 +124,6 @@ def test(
             ``cfg.work_dir`` cannot be written, or nothing at all was detected.
     """
     require(cfg, "model", "test_dataloader", "test_cfg", "test_evaluator")
-    start_processes(cfg)
     check_writable(cfg.work_dir)
     if out is not None:
         if not out.endswith((".pkl", ".pickle")):
@@ -142,6 +141,7 @@ def test(
     else:
         read_checkpoint(str(checkpoint))
         cfg.load_from = str(checkpoint)
+    start_processes(cfg)
     on_first_rank(check_data, cfg, "test")
     if show_dir is not None:
         check_writable(show_dir, "--show-dir")

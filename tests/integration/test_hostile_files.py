@@ -259,7 +259,7 @@ def test_mmengine_refuses(hostile, monkeypatch):
 
 
 PEAKS = """
-import resource, sys, torch
+import re, sys, torch
 from pathlib import Path
 from ghostdet.errors import UserError
 from ghostdet.weights import pickles
@@ -268,7 +268,9 @@ from ghostdet.weights.reading import read_file
 pickles.STEPS //= 4  # for time
 
 def peak():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    # Of getrusage, the peak of the process that started this one would count.
+    text = Path("/proc/self/status").read_text()
+    return int(re.search(r"VmHWM:\\s*(\\d+)", text)[1]) // 1024
 
 for name in sys.argv[1:]:
     before = peak()
@@ -288,13 +290,13 @@ def test_memory(hostile, command, tmp_path):
     folder, _ = hostile
     paths = sorted(folder.iterdir(), key=lambda path: path.stem == "endless_pickle")
     compressed_version(tmp_path / "control.pth", 0)
-    result = command("-c", PEAKS, *paths[:-1], tmp_path / "control.pth", paths[-1])
+    result = command("-c", PEAKS, *paths, tmp_path / "control.pth")
     assert result.returncode == 0, result.stderr
-    *lines, control, last = (line.split() for line in result.stdout.splitlines())
+    *lines, last, control = (line.split() for line in result.stdout.splitlines())
     assert len(lines) == len(FILES) - 1
-    assert all(int(megabytes) < 30 for megabytes, _ in lines), lines
-    assert int(control[0]) > 30  # of the 64 of the same kind of file
+    assert all(int(megabytes) < 50 for megabytes, _ in lines), lines
     assert int(last[0]) < 125  # 500,000 objects and their notes
+    assert int(control[0]) > 200  # the same kind of file
 
 
 def test_published_weights(trained, tool, bccd, tmp_path, monkeypatch):
