@@ -93,8 +93,9 @@ def train(
         if not lost_peer(error):
             raise
         raise UserError(
-            f"rank {get_rank()} lost another rank, which says above why it ended; "
-            "--resume goes on from the last checkpoint"
+            f"rank {get_rank()} lost another rank: why that ended stands above, or, "
+            "if it was killed, in torchrun's report below; --resume goes on from the "
+            "last checkpoint"
         ) from error
     return runner
 

@@ -17,7 +17,7 @@ def plant(kind, **more):
     "kind, cause",
     [
         ("fail", "RuntimeError: planted failure"),
-        pytest.param("kill", "Signal 9 (SIGKILL)", marks=pytest.mark.long),
+        pytest.param("kill", r"Signal 9 \(SIGKILL\)", marks=pytest.mark.long),
         pytest.param(
             "kill_worker", "DataLoader worker .* killed", marks=pytest.mark.long
         ),
@@ -34,7 +34,9 @@ def test_a_lost_rank_ends_all(start, kind, cause):
     assert run.code != 0
     found = re.search(cause, run.output)
     consequence = re.search("rank 0 lost another rank", run.output)
-    assert found and (not consequence or found.start() < consequence.start())
+    assert found
+    if consequence and kind != "kill":  # of which only torchrun can tell
+        assert found.start() < consequence.start()
     assert not (run.work_dir / "iter_6.pth").exists()
 
 
