@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from mmengine.config import Config
 
+from .config import type_name
+
 
 @dataclass(frozen=True)
 class GlobalBatch:
@@ -110,6 +112,6 @@ def scale_lr(cfg: Config) -> str:
     schedulers = cfg.get("param_scheduler") or []
     for scheduler in schedulers if isinstance(schedulers, list) else [schedulers]:
         for key in {"eta_min", "eta_max"} & scheduler.keys():
-            if str(scheduler.type).endswith("LR"):
+            if type_name(scheduler.type).endswith("LR"):
                 scheduler[key] *= batch.factor
     return text

@@ -28,6 +28,8 @@ from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner
 from torch import nn
 from torch.utils.data import BatchSampler, DataLoader, Sampler
 
+from .config import type_name
+
 EXACT = {
     "EpochBasedTrainLoop": "ExactEpochLoop",
     "IterBasedTrainLoop": "ExactIterLoop",
@@ -114,7 +116,10 @@ class NumberedBatchSampler(Sampler):
         iteration = self.first
         for iteration, batch in enumerate(self.batches, self.first):
             if iteration >= self.first + skipped:
-                yield [Sample(index, iteration) for index in batch]
+                yield [
+                    Sample(index, iteration) if isinstance(index, int) else index
+                    for index in batch
+                ]
         self.first = iteration + 1
 
     def __len__(self) -> int:
@@ -132,14 +137,15 @@ class SeededDataset:
     """
 
     def __init__(self, dataset: Any, seed: int) -> None:
-        self.dataset = DATASETS.build(dataset) if isinstance(dataset, dict) else dataset
-        self.seed = seed
+        own = DATASETS.build(dataset) if isinstance(dataset, dict) else dataset
+        vars(self).update(dataset=own, seed=seed)
 
     def __getitem__(self, index: int) -> Any:
         """Give a sample; with a :class:`Sample`, always the same for its iteration."""
         if isinstance(index, Sample):
             seed_all(self.seed, index.iteration, int(index))
-        return self.dataset[int(index)]
+            index = int(index)
+        return self.dataset[index]
 
     def __len__(self) -> int:
         """The number of samples."""
@@ -150,6 +156,10 @@ class SeededDataset:
         if name.startswith("__") or name == "dataset":  # while it is unpickled
             raise AttributeError(name)
         return getattr(self.dataset, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Set what hooks set of a data set, such as another ``pipeline``."""
+        setattr(self.dataset, name, value)
 
 
 @FUNCTIONS.register_module()
@@ -196,35 +206,46 @@ class _Exact:
         self._loader_cfg = _numbered(dataloader, runner.seed)
         super().__init__(runner, self._loader_cfg, **kwargs)
 
-    def run(self) -> nn.Module:
-        """Train; evaluate where a run ended before its last evaluation."""
-        ended = self._iter >= self._max_iters
-        model = super().run()
-        if ended and self.runner.val_loop is not None:
-            self.runner.val_loop.run()
-        return model
-
     def _seed(self) -> None:
-        # Four numbers, so that no sample has this stream.
-        seed_all(self.runner.seed, self._iter, get_rank(), 0)
+        # One number more, so that no sample has this stream. Not 0: NumPy fills up with
+        # zeros.
+        seed_all(self.runner.seed, self._iter, get_rank(), 1)
 
 
 @LOOPS.register_module()
 class ExactEpochLoop(_Exact, EpochBasedTrainLoop):
     """``EpochBasedTrainLoop`` that resumes exactly, within an epoch as well."""
 
+    #: Batches of an epoch in the run that wrote the checkpoint, where it says so.
+    resumed_length: int | None = None
+
+    def run(self) -> nn.Module:
+        """Train; evaluate where a run ended before its last evaluation."""
+        length = len(self.dataloader)
+        if self.resumed_length != length and self._iter != self._epoch * length:
+            self._restart_epoch(length)
+        ended = self._epoch >= self._max_epochs
+        model = super().run()
+        if ended and self.runner.val_loop is not None:
+            self.runner.val_loop.run()
+        return model
+
+    def _restart_epoch(self, length: int) -> None:
+        """Count iterations by the epochs of this run, from the start of one."""
+        print_log(
+            f"The checkpoint is of epochs of another length than {length}: epoch "
+            f"{self._epoch + 1} starts from its beginning",
+            logger="current",
+        )
+        self._iter = self._epoch * length
+        self.runner.optim_wrapper.initialize_count_status(
+            self.runner.model, self._iter, self._max_iters
+        )
+
     def run_epoch(self) -> None:
         """Iterate what is left of an epoch."""
         length = len(self.dataloader)
         self._done = self._iter - self._epoch * length
-        if not 0 <= self._done <= length:
-            # Of another number of GPUs or images.
-            print_log(
-                f"The checkpoint is of epochs of another length than {length}: epoch "
-                f"{self._epoch + 1} starts from its beginning",
-                logger="current",
-            )
-            self._iter, self._done = self._epoch * length, 0
         self.dataloader.batch_sampler.first = self._epoch * length
         self.dataloader.batch_sampler.skipped = self._done
         super().run_epoch()
@@ -244,16 +265,24 @@ class ExactIterLoop(_Exact, IterBasedTrainLoop):
     """
 
     def run(self) -> nn.Module:
-        """Train, from the batch on that is next."""
+        """Train, from the batch on that is next; make up for the last evaluation."""
+        ended = self._iter >= self._max_iters
         sampler = self.dataloader.batch_sampler.sampler
-        if self._iter and isinstance(sampler, InfiniteSampler):
+        if self._iter and not ended and isinstance(sampler, InfiniteSampler):
             # A new one: the old one's sampler has begun.
             cfg = {**self._loader_cfg, "dataset": self.dataloader.dataset}
             self.dataloader_iterator = self.dataloader = None
-            self.dataloader = self.runner.build_dataloader(cfg, seed=self.runner.seed)
+            self.dataloader = self.runner.build_dataloader(
+                cfg,
+                seed=self.runner.seed,
+                diff_rank_seed=self.runner._randomness_cfg.get("diff_rank_seed", False),
+            )
             self.dataloader.batch_sampler.skipped = self._iter
             self.dataloader_iterator = _Resumed(self.dataloader, self._iter)
-        return super().run()
+        model = super().run()
+        if ended and self.runner.val_loop is not None:
+            self.runner.val_loop.run()
+        return model
 
     def run_iter(self, data_batch: Any) -> None:
         """Run an iteration with random numbers of its own."""
@@ -286,6 +315,4 @@ def use_exact_loops(cfg: Config) -> None:
     if kind is None:
         by_epoch = train_cfg.pop("by_epoch", True)
         kind = "EpochBasedTrainLoop" if by_epoch else "IterBasedTrainLoop"
-    if isinstance(kind, str):
-        kind = EXACT.get(kind.rpartition(".")[2], kind)
-    train_cfg.type = kind
+    train_cfg.type = EXACT.get(type_name(kind), kind)

@@ -31,8 +31,8 @@ from .launch import on_first_rank, restarted, start_processes
 from .loops import use_exact_loops
 from .preflight import preflight
 from .saving import (
+    begun,
     find_whole_checkpoint,
-    has_checkpoints,
     set_aside,
     use_safe_checkpoints,
 )
@@ -72,13 +72,14 @@ def train(
             raise UserError("--amp needs a GPU and none is to be seen; leave it out")
         cfg.optim_wrapper.type = "AmpOptimWrapper"
         cfg.optim_wrapper.loss_scale = "dynamic"
-    if restarted() and has_checkpoints(cfg.work_dir):
+    if restarted() and begun(cfg.work_dir):
         resume = "auto"
     if resume is not None:
         cfg.resume = True
         cfg.load_from = None if resume == "auto" else resume
     _check_start(cfg)
     on_first_rank(_preflight, cfg)
+    on_first_rank(set_aside, cfg.work_dir, cfg.load_from if cfg.get("resume") else None)
     lr = scale_lr(cfg) if auto_scale_lr else "that of the config, as it is"
     use_exact_loops(cfg)
     use_safe_checkpoints(cfg)
@@ -196,8 +197,6 @@ def _check_start(cfg: Config) -> None:
                 logger="current",
             )
             cfg.resume = False
-    if not cfg.get("resume"):
-        on_first_rank(set_aside, cfg.work_dir)
     path = cfg.get("load_from")
     if not path or ("://" in path and not path.startswith(REMOTE)):
         return  # MMEngine's own schemes
@@ -221,8 +220,6 @@ def _check_start(cfg: Config) -> None:
             "is nothing to resume; to start from the weights, give "
             f"--cfg-options load_from={cfg.load_from} in place of --resume"
         )
-    if not path.startswith(REMOTE):
-        on_first_rank(set_aside, cfg.work_dir, path)
     # MMEngine restores it too, after it has built the sampler with another.
     if cfg.get("randomness", {}).get("seed") is None:
         cfg.randomness = {

@@ -21,9 +21,11 @@ from ghostdet.errors import UserError
 
 from .batch import global_batch
 from .checkpoint import read_checkpoint
+from .config import type_name
 
 CHECKPOINTS = ("epoch_*.pth", "iter_*.pth", "best_*.pth")
 PARTIAL = ".partial"
+MARKER = "torchelastic_run_id"  # of the run that began in a folder
 
 
 @HOOKS.register_module()
@@ -50,7 +52,7 @@ class SafeCheckpointHook(CheckpointHook):
             for partial in Path(self.out_dir).glob(f"*{PARTIAL}"):
                 partial.unlink()
         batch = global_batch(runner.cfg).total
-        if getattr(self, "_resumed_batch", batch) != batch:
+        if self._resumed_batch not in (None, batch) and _scaled(runner.cfg):
             _rescale(runner, batch / self._resumed_batch)
             print_log(
                 f"Resumed with a global batch of {batch} images, after "
@@ -59,17 +61,28 @@ class SafeCheckpointHook(CheckpointHook):
                 logger="current",
             )
 
+    #: The batch that the learning rates of the resumed checkpoint followed.
+    _resumed_batch: int | None = None
+    #: Whether those of this run follow it: unless the resumed ones did not.
+    _follows: bool = True
+
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Note the batch that learning rates in a checkpoint are for."""
+        """Note what a resumed checkpoint is of."""
         meta = checkpoint.get("meta", {})
-        if runner._resume and meta.get("scaled_lr") and meta.get("global_batch"):
+        if not runner._resume:
+            return
+        runner.train_loop.resumed_length = meta.get("epoch_length")
+        self._follows = meta.get("scaled_lr", False)
+        if self._follows:
             self._resumed_batch = meta["global_batch"]
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Note the batch; refuse weights that are not finite."""
-        batch = global_batch(runner.cfg)
-        scaled = bool((runner.cfg.get("auto_scale_lr") or {}).get("scaled_to"))
-        checkpoint["meta"].update(global_batch=batch.total, scaled_lr=scaled)
+        checkpoint["meta"].update(
+            global_batch=global_batch(runner.cfg).total,
+            scaled_lr=self._follows and _scaled(runner.cfg),
+            epoch_length=len(runner.train_loop.dataloader),
+        )
         broken = [
             name
             for name, value in checkpoint["state_dict"].items()
@@ -209,6 +222,11 @@ def last_checkpoint(runner: Runner) -> str | None:
     return file.read_text().strip() if file.is_file() else None
 
 
+def _scaled(cfg: Config) -> bool:
+    """Whether the learning rates of a config follow its batch."""
+    return bool((cfg.get("auto_scale_lr") or {}).get("scaled_to"))
+
+
 def _rescale(runner: Runner, factor: float) -> None:
     """Multiply all learning rates, now and to come."""
     for group in runner.optim_wrapper.param_groups:
@@ -218,6 +236,22 @@ def _rescale(runner: Runner, factor: float) -> None:
     for scheduler in runner.param_schedulers or []:
         if getattr(scheduler, "param_name", None) == "lr":
             scheduler.base_values = [value * factor for value in scheduler.base_values]
+            if getattr(scheduler, "eta_min", None):
+                scheduler.eta_min *= factor
+
+
+def _kind(path: Path) -> str:
+    """``epoch`` or ``iter``."""
+    return path.stem.partition("_")[0]
+
+
+def _newest_first(folder: Path) -> list[Path]:
+    """Checkpoints of a folder, by their numbers, or, of both kinds, by their times."""
+    found = [path for kind in CHECKPOINTS[:2] for path in folder.glob(kind)]
+    found = [path for path in found if path.stem.partition("_")[2].isdigit()]
+    if len({_kind(path) for path in found}) > 1:
+        return sorted(found, key=lambda path: -path.stat().st_mtime_ns)
+    return sorted(found, key=lambda path: -int(path.stem.partition("_")[2]))
 
 
 def find_whole_checkpoint(work_dir: str | Path) -> str | None:
@@ -231,18 +265,14 @@ def find_whole_checkpoint(work_dir: str | Path) -> str | None:
         passed over, and named in the log.
 
     Raises:
-        UserError: If there are checkpoints and none is whole, or ``last_checkpoint``
-            names one and there is none.
+        UserError: If there are checkpoints and none is whole, ``last_checkpoint``
+            names one and there is none, or all were set aside.
     """
     folder = Path(work_dir)
     pointer = folder / "last_checkpoint"
     text = pointer.read_text().strip() if pointer.is_file() else ""
-    candidates = sorted(
-        (path for pattern in CHECKPOINTS[:2] for path in folder.glob(pattern)),
-        key=lambda path: path.stat().st_mtime_ns,
-        reverse=True,
-    )
-    # It may be in another folder, and of equally old ones it is the one.
+    candidates = _newest_first(folder)
+    # It may be in another folder, or the folder may have been moved.
     named = next(
         (
             path
@@ -252,7 +282,7 @@ def find_whole_checkpoint(work_dir: str | Path) -> str | None:
         None,
     )
     if named is not None and (
-        not candidates or named.stat().st_mtime_ns >= candidates[0].stat().st_mtime_ns
+        named not in candidates or len({_kind(path) for path in candidates}) > 1
     ):
         candidates.insert(0, named)
     damaged = []
@@ -274,6 +304,12 @@ def find_whole_checkpoint(work_dir: str | Path) -> str | None:
                 f"{pointer} names {text!r}, and there is no such file; give the path "
                 "of another checkpoint to --resume"
             )
+        if aside := sorted(folder.glob("earlier_*")):
+            raise UserError(
+                f"there is nothing to resume in {work_dir}; what was there before is "
+                f"in {aside[-1]}: give --resume {aside[-1]}/NAME.pth, or leave "
+                "--resume out to start from the beginning"
+            )
         return None
     if damaged:
         print_log(
@@ -285,10 +321,16 @@ def find_whole_checkpoint(work_dir: str | Path) -> str | None:
     return path
 
 
-def has_checkpoints(work_dir: str | Path) -> bool:
-    """Whether there is anything in a folder from which a run could go on."""
-    return any(
-        path for pattern in CHECKPOINTS[:2] for path in Path(work_dir).glob(pattern)
+def begun(work_dir: str | Path) -> bool:
+    """Whether torchrun's present run has written checkpoints before, in this folder."""
+    marker = Path(work_dir, MARKER)
+    return (
+        marker.is_file()
+        and marker.read_text() == os.environ.get("TORCHELASTIC_RUN_ID")
+        and (
+            Path(work_dir, "last_checkpoint").is_file()
+            or bool(_newest_first(Path(work_dir)))
+        )
     )
 
 
@@ -299,15 +341,16 @@ def set_aside(work_dir: str | Path, resumed: str | None = None) -> None:
 
     Args:
         work_dir: Where the run writes.
-        resumed: The checkpoint from which it goes on; only those that are newer are
-            moved, and ``last_checkpoint`` names this one.
+        resumed: The checkpoint from which it goes on. If it is in ``work_dir``, only
+            newer ones are moved; ``last_checkpoint`` names it.
     """
     folder = Path(work_dir)
     found = [path for pattern in CHECKPOINTS for path in folder.glob(pattern)]
     pointer = folder / "last_checkpoint"
-    if resumed is not None:
-        since = Path(resumed).stat().st_mtime_ns
-        found = [path for path in found if path.stat().st_mtime_ns > since]
+    ordered = _newest_first(folder)
+    same = [path.resolve() == Path(resumed or "").resolve() for path in ordered]
+    if any(same):
+        found = ordered[: same.index(True)]
     if found:
         number = 1
         while (aside := folder / f"earlier_{number}").exists():
@@ -324,6 +367,7 @@ def set_aside(work_dir: str | Path, resumed: str | None = None) -> None:
         write_whole(pointer, resumed)
     else:
         pointer.unlink(missing_ok=True)
+    write_whole(folder / MARKER, os.environ.get("TORCHELASTIC_RUN_ID", ""))
 
 
 def use_safe_checkpoints(cfg: Config) -> None:
@@ -333,8 +377,5 @@ def use_safe_checkpoints(cfg: Config) -> None:
         cfg: The config, which is changed.
     """
     hook = (cfg.get("default_hooks") or {}).get("checkpoint")
-    if isinstance(hook, dict) and hook.get("type") in (
-        "CheckpointHook",
-        "mmengine.CheckpointHook",
-    ):
+    if isinstance(hook, dict) and type_name(hook.type) == "CheckpointHook":
         hook.type = "SafeCheckpointHook"

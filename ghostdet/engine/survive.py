@@ -75,7 +75,8 @@ class SurviveHook(Hook):
         all_reduce(state, op="max")
         if state[0]:
             self._report(runner, losses, data_batch)
-        if state[1]:
+        # With gradients that are added up, a step is not to be lost half way.
+        if state[1] and _stepped(runner):
             path = _checkpoints(runner).save_now(runner)
             barrier()  # where torchrun sees one rank leave, it ends the others
             _leave(f"wrote {path}", runner)
@@ -127,6 +128,12 @@ def _checkpoints(runner: Runner) -> SafeCheckpointHook:
     hook = SafeCheckpointHook()
     hook.before_train(runner)
     return hook
+
+
+def _stepped(runner: Runner) -> bool:
+    """Whether the optimiser has made its step, and adds up no gradients for another."""
+    should_update = getattr(runner.optim_wrapper, "should_update", None)
+    return should_update is None or should_update()
 
 
 def _leave(what: str, runner: Runner) -> None:

@@ -54,7 +54,13 @@ FREE = (
     "log_processor",
     "visualizer",
     "vis_backends",
+    "default_hooks.checkpoint",
     "default_hooks.logger",
+    *(
+        f"{part}_dataloader.{key}"
+        for part in ("train", "val", "test")
+        for key in ("num_workers", "persistent_workers", "prefetch_factor")
+    ),
     "default_hooks.visualization",
 )
 #: What a start from a checkpoint sets besides: the weights are all in there.

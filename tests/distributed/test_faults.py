@@ -66,9 +66,11 @@ def test_sigterm_to_one_rank_ends_all_with_a_checkpoint(run):
 
 
 def test_resumed_after_sigterm(run):
-    whole = run(name="whole")
-    first = run(*plant("terminate_all", rank=0))
-    assert first.code == 143
-    second = run(arguments=["--resume"])
-    assert second.code == 0 and min(second.losses) == 6
+    """At iteration 5, in the middle of adding up gradients."""
+    adding = "optim_wrapper.accumulative_counts=2"
+    whole = run(adding, name="whole")
+    first = run(*plant("terminate_all", rank=0), adding)
+    assert first.code == 143 and "SIGTERM at iteration 6: wrote" in first.output
+    second = run(adding, arguments=["--resume"])
+    assert second.code == 0 and min(second.losses) == 7
     assert {**first.losses, **second.losses} == whole.losses

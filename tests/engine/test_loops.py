@@ -24,7 +24,8 @@ def draw():
 
 def test_streams_are_independent():
     drawn = []
-    for numbers in itertools.product(range(3), repeat=3):
+    triples = list(itertools.product(range(3), repeat=3))
+    for numbers in [*triples, *((*triple, 1) for triple in triples)]:
         seed_all(*numbers)
         drawn += draw()
     assert len(set(drawn)) == len(drawn)
@@ -71,7 +72,7 @@ def images_of(runner):
 def fed(tiny, monkeypatch):
     """A function: the images of each iteration of a run."""
 
-    def run(options=None, resume=None):
+    def run(options=None, resume=None, change=lambda cfg: None):
         from mmengine.runner import Runner
 
         seen = {}
@@ -81,9 +82,11 @@ def fed(tiny, monkeypatch):
             seen["batches"] = images_of(self)
             return start(self)
 
+        cfg = tiny({**AUGMENTED, **(options or {})})
+        change(cfg)
         with monkeypatch.context() as patch:
             patch.setattr(Runner, "train", noted)
-            train(tiny({**AUGMENTED, **(options or {})}), resume=resume)
+            train(cfg, resume=resume)
         return seen["batches"]
 
     return run
@@ -105,3 +108,43 @@ def test_images_after_resuming(fed, tmp_path, sampler):
     rest = fed(sampler, resume=str(tmp_path / "run/iter_1.pth"))
     assert rest.keys() == {1, 2}
     assert all(torch.equal(whole[i], rest[i]) for i in rest)
+
+
+@pytest.fixture
+def by_epoch():
+    """A function that has a config train two epochs of eight images."""
+
+    def change(cfg):
+        cfg.train_cfg = dict(type="EpochBasedTrainLoop", max_epochs=2)
+        cfg.default_hooks.checkpoint = dict(type="CheckpointHook", interval=1)
+        cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
+        loader = cfg.train_dataloader
+        loader.sampler.type = "DefaultSampler"
+        loader.dataset = dict(**loader.dataset.datasets[0], indices=8)
+
+    return change
+
+
+def test_resumed_with_another_batch(fed, tmp_path, by_epoch):
+    """An epoch of four batches becomes one of two, and none is left out."""
+    assert len(fed(change=by_epoch)) == 8
+    four = {"train_dataloader.batch_size": 4}
+    rest = fed(four, resume=str(tmp_path / "run/epoch_1.pth"), change=by_epoch)
+    assert rest.keys() == {2, 3}
+
+
+def test_another_pipeline(fed, by_epoch):
+    """MMDetection's hook sets the pipeline of the data set, seen through ours."""
+
+    def change(cfg):
+        by_epoch(cfg)
+        pipeline = [
+            dict(transform) for transform in cfg.test_dataloader.dataset.pipeline
+        ]
+        pipeline[1]["scale"] = (64, 64)
+        cfg.custom_hooks = [
+            dict(type="PipelineSwitchHook", switch_epoch=1, switch_pipeline=pipeline)
+        ]
+
+    images = fed(change=change)
+    assert [images[i].shape[-1] for i in range(8)] == [256] * 4 + [64] * 4

@@ -70,14 +70,23 @@ def test_the_oldest_is_deleted_after_the_new_one_is_there(tiny, monkeypatch):
 
     def note(path, content):
         write(path, content)
-        seen.append(sorted(p.stem for p in path.parent.glob("iter_*.pth")))
+        if path.name != saving.MARKER:
+            seen.append(sorted(p.stem for p in path.parent.glob("iter_*.pth")))
 
     monkeypatch.setattr(saving, "write_whole", note)
     train(tiny({**NO_VALIDATION, "default_hooks.checkpoint.max_keep_ckpts": 1}))
     assert seen == [["iter_2"]] * 2 + [["iter_2", "iter_4"]] * 2
 
 
-def test_the_best_is_kept(tiny, tmp_path, monkeypatch):
+def test_the_best_is_deleted_after_a_better_one_is_there(tiny, tmp_path, monkeypatch):
+    seen = []
+    write = saving.write_whole
+
+    def note(path, content):
+        write(path, content)
+        seen.append(sorted(p.name[-5] for p in path.parent.glob("best_*")))
+
+    monkeypatch.setattr(saving, "write_whole", note)
     scores = iter([0.3, 0.2, 0.4])
     monkeypatch.setattr(
         "mmdet.evaluation.CocoMetric.compute_metrics",
@@ -87,7 +96,7 @@ def test_the_best_is_kept(tiny, tmp_path, monkeypatch):
     options["default_hooks.checkpoint.save_best"] = "coco/bbox_mAP"
     train(tiny(options))
     best = [path.name for path in (tmp_path / "run").glob("best_*")]
-    assert best == ["best_coco_bbox_mAP_iter_3.pth"]
+    assert best == ["best_coco_bbox_mAP_iter_3.pth"] and ["1", "3"] in seen
 
 
 def damage(path, how):
@@ -124,6 +133,40 @@ def test_a_new_run_keeps_what_an_earlier_one_wrote(tiny, tmp_path):
     assert (tmp_path / "run/iter_2.pth").read_bytes() != first
 
 
+def touch(folder, *names):
+    """Files whose times are the other way round, as a copy may leave them."""
+    for age, name in enumerate(names):
+        (folder / name).write_text("")
+        os.utime(folder / name, (1000 - age, 1000 - age))
+
+
+def test_numbers_count_and_not_times(tmp_path, monkeypatch):
+    touch(tmp_path, *(f"epoch_{i}.pth" for i in range(1, 13)))
+    monkeypatch.setattr(
+        saving, "read_checkpoint", lambda _: {"meta": {}, "message_hub": {}}
+    )
+    (tmp_path / "last_checkpoint").write_text("elsewhere/epoch_12.pth")
+    assert find_whole_checkpoint(tmp_path).endswith("epoch_12.pth")
+    set_aside(tmp_path, str(tmp_path / "epoch_9.pth"))
+    aside = {path.name for path in (tmp_path / "earlier_1").iterdir()}
+    assert aside == {f"epoch_{i}.pth" for i in (10, 11, 12)}
+    set_aside(tmp_path, "of/another/run/epoch_3.pth")
+    assert len(list((tmp_path / "earlier_2").iterdir())) == 9
+    (tmp_path / "last_checkpoint").unlink()
+    with pytest.raises(UserError, match="nothing to resume in .*earlier_2/NAME.pth"):
+        find_whole_checkpoint(tmp_path)
+
+
+def test_a_restart_resumes_its_own_run(tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "first")
+    set_aside(tmp_path)
+    assert not saving.begun(tmp_path)  # it has written nothing yet
+    touch(tmp_path, "epoch_1.pth")
+    assert saving.begun(tmp_path)
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "second")
+    assert not saving.begun(tmp_path)
+
+
 def test_what_is_newer_than_the_resumed_one_is_set_aside(tmp_path):
     for step in (2, 4, 6):
         (tmp_path / f"iter_{step}.pth").write_text("")
@@ -151,13 +194,15 @@ def test_weights_that_are_not_finite_are_not_saved(tiny, tmp_path, monkeypatch):
 
 
 def test_another_batch_upon_resume(tiny, capfd):
-    options = {**NO_VALIDATION, "param_scheduler": []}
+    cosine = {"type": "CosineAnnealingLR", "T_max": 100, "eta_min": 1e-4}
+    options = {**NO_VALIDATION, "param_scheduler": [{**cosine, "by_epoch": False}]}
     options["auto_scale_lr.base_batch_size"] = 2
     options["train_cfg.max_iters"] = 2
     lr = tiny(options).optim_wrapper.optimizer.lr
     first = train(tiny(options))
-    assert first.optim_wrapper.get_lr()["lr"][0] == pytest.approx(lr)
+    assert first.optim_wrapper.get_lr()["lr"][0] == pytest.approx(lr, rel=1e-2)
     options.update({"train_dataloader.batch_size": 4, "train_cfg.max_iters": 3})
     second = train(tiny(options), resume="auto")
-    assert second.optim_wrapper.get_lr()["lr"][0] == pytest.approx(2 * lr)
+    assert second.optim_wrapper.get_lr()["lr"][0] == pytest.approx(2 * lr, rel=1e-2)
+    assert second.param_schedulers[0].eta_min == pytest.approx(2e-4)
     assert "learning rates x 4/2" in capfd.readouterr().out
