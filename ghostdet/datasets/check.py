@@ -844,7 +844,7 @@ class DatasetCheck:
             looked = f"{len(read):,} of them read" if len(read) < len(paths) else "read"
             looked = f"{looked}, of the size in the file" if read else "not opened"
             known = listed or len(read) == len(paths)
-            there = "are there" if known else "not looked for, on no disk of ours"
+            there = "are there" if known else "elsewhere, not looked for"
             yield Finding("images", "pass", f"{len(paths):,} {there}, {looked}")
 
     def _loading(self) -> tuple[int, dict]:
