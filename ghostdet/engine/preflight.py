@@ -27,6 +27,7 @@ from mmdet.registry import (
     LOOPS,
     METRICS,
     MODELS,
+    OPTIMIZERS,
     PARAM_SCHEDULERS,
 )
 from mmengine.config import Config
@@ -71,7 +72,8 @@ def preflight(cfg: Config, full: bool = False, quick: bool = False) -> list[Find
     """Check all that a training run needs, without starting it.
 
     Annotation files are parsed once each. Nothing is trained; the model is built on
-    the meta device.
+    the meta device, or moved there where it can only be built on the CPU. What cannot
+    be checked, and what only testing uses, is at most a warning.
 
     Args:
         cfg: A config from :func:`~ghostdet.engine.load_config`.
@@ -168,6 +170,8 @@ class _Preflight:
         for key, registry in _REGISTRIES.items():
             for kind in _types(self.cfg.get(key)):
                 yield key, registry, kind
+        for kind in _types(self.cfg.optim_wrapper.get("optimizer")):
+            yield "optim_wrapper.optimizer", OPTIMIZERS, kind
         evaluator = self.cfg.get("val_evaluator")
         if isinstance(evaluator, dict) and "metrics" in evaluator:
             yield "val_evaluator", EVALUATOR, evaluator.get("type", "Evaluator")

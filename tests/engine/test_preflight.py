@@ -228,6 +228,10 @@ FAULTS = {
         options(model__backbone__type="GoatNet"),
         ("config", "fail", "--cfg-options"),
     ),
+    "unknown optimizer": (
+        options(optim_wrapper__optimizer__type="Adm"),
+        ("config", "fail", "--cfg-options"),
+    ),
     "unknown hook": (
         options(default_hooks__timer__type="Watch"),
         ("config", "fail", "--cfg-options"),
