@@ -24,6 +24,11 @@ def parse_args() -> argparse.Namespace:
         help="take the config's learning rate as it is, whatever the global batch",
     )
     parser.add_argument(
+        "--no-check",
+        action="store_true",
+        help="start without the check of what the run needs, as tools/check.py makes",
+    )
+    parser.add_argument(
         "--log-to",
         nargs="+",
         default=[],
@@ -42,7 +47,9 @@ def main() -> None:
         args.config, args.work_dir, args.data_root, args.cfg_options, args.launcher
     )
     log_to(cfg, args.log_to)
-    train(cfg, args.resume, args.amp, not args.no_auto_scale_lr)
+    train(
+        cfg, args.resume, args.amp, not args.no_auto_scale_lr, check=not args.no_check
+    )
 
 
 if __name__ == "__main__":

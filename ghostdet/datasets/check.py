@@ -29,6 +29,17 @@ _COCO_KEYS = {
     "annotations": {"id", "image_id", "category_id", "bbox", "area"},
     "categories": {"id", "name"},
 }
+# What a subclass that reads files in its own way overrides.
+_READING = (
+    "full_init",
+    "load_data_list",
+    "parse_data_info",
+    "filter_data",
+    "_join_prefix",
+    "get_data_info",
+    "prepare_data",
+    "__getitem__",
+)
 _SAMPLE = 8  # images of which the raw entries are kept
 # px by which boxes may reach over a border: some tools count pixels from 1.
 _TOLERANCE = 1
@@ -75,17 +86,20 @@ def check_dataset(dataset_cfg: dict) -> None:
         _raise_first(DatasetCheck(cfg, {}, key).findings())
 
 
-def check_evaluation(ann_file: str, backend_args: dict | None = None) -> None:
+def check_evaluation(
+    ann_file: str, backend_args: dict | None = None, key: str = "val_evaluator"
+) -> None:
     """Check that COCO's evaluation can run on an annotation file.
 
     Args:
         ann_file: ``ann_file`` of :class:`mmdet.evaluation.CocoMetric`.
         backend_args: Its ``backend_args``.
+        key: Its place in the config.
 
     Raises:
         UserError: If there is no such file, or an annotation has no ``iscrowd``.
     """
-    _raise_first([evaluation_finding(ann_file, {}, backend_args)])
+    _raise_first([evaluation_finding(ann_file, {}, backend_args, key)])
 
 
 def _raise_first(findings: Iterator[Finding] | Sequence[Finding]) -> None:
@@ -111,6 +125,36 @@ def parts_of(cfg: dict, key: str = "dataset") -> Iterator[tuple[str, dict]]:
         yield from parts_of(cfg["dataset"], f"{key}.dataset")
     else:
         yield key, cfg
+
+
+def metrics_of(evaluator: Any, key: str) -> Iterator[tuple[str, dict]]:
+    """The metrics in a configuration, out of lists and evaluators.
+
+    Args:
+        evaluator: Configuration of a metric, of several or of an evaluator of them.
+        key: Its place in the config.
+
+    Yields:
+        The dotted key and the configuration of each.
+    """
+    if isinstance(evaluator, dict) and "metrics" in evaluator:
+        yield from metrics_of(evaluator["metrics"], f"{key}.metrics")
+    elif isinstance(evaluator, dict):
+        yield key, evaluator
+    elif isinstance(evaluator, (list, tuple)):
+        for i, part in enumerate(evaluator):
+            yield from metrics_of(part, f"{key}.{i}")
+
+
+def coco_metrics(evaluator: Any, key: str) -> Iterator[tuple[str, dict]]:
+    """Those of :func:`metrics_of` that are COCO's and have an ``ann_file``."""
+    for place, metric in metrics_of(evaluator, key):
+        if (
+            str(metric.get("type")).endswith("CocoMetric")
+            and metric.get("ann_file")
+            and not metric.get("format_only")
+        ):
+            yield place, metric
 
 
 @dataclass
@@ -222,10 +266,12 @@ def _read_coco(path: str, backend_args: dict | None) -> CocoFile | Finding:
         ("annotations", "image_id"),
         ("annotations", "category_id"),
     ):
-        if not {type(entry[key]) for entry in coco[name]} <= {int, float, str}:
-            wrong = next(e for e in coco[name] if type(e[key]) in (dict, list, bool))
+        others = {type(entry[key]) for entry in coco[name]} - {int, float, str}
+        if others:
+            wrong = next(e[key] for e in coco[name] if type(e[key]) in others)
             return fail(
-                f"a {key} in {name} is {wrong[key]!r:.100}", "Expected a number"
+                f"the {key} of an entry in {name} is {json.dumps(wrong):.100}",
+                "Expected a number",
             )
     # All at once; one by one would take seconds.
     if not _have_sizes(images):
@@ -314,7 +360,10 @@ def _are_numbers(values: list) -> bool:
 
 
 def evaluation_finding(
-    ann_file: str, files: Files, backend_args: dict | None = None
+    ann_file: str,
+    files: Files,
+    backend_args: dict | None = None,
+    key: str = "val_evaluator",
 ) -> Finding:
     """Whether COCO's evaluation can run on an annotation file.
 
@@ -322,6 +371,7 @@ def evaluation_finding(
         ann_file: As of :func:`check_evaluation`.
         files: As of :func:`read_coco`.
         backend_args: As of :func:`check_evaluation`.
+        key: As of :func:`check_evaluation`.
     """
     if not _is_there("isfile", ann_file, backend_args):
         return Finding(
@@ -329,7 +379,7 @@ def evaluation_finding(
             "fail",
             f"{ann_file}: no such annotation file, which the evaluator's ann_file "
             "names",
-            "Give that of the data set: --cfg-options val_evaluator.ann_file=FILE",
+            f"Give that of the data set: --cfg-options {key}.ann_file=FILE",
         )
     coco = read_coco(ann_file, files, backend_args)
     if isinstance(coco, Finding):
@@ -386,23 +436,35 @@ class DatasetCheck:
         # Needs MMCV's operators, which importing this module must not.
         from mmdet.datasets import CocoDataset
 
+        from .shared import SharedCocoDataset
+
         kind = self.cfg.get("type")
         if kind is None:
             raise ConfigError(
                 f"a data set has no type, only {_shorten(list(self.cfg))}"
             )
-        kind = DATASETS.get(kind) if isinstance(kind, str) else kind
+        if isinstance(kind, str):
+            name, kind = kind, DATASETS.get(kind)
+            if kind is None:
+                raise ConfigError(
+                    f"{self.key} has the type {name!r}, which is not in the registry "
+                    f"{DATASETS.name}; correct it there or with --cfg-options "
+                    f"{self.key}.type=NAME"
+                )
         # Subclasses that read a file of their own kind do as they like.
         if not isinstance(kind, type) or any(
-            getattr(kind, method, None) is not getattr(CocoDataset, method)
-            for method in ("load_data_list", "parse_data_info", "filter_data")
+            getattr(kind, method, None)
+            not in (getattr(CocoDataset, method), getattr(SharedCocoDataset, method))
+            for method in _READING
         ):
             return
         cfg = self.cfg.copy()
         cfg.update(pipeline=[], lazy_init=True)
         try:
             self.dataset = DATASETS.build(cfg)
-        except TypeError as error:
+        except Exception as error:  # constructors raise what they like
+            if kind.__init__ is not CocoDataset.__init__:
+                return  # it may be for the arguments above
             raise ConfigError(f"the data set cannot be built: {error}") from error
         self.classes = classes = self.dataset.metainfo["classes"]
         if isinstance(classes, str):
@@ -698,7 +760,13 @@ class DatasetCheck:
                 "images", "warn", f"{path}: not looked for, since they lie elsewhere"
             )
             return
-        missing = _missing(paths, self.dataset.backend_args)
+        folder = self.dataset.data_prefix.get("img", "")
+        backend = fileio.get_file_backend(
+            folder, backend_args=loading.get("backend_args")
+        )
+        # A request for each image would be too much to ask of a server.
+        listed = isinstance(backend, fileio.LocalBackend)
+        missing = _missing(paths) if listed else []
         if len(missing) == len(paths) > 0:
             yield Finding(
                 "images",
@@ -775,7 +843,9 @@ class DatasetCheck:
         elif not (missing or broken or other):
             looked = f"{len(read):,} of them read" if len(read) < len(paths) else "read"
             looked = f"{looked}, of the size in the file" if read else "not opened"
-            yield Finding("images", "pass", f"{len(paths):,} are there, {looked}")
+            known = listed or len(read) == len(paths)
+            there = "are there" if known else "elsewhere, not looked for"
+            yield Finding("images", "pass", f"{len(paths):,} {there}, {looked}")
 
     def _loading(self) -> tuple[int, dict]:
         """The transform that loads images, and its position in the pipeline."""
@@ -789,9 +859,12 @@ class DatasetCheck:
         """What a pipeline gets for some readable images.
 
         Returns:
-            As of ``CocoDataset.get_data_info``.
+            As of ``CocoDataset.get_data_info``; none where a ``proposal_file`` would
+            add to them.
         """
         dataset, coco = self.dataset, self.coco
+        if dataset.proposal_file is not None:
+            return []
         dataset.cat_ids = [
             i for i, name in zip(coco.categories, coco.names) if name in self.classes
         ]
@@ -808,10 +881,8 @@ class DatasetCheck:
         return [s for s in samples if s["img_path"] not in self.unreadable]
 
 
-def _missing(paths: list[str], backend_args: dict | None) -> list[str]:
-    """Those that are not there; of files on a disk, each folder is listed once."""
-    if backend_args:
-        return [path for path in paths if not _is_there("isfile", path, backend_args)]
+def _missing(paths: list[str]) -> list[str]:
+    """Those that are not on the disk; each folder is listed once."""
     folders: dict[str, set[str]] = {}
     missing = []
     for path in paths:

@@ -122,6 +122,7 @@ def check_kind(model: nn.Module, config: str) -> None:
         isinstance(model, TwoStageDetector)
         and type(model.roi_head) in (StandardRoIHead, CascadeRoIHead)
         and not model.roi_head.with_shared_head
+        and model.with_rpn
     )
     heads = {name for name, _ in model.named_children() if name.endswith("head")}
     if not known or heads - {"bbox_head", "rpn_head", "roi_head"}:

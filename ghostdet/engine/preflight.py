@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import cv2
 import mmcv
@@ -20,19 +21,29 @@ import mmengine
 import numpy as np
 import torch
 import torchvision
-from mmdet.registry import HOOKS, LOOPS, METRICS, MODELS, PARAM_SCHEDULERS
+from mmdet.registry import (
+    EVALUATOR,
+    HOOKS,
+    LOOPS,
+    METRICS,
+    MODELS,
+    OPTIMIZERS,
+    PARAM_SCHEDULERS,
+)
 from mmengine.config import Config
 from mmengine.dataset import Compose
 from mmengine.logging import MMLogger
 from mmengine.model import initialize
-from mmengine.registry import DefaultScope
+from mmengine.registry import DefaultScope, Registry
 from torch import nn
 
 from ghostdet._version import __version__
 from ghostdet.datasets.check import (
     DatasetCheck,
     Files,
+    coco_metrics,
     evaluation_finding,
+    metrics_of,
     parts_of,
 )
 from ghostdet.errors import ConfigError, UserError
@@ -54,7 +65,6 @@ _REGISTRIES = {
     "param_scheduler": PARAM_SCHEDULERS,
     "default_hooks": HOOKS,
     "custom_hooks": HOOKS,
-    "val_evaluator": METRICS,
 }
 
 
@@ -62,7 +72,8 @@ def preflight(cfg: Config, full: bool = False, quick: bool = False) -> list[Find
     """Check all that a training run needs, without starting it.
 
     Annotation files are parsed once each. Nothing is trained; the model is built on
-    the meta device.
+    the meta device, or moved there where it can only be built on the CPU. What cannot
+    be checked, and what only testing uses, is at most a warning.
 
     Args:
         cfg: A config from :func:`~ghostdet.engine.load_config`.
@@ -111,30 +122,37 @@ class _Preflight:
         except UserError as error:
             yield Finding.of_error("config", error)
             return
-        yield from self._config()
-        yield from self._data()
-        yield from self._evaluators()
-        yield from self._overlap()
-        yield from self._num_classes()
-        yield from self._pipelines()
-        yield from self._weights()
-        yield from self._sizes()
-        yield from self._learning_rate()
+        for name, step in (
+            ("config", self._config()),
+            ("data sets", self._data()),
+            ("evaluators", self._evaluators()),
+            ("overlap", self._overlap()),
+            ("num_classes", self._num_classes()),
+            ("pipelines", self._pipelines()),
+            ("pretrained weights", self._weights()),
+            ("memory", self._sizes()),
+            ("learning rate", self._learning_rate()),
+        ):
+            for finding in _guarded(name, step):
+                # Training has no need of what is tested afterwards.
+                test_only = finding.check.startswith("test ")
+                if test_only and finding.status == "fail":
+                    finding = replace(finding, status="warn")
+                yield finding
 
     def _config(self) -> Iterator[Finding]:
         """Whether the model can be built, and all that is named exists."""
         cfg = self.cfg
         try:
-            with config_mistakes(cfg), torch.device("meta"):
-                self.model = MODELS.build(copy.deepcopy(cfg.model))
-            for key, registry in _REGISTRIES.items():
-                for kind in _types(cfg.get(key)):
-                    if isinstance(kind, str) and registry.get(kind) is None:
-                        raise ConfigError(
-                            f"{cfg.filename} cannot be run: {key} has the type "
-                            f"{kind!r}, which is not in the registry {registry.name}; "
-                            "correct it there or with --cfg-options"
-                        )
+            for key, registry, kind in self._named():
+                if isinstance(kind, str) and registry.get(kind) is None:
+                    raise ConfigError(
+                        f"{cfg.filename} cannot be run: {key} has the type "
+                        f"{kind!r}, which is not in the registry {registry.name}; "
+                        "correct it there or with --cfg-options"
+                    )
+            with config_mistakes(cfg):
+                self.model = _build_on_meta(cfg.model)
         except UserError as error:
             yield Finding.of_error("config", error)
             return
@@ -146,6 +164,20 @@ class _Preflight:
             f"{cfg.filename}: {type(self.model).__name__} on {backbone}, "
             f"{parameters / 1e6:.2f}M parameters",
         )
+
+    def _named(self) -> Iterator[tuple[str, Registry, str | type]]:
+        """Keys, and the types that they name of a registry."""
+        for key, registry in _REGISTRIES.items():
+            for kind in _types(self.cfg.get(key)):
+                yield key, registry, kind
+        for kind in _types(self.cfg.optim_wrapper.get("optimizer")):
+            yield "optim_wrapper.optimizer", OPTIMIZERS, kind
+        evaluator = self.cfg.get("val_evaluator")
+        if isinstance(evaluator, dict) and "metrics" in evaluator:
+            yield "val_evaluator", EVALUATOR, evaluator.get("type", "Evaluator")
+        for key, metric in metrics_of(evaluator, "val_evaluator"):
+            for kind in _types(metric):
+                yield key, METRICS, kind
 
     def _data(self) -> Iterator[Finding]:
         """Whether each data set is as its configuration says."""
@@ -165,34 +197,27 @@ class _Preflight:
         count = 0 if self.quick else None if self.full else SAMPLE
         workers = _cores() if self.full else 0
         for parts, check in self.data:
-            for finding in check.findings(count, workers, hashed=self.full):
+            found = check.findings(count, workers, hashed=self.full)
+            for finding in _guarded("data set", found):
                 yield replace(finding, check=f"{'+'.join(parts)} {finding.check}")
 
     def _evaluators(self) -> Iterator[Finding]:
         """Whether COCO's evaluation gets the annotations of what is evaluated."""
         seen: list[dict] = []
         for part in ("val", "test"):
-            evaluators = self.cfg.get(f"{part}_evaluator") or []
-            for evaluator in (
-                evaluators if isinstance(evaluators, list) else [evaluators]
-            ):
-                path = evaluator.get("ann_file")
-                if (
-                    not str(evaluator.get("type")).endswith("CocoMetric")
-                    or evaluator.get("format_only")
-                    or not path
-                    or evaluator in seen
-                ):
+            evaluator = self.cfg.get(f"{part}_evaluator")
+            for key, metric in coco_metrics(evaluator, f"{part}_evaluator"):
+                if metric in seen:
                     continue
-                seen.append(evaluator)
-                check = f"{part} evaluator"
+                seen.append(metric)
+                path = metric["ann_file"]
                 own = [
                     data.dataset.ann_file
                     for parts, data in self.data
                     if part in parts and data.dataset is not None
                 ]
                 finding = evaluation_finding(
-                    path, self.files, evaluator.get("backend_args")
+                    path, self.files, metric.get("backend_args"), key
                 )
                 same = os.path.realpath(path) in map(os.path.realpath, own)
                 if finding.check == "annotations" and same:
@@ -200,13 +225,13 @@ class _Preflight:
                 if finding.status == "pass" and own and not same:
                     finding = Finding(
                         "evaluator",
-                        "fail",
+                        "fail" if len(own) == 1 else "warn",  # it may be all in one
                         f"{path} is not the file of the {part} data set, "
                         f"{', '.join(own)}: detections would be compared with "
                         "objects of other images",
-                        f"--cfg-options {part}_evaluator.ann_file={own[0]}",
+                        f"--cfg-options {key}.ann_file={own[0]}",
                     )
-                yield replace(finding, check=check)
+                yield replace(finding, check=f"{part} evaluator")
 
     def _overlap(self) -> Iterator[Finding]:
         """Whether images that are evaluated are trained on."""
@@ -250,7 +275,7 @@ class _Preflight:
                 else:
                     yield Finding(
                         "overlap",
-                        "fail",
+                        "warn",
                         text,
                         f"Remove them from {own.coco.path} or {check.coco.path}",
                     )
@@ -278,16 +303,21 @@ class _Preflight:
         """Whether all heads have as many classes as all data sets."""
         if self.model is None or "language_model" in self.cfg.model:
             return
-        sets = {tuple(c.classes): parts for parts, c in self.data if c.coco}
-        for classes in sets:
+        sets: dict[tuple, list[str]] = {}
+        for parts, check in self.data:
+            if check.coco:
+                sets.setdefault(tuple(check.classes), parts)
+        for classes, parts in sets.items():
             try:
                 check_num_classes(self.model, classes)
             except UserError as error:
-                yield Finding.of_error("num_classes", error)
+                test_only = "test " if parts == ["test"] else ""
+                yield Finding.of_error(f"{test_only}num_classes", error)
                 return
         if len(sets) > 1:
+            trained = [parts for parts in sets.values() if parts != ["test"]]
             yield Finding(
-                "num_classes",
+                "num_classes" if len(trained) > 1 else "test num_classes",
                 "fail",
                 "data sets have different classes: "
                 + "; ".join(f"{'+'.join(p)} {', '.join(c)}" for c, p in sets.items()),
@@ -303,46 +333,45 @@ class _Preflight:
         """Whether some images get through the transforms, and in what size."""
         for parts, check in self.data:
             name = f"{'+'.join(parts)} pipeline"
-            pipeline = check.cfg.get("pipeline") or []
+            yield from _guarded(name, self._pipeline(name, parts, check))
+
+    def _pipeline(
+        self, name: str, parts: list[str], check: DatasetCheck
+    ) -> Iterator[Finding]:
+        pipeline = check.cfg.get("pipeline") or []
+        try:
+            with config_mistakes(self.cfg):
+                run = Compose(copy.deepcopy(pipeline))
+        except UserError as error:
+            yield Finding.of_error(name, error)
+            return
+        samples = check.samples() if check.coco else []
+        samples = samples[: 2 if parts[0] != "train" else 4 if self.quick else 8]
+        results = []
+        for sample in samples:
+            path = sample["img_path"]
             try:
-                with config_mistakes(self.cfg):
-                    run = Compose(copy.deepcopy(pipeline))
+                results.append(run(sample))
             except UserError as error:
                 yield Finding.of_error(name, error)
-                continue
-            samples = check.samples() if check.coco else []
-            samples = samples[: 2 if parts[0] != "train" else 4 if self.quick else 8]
-            shapes = []
-            try:
-                for sample in samples:
-                    result = run(sample)
-                    image = (result or {}).get("inputs", (result or {}).get("img"))
-                    if image is not None:
-                        height_width = (
-                            image.shape[-2:]
-                            if torch.is_tensor(image)
-                            else image.shape[:2]
-                        )
-                        shapes.append(tuple(map(int, height_width)))
-            except UserError as error:
-                yield Finding.of_error(name, error)
-                continue
+                return
             except Exception as error:  # transforms raise what they like
                 yield Finding(
                     name,
                     "fail",
-                    f"{sample['img_path']} does not get through it: "
-                    f"{type(error).__name__}: {error}",
+                    f"{path} does not get through it: {type(error).__name__}: {error}",
                     f"Correct {check.key}.pipeline, or what the annotation file says "
                     "of this image",
                 )
-                continue
-            if "train" in parts:
-                self.shapes += shapes
-            if shapes:
-                sizes = sorted({f"{w}x{h}" for h, w in shapes})
-                shown = ", ".join(sizes[:3]) + (", ..." if len(sizes) > 3 else "")
-                yield Finding(name, "pass", f"{len(shapes)} images tried: {shown} px")
+                return
+        shapes = list(filter(None, map(_image_shape, results)))
+        if "train" in parts:
+            self.shapes += shapes
+        if results:
+            sizes = sorted({f"{w}x{h} px" for h, w in shapes})
+            shown = ", ".join(sizes[:3]) + (", ..." if len(sizes) > 3 else "")
+            text = f"{len(results)} images tried{': ' * bool(shown)}{shown}"
+            yield Finding(name, "pass", text)
 
     def _weights(self) -> Iterator[Finding]:
         """Whether pretrained weights can be had, and fit."""
@@ -430,9 +459,10 @@ class _Preflight:
             with config_mistakes(cfg):
                 size = footprint(cfg, self.model, self._batch_shape(), images)
         except UserError as error:
-            status = "fail" if isinstance(error, ConfigError) else "warn"
-            finding = Finding.of_error("memory", error)
-            yield replace(finding, status=status)
+            if isinstance(error, ConfigError):  # of the optimiser
+                yield Finding.of_error("config", error)
+            else:
+                yield replace(Finding.of_error("memory", error), status="warn")
             return
         if writable:
             yield self._disk(size)
@@ -455,16 +485,19 @@ class _Preflight:
         optimizer = size.optimizer if hook.get("save_optimizer", True) else 0
         each = size.weights + size.averaged + optimizer
         free = shutil.disk_usage(self.cfg.work_dir).free
+        there = sum(p.stat().st_size for p in Path(self.cfg.work_dir).glob("*.pth"))
+        needed = max(count * each - there, 0)  # by a run that is resumed
+        have = f" ({_size(there)} are there)" if there else ""
         text = (
             f"up to {count} checkpoint{'s' * (count != 1)} of {_size(each)}, "
-            f"{_size(count * each)} in all; {_size(free)} are free in "
+            f"{_size(count * each)} in all{have}; {_size(free)} are free in "
             f"{self.cfg.work_dir}"
         )
-        if count * each <= free:
+        if needed <= free:
             return Finding("disk", "pass", text)
         return Finding(
             "disk",
-            "fail",
+            "fail" if free < each else "warn",
             text,
             "Make room, give another folder with --work-dir, or keep fewer: "
             "--cfg-options default_hooks.checkpoint.max_keep_ckpts=2",
@@ -507,7 +540,7 @@ class _Preflight:
             if fitting > 0
             else "Smaller images (scale of Resize in the pipeline) or another device"
         )
-        return Finding("memory", "fail" if size.memory > free else "warn", text, remedy)
+        return Finding("memory", "warn", text, remedy)
 
     def _learning_rate(self) -> Iterator[Finding]:
         batch = global_batch(self.cfg)
@@ -524,6 +557,34 @@ class _Preflight:
             )
         else:
             yield Finding("learning rate", "pass", batch.describe(rate))
+
+
+def _guarded(check: str, step: Iterator[Finding]) -> Iterator[Finding]:
+    """What a step finds; that it cannot be done is a warning, and stops no run."""
+    try:
+        yield from step
+    except Exception as error:  # of foreign components, or a fault of the check
+        text = f"could not be checked: {type(error).__name__}: {str(error)[:200]}"
+        yield Finding(check, "warn", text)
+
+
+def _build_on_meta(cfg: dict) -> nn.Module:
+    """Build a model on the meta device."""
+    try:
+        with torch.device("meta"):
+            return MODELS.build(copy.deepcopy(cfg))
+    except (RuntimeError, TypeError):  # it needs values: drop path of a transformer
+        return MODELS.build(copy.deepcopy(cfg)).to("meta")
+
+
+def _image_shape(result: object) -> tuple[int, int] | None:
+    """Height and width of what a pipeline gave, if that is one image."""
+    if not isinstance(result, dict):
+        return None
+    image = result.get("inputs", result.get("img"))
+    if isinstance(image, torch.Tensor):
+        return tuple(image.shape[-2:])
+    return image.shape[:2] if isinstance(image, np.ndarray) else None
 
 
 def _versions() -> Finding:
@@ -548,7 +609,7 @@ def _types(node: object) -> list:
     if isinstance(node, dict) and "type" in node:
         return [node["type"]]
     entries = node.values() if isinstance(node, dict) else node or ()
-    return [entry["type"] for entry in entries if entry and "type" in entry]
+    return [e["type"] for e in entries if isinstance(e, dict) and "type" in e]
 
 
 def _listed(value: str | list | None) -> list:

@@ -17,6 +17,7 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from ghostdet.datasets import check_dataset, check_evaluation
+from ghostdet.datasets.check import coco_metrics
 from ghostdet.errors import UserError
 from ghostdet.export.exported import ExportedDetector, is_exported
 from ghostdet.findings import findings_table
@@ -44,6 +45,7 @@ def train(
     resume: str | None = None,
     amp: bool = False,
     auto_scale_lr: bool = True,
+    check: bool = True,
 ) -> Runner:
     """Train a detector, validating as the config says.
 
@@ -54,6 +56,8 @@ def train(
         amp: Mixed precision, on a GPU.
         auto_scale_lr: Let the learning rate follow the global batch of this run, from
             the config's ``auto_scale_lr.base_batch_size``, where it has that.
+        check: Check at the start what the run needs
+            (:func:`~ghostdet.engine.preflight`, quick).
 
     Returns:
         The Runner, trained.
@@ -78,8 +82,10 @@ def train(
         cfg.resume = True
         cfg.load_from = None if resume == "auto" else resume
     _check_start(cfg)
-    on_first_rank(_preflight, cfg)
-    on_first_rank(set_aside, cfg.work_dir, cfg.load_from if cfg.get("resume") else None)
+    if check:
+        on_first_rank(_preflight, cfg)
+    resumed = cfg.load_from if cfg.get("resume") else None
+    on_first_rank(set_aside, cfg.work_dir, resumed)
     lr = scale_lr(cfg) if auto_scale_lr else "that of the config, as it is"
     use_exact_loops(cfg)
     use_safe_checkpoints(cfg)
@@ -179,11 +185,13 @@ def _preflight(cfg: Config) -> None:
     """Check quickly what the run needs, and show it."""
     findings = preflight(cfg, quick=True)
     failures = [finding for finding in findings if finding.status == "fail"]
-    if len(failures) == 1:
-        raise failures[0].error()
     if failures:
         reasons = "\n".join(f"- {f.check}: {f.error().text}" for f in failures)
-        raise UserError(f"{cfg.filename} cannot be run:\n{reasons}")
+        if len(failures) == 1:
+            text = failures[0].error().text
+        else:
+            text = f"{cfg.filename} cannot be run:\n{reasons}"
+        raise UserError(f"{text}\n--no-check goes on in spite of that")
     print(findings_table(findings))
 
 
@@ -232,14 +240,9 @@ def check_data(cfg: Config, part: str) -> None:
     """Check data set and evaluator's file of ``train``, ``val`` or ``test``."""
     if cfg.get(f"{part}_dataloader"):
         check_dataset(cfg[f"{part}_dataloader"].dataset)
-    evaluators = cfg.get(f"{part}_evaluator") or []
-    for evaluator in evaluators if isinstance(evaluators, list) else [evaluators]:
-        if (
-            str(evaluator.get("type")).endswith("CocoMetric")
-            and evaluator.get("ann_file")
-            and not evaluator.get("format_only")
-        ):
-            check_evaluation(evaluator.ann_file, evaluator.get("backend_args"))
+    evaluator = f"{part}_evaluator"
+    for key, metric in coco_metrics(cfg.get(evaluator), evaluator):
+        check_evaluation(metric["ann_file"], metric.get("backend_args"), key)
 
 
 def _is_coco(metric: BaseMetric) -> bool:

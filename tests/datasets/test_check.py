@@ -1,9 +1,11 @@
 import json
 
 import pytest
+from mmdet.datasets import CocoDataset
 
-from ghostdet.datasets import check_dataset, check_evaluation
-from ghostdet.errors import UserError
+from ghostdet.datasets import SharedCocoDataset, check_dataset, check_evaluation
+from ghostdet.datasets.check import DatasetCheck
+from ghostdet.errors import ConfigError, UserError
 
 
 def coco() -> dict:
@@ -106,6 +108,7 @@ def without(key) -> dict:
         (annotation(iscrowd=1), r"is an object of .*\(1 crowds or boxes of less"),
         (annotation(bbox=[0, 0, 4, 0]), r"is an object of .*\(1 crowds"),
         (annotation(bbox=[0, 0, 4, float("nan")]), r"has bbox \[0, 0, 4, NaN\]"),
+        (annotation(image_id=None), r"image_id of an entry in annotations is null"),
         (annotation(category_id="5"), r"the category_id '5', which is none of"),
         (
             changed(categories=[*coco()["categories"], dict(id=7, name="cat")]),
@@ -205,16 +208,22 @@ def test_one_class_without_its_comma(data):
         check_dataset(data(coco(), classes="tree"))
 
 
-def test_unknown_argument(data):
-    with pytest.raises(UserError, match="unexpected keyword argument 'img_dir'"):
-        check_dataset({**data(coco()), "img_dir": "images"})
+@pytest.mark.parametrize(
+    "argument, message",
+    [
+        ("img_dir", "unexpected keyword argument 'img_dir'"),
+        ("file_client_args", "cannot be built: .*`file_client_args` is deprecated"),
+    ],
+)
+def test_unknown_argument(data, argument, message):
+    with pytest.raises(UserError, match=message):
+        check_dataset({**data(coco()), argument: "images"})
 
 
 @pytest.mark.parametrize(
     "cfg",
     [
         dict(type="VOCDataset", data_root="VOC2007"),
-        dict(type="NotRegistered", root="here"),
         dict(type=list),
         dict(type="LVISV1Dataset", ann_file="nowhere.json"),
         dict(type="Objects365V1Dataset", ann_file="nowhere.json"),
@@ -222,3 +231,59 @@ def test_unknown_argument(data):
 )
 def test_other_kinds_are_not_checked(cfg):
     check_dataset(cfg)
+
+
+def test_unknown_type(data):
+    with pytest.raises(ConfigError, match="type 'CoccoDataset', .* dataset.type=NAME"):
+        check_dataset({**data(coco()), "type": "CoccoDataset"})
+
+
+@pytest.mark.parametrize("base", [CocoDataset, SharedCocoDataset])
+@pytest.mark.parametrize(
+    "method, read",
+    [
+        (None, True),
+        ("get_cat_ids", True),
+        ("full_init", False),
+        ("get_data_info", False),
+        ("prepare_data", False),
+        ("_join_prefix", False),
+    ],
+)
+def test_subclass_that_reads_in_its_own_way(data, base, method, read):
+    kind = type("Own", (base,), {method: lambda self: None} if method else {})
+    check = DatasetCheck({**data(coco()), "type": kind}, {})
+    assert (check.dataset is not None) == read
+
+
+def test_constructor_of_a_subclass(data):
+    class Own(CocoDataset):
+        def __init__(self, data_root, **_):
+            raise OSError("not here")
+
+    (found,) = DatasetCheck({**data(coco()), "type": Own}, {}).findings()
+    assert found.status == "warn" and "own way" in found.text
+
+
+def test_samples_with_proposals_are_not_made(data):
+    cfg = data(coco())
+    for proposal_file, count in ((None, 1), ("proposals.pkl", 0)):
+        check = DatasetCheck({**cfg, "proposal_file": proposal_file}, {})
+        list(check.findings())
+        assert len(check.samples()) == count
+
+
+def test_images_of_a_server_are_not_asked_for(address):
+    url, folder = address
+    (folder / "train.json").write_text(json.dumps(coco()))
+    cfg = dict(
+        type="CocoDataset",
+        ann_file=f"{url}/train.json",
+        data_prefix=dict(img=f"{url}/images"),
+        metainfo=dict(classes=("cat", "tree")),
+        pipeline=[dict(type="LoadReadableImage")],
+    )
+    images = [f for f in DatasetCheck(cfg, {}).findings() if f.check == "images"]
+    assert [f.status for f in images] == ["pass"]
+    assert "1 elsewhere, not looked for" in images[0].text
+    assert [f for f in DatasetCheck(cfg, {}).findings(None) if f.status == "fail"]

@@ -42,6 +42,20 @@ def test_resume_without_a_checkpoint_starts(tiny):
     assert train(tiny(options), resume="auto").iter == 1
 
 
+def test_failed_check_can_be_overruled(tiny, own_bccd):
+    path = own_bccd / "annotations/train.json"
+    coco = json.loads(path.read_text())
+    for annotation in coco["annotations"]:
+        x, y, w, h = annotation["bbox"]
+        annotation["bbox"] = [x, y, x + w, y + h]
+    path.write_text(json.dumps(coco))
+    options = {**NO_VALIDATION, "train_cfg.max_iters": 1}
+    with pytest.raises(UserError, match="--no-check goes on") as caught:
+        train(tiny(options, own_bccd))
+    assert "subtract x1 and y1" in caught.value.text
+    assert train(tiny(options, own_bccd), check=False).iter == 1
+
+
 def test_resume_of_a_folder_that_was_moved(tiny, tmp_path, trained):
     options = {**NO_VALIDATION, "train_cfg.max_iters": 5}
     run = tmp_path / "run"

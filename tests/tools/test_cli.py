@@ -156,6 +156,13 @@ def test_train_in_a_shell(command, tmp_path):
     assert result.stderr.startswith("error: ")
 
 
+def test_train_without_its_check(in_process, tmp_path, project):
+    config = str(project / "configs/bccd/retinanet_ghostnet_bccd.py")
+    folders = ["--data-root", str(tmp_path), "--work-dir", str(tmp_path / "run")]
+    with pytest.raises(FileNotFoundError, match="train.json"):
+        in_process("train", config, *folders, "--no-check")
+
+
 def test_test_in_a_shell(command, own_bccd, trained, tmp_path):
     # The error is of a DataLoader's worker, and arrives with its traceback.
     images = json.loads((own_bccd / "annotations/test.json").read_text())["images"]
