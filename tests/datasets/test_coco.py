@@ -205,6 +205,26 @@ def test_hostile_names(server, small, tmp_path, monkeypatch, member):
     assert {path.name for path in (tmp_path / "root").iterdir()} == {"val2017.zip"}
 
 
+def test_nothing_half_unpacked_has_its_name(server, tmp_path, monkeypatch):
+    extract, done = zipfile.ZipFile.extract, []
+
+    def stopped(self, member, folder):
+        if len(done) == 5:
+            raise KeyboardInterrupt
+        done.append(extract(self, member, folder))
+
+    with monkeypatch.context() as context:
+        context.setattr(zipfile.ZipFile, "extract", stopped)
+        # As a killed process leaves it.
+        context.setattr(coco.shutil, "rmtree", lambda *_, **__: None)
+        with pytest.raises(KeyboardInterrupt):
+            prepare_coco(tmp_path, parts=["val2017"])
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {"val2017.zip", ".val2017.unpacking"}
+    prepare_coco(tmp_path, parts=["val2017"])
+    assert [path.name for path in tmp_path.iterdir()] == ["val2017"]
+
+
 def test_full_disk(server, tmp_path, monkeypatch):
     size = sum(part.size for part in coco.PARTS.values())
     largest = max(part.size for part in coco.PARTS.values())
