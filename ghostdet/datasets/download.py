@@ -88,7 +88,13 @@ def _fetch(url: str, partial: Path, have: int, size: int, bar: tqdm) -> None:
     with response:
         resumed = response.status == 206
         start = have if resumed else 0
-        total = start + int(response.headers.get("Content-Length", size - start))
+        length = response.headers.get("Content-Length", "")
+        if not length.isdecimal():
+            raise _NetworkError("an answer of unknown length, perhaps a proxy's page")
+        sent = response.headers.get("Content-Range", "")
+        if resumed and not sent.startswith(f"bytes {start}-"):
+            raise _NetworkError(f"asked for bytes {start}-, got {sent or 'others'}")
+        total = start + int(length)
         if total != size:
             raise UserError(
                 f"{url} has {total} bytes, expected {size}: another file, perhaps a "

@@ -43,11 +43,12 @@ class SharedCocoDataset(CocoDataset):
 
     The cache is ``$XDG_CACHE_HOME/ghostdet/annotations``, by default in ``~/.cache``.
     It has to be ours and closed to others, since MMEngine unpickles samples. An entry
-    serves the same file (path, size, time of change) with the same arguments and
-    versions; when the file has changed, entries of the older one are deleted. Where
-    the annotations are not a local file, there is a ``proposal_file``,
-    ``serialize_data`` is False or the cache cannot be used, annotations are loaded as
-    ever, and a warning says why.
+    serves the same file (machine, path, size, time of change) with the same arguments
+    and versions; when the file has changed, entries of the older one are deleted. One
+    that is damaged is written again. Where the annotations are not a local file, there
+    is a ``proposal_file``, ``serialize_data`` is False, the class is derived from this
+    one or the cache cannot be used, annotations are loaded as ever, and a warning says
+    why.
 
     The arguments are those of :class:`mmdet.datasets.CocoDataset`.
 
@@ -67,10 +68,10 @@ class SharedCocoDataset(CocoDataset):
         try:
             entry = _cache() / self._key()
             with _locked(entry):
-                if not entry.is_dir():
+                if not self._mapped(entry):
                     super().full_init()
                     self._write(entry)
-                self._map(entry)
+                    self._map(entry)
         except _NotSharedError as error:
             print_log(
                 f"{self.ann_file}: annotations are not shared between processes "
@@ -81,7 +82,9 @@ class SharedCocoDataset(CocoDataset):
             super().full_init()  # nothing is left to do if they were not written
 
     def _key(self) -> str:
-        """Name of the entry: the file's path, its state, and what was made of it."""
+        """Name of the entry: the file's place, its state, and what was made of it."""
+        if type(self) is not SharedCocoDataset:  # whose code may change unnoticed
+            raise _NotSharedError(f"{type(self).__name__} may read them in its own way")
         backend = get_file_backend(self.ann_file, backend_args=self.backend_args)
         if not isinstance(backend, LocalBackend):
             raise _NotSharedError("they are not a local file")
@@ -92,8 +95,11 @@ class SharedCocoDataset(CocoDataset):
         path = os.path.realpath(self.ann_file)
         status = os.stat(path)
         arguments = {k: v for k, v in vars(self).items() if k != "pipeline"}
-        made_by = [f"{type(self).__module__}.{type(self).__qualname__}", *_VERSIONS]
-        parts = (path, [status.st_size, status.st_mtime_ns], [made_by, arguments])
+        parts = (
+            [os.uname().nodename, path],  # machines may share a home
+            [status.st_size, status.st_mtime_ns],
+            [_VERSIONS, arguments],
+        )
         try:
             texts = [json.dumps(part, default=np.ndarray.tolist) for part in parts]
         except TypeError as error:
@@ -114,8 +120,13 @@ class SharedCocoDataset(CocoDataset):
                 with (folder / f"{name}.npy").open("wb") as file:
                     np.save(file, getattr(self, name))
                     os.fsync(file.fileno())
-            (folder / "cat_ids.json").write_text(json.dumps(self.cat_ids))
+            with (folder / "cat_ids.json").open("w") as file:
+                json.dump(self.cat_ids, file)
+                file.flush()
+                os.fsync(file.fileno())
+            _sync(folder)
             folder.rename(entry)
+            _sync(entry.parent)
         except OSError as error:
             shutil.rmtree(folder, ignore_errors=True)
             raise _NotSharedError(f"cannot write {entry.parent}: {error}") from error
@@ -124,6 +135,21 @@ class SharedCocoDataset(CocoDataset):
             f"{len(self.data_bytes) / 1e6:.0f} MB shared as {entry}",
             logger="current",
         )
+
+    def _mapped(self, entry: Path) -> bool:
+        """Map an entry; False if there is none, or it was damaged and is removed."""
+        try:
+            self._map(entry)
+        except (OSError, ValueError, EOFError) as error:
+            if entry.is_dir():
+                print_log(
+                    f"{entry}: damaged ({error}), and written again",
+                    logger="current",
+                    level=logging.WARNING,
+                )
+                shutil.rmtree(entry, ignore_errors=True)
+            return False
+        return True
 
     def _map(self, entry: Path) -> None:
         """Take samples and categories from an entry."""
@@ -138,6 +164,15 @@ class SharedCocoDataset(CocoDataset):
 
 class _NotSharedError(Exception):
     """Annotations cannot be shared, for the reason given."""
+
+
+def _sync(folder: Path) -> None:
+    """See that the names in a folder are on disk."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _cache() -> Path:

@@ -65,8 +65,7 @@ def load_detector(
         model.check(cfg, dataset.metainfo.get("classes"))
         dataset_meta = model.dataset_meta
     else:
-        with config_mistakes(cfg):
-            model = revert_sync_batchnorm(MODELS.build(cfg.model))
+        model = build_detector(cfg)
         check_weights(cfg, checkpoint)
         loaded = read_checkpoint(str(checkpoint))
         state_dict = weights_of(loaded)
@@ -80,6 +79,17 @@ def load_detector(
         check_num_classes(model, model.dataset_meta.get("classes"))
     model.cfg = cfg
     return model.to(get_device()).eval()
+
+
+def build_detector(cfg: Config) -> nn.Module:
+    """Build a config's detector, with random weights.
+
+    Raises:
+        UserError: If the config cannot be built.
+    """
+    init_default_scope(cfg.get("default_scope", "mmdet"))
+    with config_mistakes(cfg):
+        return revert_sync_batchnorm(MODELS.build(cfg.model))
 
 
 def infer(

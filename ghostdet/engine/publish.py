@@ -19,12 +19,12 @@ from torch import Tensor
 from ghostdet import __version__
 from ghostdet.errors import UserError
 from ghostdet.export.convert import written
-from ghostdet.weights import weights_of
+from ghostdet.weights import check_state_dict, weights_of
 from ghostdet.weights.source import sha256
 
 from .checkpoint import read_checkpoint
 from .config import load_config, require
-from .infer import load_detector
+from .infer import build_detector, load_detector
 from .published import (
     DESCRIPTION,
     FORMAT_VERSION,
@@ -81,6 +81,8 @@ def publish(
     published = published_config(cfg)
     loaded = read_checkpoint(checkpoint)
     state_dict = weights_of(loaded)
+    # First: what fits is of the model's size, and can be looked at.
+    check_state_dict(build_detector(cfg), state_dict, checkpoint)
     _check_numbers(state_dict, checkpoint)
     # MMEngine's EMAHook has put the average under this name, and what was trained under
     # `ema_state_dict`.
@@ -170,31 +172,31 @@ def _out(out: str) -> tuple[Path, Path]:
     if weights.suffix != WEIGHTS:
         raise UserError(f"{out!r} does not end in {WEIGHTS}, which is what is written")
     description = weights.with_suffix(DESCRIPTION)
-    if weights.is_dir() or (
-        description.exists()
-        and (
-            not description.is_file()
-            or b'"published"' not in description.read_bytes()[:100]
-        )
-    ):
-        raise UserError(
-            f"{description} is there and was not published; give another name"
-        )
+    published = (
+        description.is_file() and b'"published"' in description.read_bytes()[:100]
+    )
+    for path in (description, weights):
+        if path.is_dir() or (path.exists() and not published):
+            raise UserError(
+                f"{path} is there and was not published; give another name, or "
+                "remove it"
+            )
     return weights, description
 
 
-def _check_numbers(state_dict: Mapping[str, Any], source: str) -> None:
+def _check_numbers(state_dict: Mapping[str, Tensor], source: str) -> None:
     for name, value in state_dict.items():
-        if not isinstance(value, Tensor) or not torch.isfinite(value).all():
-            what = "NaN or infinity" if isinstance(value, Tensor) else "no tensor"
-            raise UserError(f"{source} cannot be published: {name} is {what}")
+        if not torch.isfinite(value).all():
+            raise UserError(f"{source} cannot be published: {name} is NaN or infinity")
 
 
 def _classes(meta: Mapping[str, Any], cfg: Config) -> list[str]:
     """Names of the classes: those of the training run, or else the config's."""
     classes = (meta.get("dataset_meta") or {}).get("classes")
     if classes is None:
-        dataset = DATASETS.build({**cfg.test_dataloader.dataset, "lazy_init": True})
+        dataset = DATASETS.build(
+            {**cfg.test_dataloader.dataset, "lazy_init": True, "pipeline": []}
+        )
         classes = dataset.metainfo.get("classes")
     if not classes or not all(isinstance(name, str) for name in classes):
         raise UserError(

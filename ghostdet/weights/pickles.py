@@ -10,6 +10,7 @@ Memory is bounded by the size of the file: see :class:`_Budget`.
 from __future__ import annotations
 
 import argparse
+import math
 import pickle
 import re
 from collections import Counter, OrderedDict
@@ -288,7 +289,11 @@ class _Unpickler(pickle._Unpickler):
         if opcode
         not in b"".join(
             getattr(pickle, name)
-            for name in "INST OBJ EXT1 EXT2 EXT4 NEWOBJ_EX NEXT_BUFFER".split()
+            for name in (
+                *("INST", "OBJ", "EXT1", "EXT2", "EXT4", "NEWOBJ_EX"),
+                *("NEXT_BUFFER", "READONLY_BUFFER"),
+                "BYTEARRAY8",  # makes as many bytes as it says before it reads any
+            )
         )
     }
 
@@ -456,6 +461,9 @@ class _Builder:
             return tuple(map(self.build, node))
         if kind is set:
             return set(map(self.build, node))
+        if isinstance(node, Tensor):  # of stride 0, it is larger than its storage
+            nbytes = math.prod(node.shape) * node.element_size()
+            self.spend(max(0, nbytes - node.untyped_storage().nbytes()) // 64)
         if kind is Tensor:
             return node.detach().requires_grad_(node.requires_grad)
         if kind is nn.Parameter:

@@ -25,6 +25,7 @@ class Server(HTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.files, self.breaks, self.statuses = {}, [], []
         self.ranges, self.requests = True, []
+        self.pages, self.shifts = False, []
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -37,7 +38,15 @@ class Handler(BaseHTTPRequestHandler):
         start = 0
         if wanted and server.ranges:
             start = int(re.fullmatch(r"bytes=(\d+)-", wanted)[1])
+        if server.pages:
+            self.send_response(200)
+            self.end_headers()
+            return self.wfile.write(b"<html>Please log in</html>")
         self.send_response(206 if start else 200)
+        if start:
+            first = start + server.shifts.pop(0) if server.shifts else start
+            last = len(content) - 1
+            self.send_header("Content-Range", f"bytes {first}-{last}/{len(content)}")
         self.send_header("Content-Length", str(len(content) - start))
         self.end_headers()
         end = start + server.breaks.pop(0) if server.breaks else len(content)
@@ -135,6 +144,24 @@ def test_another_call_goes_on(server, tmp_path):
     assert server.requests == [("val2017.zip", "bytes=5000-")]
 
 
+def test_what_has_arrived_is_kept(server, tmp_path):
+    """From a portal's page of no stated length, and from another part of the file."""
+    server.breaks = [5000, *[0] * 4]
+    with pytest.raises(UserError):
+        prepare_coco(tmp_path, parts=["val2017"])
+    partial = tmp_path / "val2017.zip.partial"
+    before = partial.read_bytes()
+    server.pages = True
+    with pytest.raises(UserError, match="unknown length, perhaps a proxy's page"):
+        prepare_coco(tmp_path, parts=["val2017"])
+    server.pages, server.shifts = False, [1] * 9
+    with pytest.raises(UserError, match="asked for bytes 5000-, got bytes 5001-"):
+        prepare_coco(tmp_path, parts=["val2017"])
+    assert partial.read_bytes() == before and len(before) == 5000
+    server.shifts.clear()
+    prepare_coco(tmp_path, parts=["val2017"])
+
+
 def test_begins_again_without_ranges(server, tmp_path):
     server.ranges, server.breaks = False, [1000]
     prepare_coco(tmp_path, parts=["annotations"])
@@ -176,6 +203,26 @@ def test_hostile_names(server, small, tmp_path, monkeypatch, member):
         prepare_coco(tmp_path / "root", parts=["val2017"])
     assert not list(tmp_path.rglob("*evil*"))
     assert {path.name for path in (tmp_path / "root").iterdir()} == {"val2017.zip"}
+
+
+def test_nothing_half_unpacked_has_its_name(server, tmp_path, monkeypatch):
+    extract, done = zipfile.ZipFile.extract, []
+
+    def stopped(self, member, folder):
+        if len(done) == 5:
+            raise KeyboardInterrupt
+        done.append(extract(self, member, folder))
+
+    with monkeypatch.context() as context:
+        context.setattr(zipfile.ZipFile, "extract", stopped)
+        # As a killed process leaves it.
+        context.setattr(coco.shutil, "rmtree", lambda *_, **__: None)
+        with pytest.raises(KeyboardInterrupt):
+            prepare_coco(tmp_path, parts=["val2017"])
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {"val2017.zip", ".val2017.unpacking"}
+    prepare_coco(tmp_path, parts=["val2017"])
+    assert [path.name for path in tmp_path.iterdir()] == ["val2017"]
 
 
 def test_full_disk(server, tmp_path, monkeypatch):

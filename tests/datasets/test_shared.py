@@ -5,6 +5,8 @@ import json
 import multiprocessing
 import os
 import time
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -197,6 +199,35 @@ def test_a_process_that_was_killed_leaves_nothing_in_the_way(cache, data, parsed
     assert entries(cache) == [entry]
 
 
+@pytest.mark.parametrize("name", ["data_bytes.npy", "cat_ids.json"])
+@pytest.mark.parametrize("damage", [Path.unlink, lambda path: path.write_bytes(b"")])
+def test_a_damaged_entry_is_written_again(cache, data, parsed, name, damage):
+    for _ in range(2):
+        SharedCocoDataset(**data("bccd"))
+    (entry,) = entries(cache)
+    damage(entry / name)
+    theirs = CocoDataset(**data("bccd"))
+    for _ in range(2):
+        check_equal(SharedCocoDataset(**data("bccd")), theirs)
+    assert len(parsed) == 3 and entries(cache) == [entry]
+
+
+def test_machines_that_share_a_home(cache, own_bccd, monkeypatch):
+    """Each has entries of its own, and deletes no other's."""
+    path = own_bccd / "annotations/train.json"
+    arguments = dict(
+        ann_file=str(path),
+        data_prefix=dict(img="images/"),
+        metainfo=dict(classes=BCCD),
+    )
+    SharedCocoDataset(**arguments)
+    first = entries(cache)
+    monkeypatch.setattr(os, "uname", lambda: SimpleNamespace(nodename="another"))
+    os.utime(path, ns=(1, 1))
+    SharedCocoDataset(**arguments)
+    assert len(entries(cache)) == 2 and set(first) < set(entries(cache))
+
+
 def open_to_others(cache, monkeypatch):
     cache.mkdir(parents=True)
     cache.parent.chmod(0o755)
@@ -267,6 +298,17 @@ def test_says_why_nothing_is_shared(cache, data, monkeypatch, options, reason):
     SharedCocoDataset(**data("bccd", **options))
     (message,) = messages
     assert reason in message
+    assert not entries(cache)
+
+
+def test_derived_classes_are_not_shared(cache, data, monkeypatch):
+    class Derived(SharedCocoDataset):
+        pass
+
+    messages = []
+    monkeypatch.setattr(shared, "print_log", lambda text, **_: messages.append(text))
+    check_equal(Derived(**data("bccd")), CocoDataset(**data("bccd")))
+    assert "Derived may read them in its own way" in messages[0]
     assert not entries(cache)
 
 

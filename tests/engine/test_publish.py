@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import sys
+from collections import OrderedDict
 from contextlib import suppress
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import torch
 from mmdet.models.task_modules.tracking import CameraMotionCompensation
 from mmdet.registry import MODELS, TASK_UTILS
 from mmengine.hooks import EMAHook
+from mmengine.registry import DefaultScope
 
 from ghostdet import engine
 from ghostdet.engine import infer, load_config, load_detector, train
@@ -183,6 +185,38 @@ def test_stopped_between_the_two_files(own, trained, monkeypatch):
     publish(str(trained / "iter_2.pth"), str(own), str(CONFIG), OPTIONS)
     load_detector(own, own)
     assert len(list(own.parent.iterdir())) == 2
+
+
+def test_weights_of_somebody_else(trained, tmp_path):
+    out = tmp_path / "a.safetensors"
+    out.write_bytes(b"theirs")
+    with pytest.raises(UserError, match="a.safetensors is there and was not publ"):
+        publish(str(trained / "iter_4.pth"), str(out), str(CONFIG))
+    assert out.read_bytes() == b"theirs"
+    out.unlink()
+    out.mkdir()
+    with pytest.raises(UserError, match="a.safetensors is there and was not publ"):
+        publish(str(trained / "iter_4.pth"), str(out), str(CONFIG))
+
+
+def test_classes_of_the_config(trained, tmp_path, monkeypatch):
+    """Of weights alone, in a process that has set up nothing."""
+    weights = torch.load(trained / "iter_4.pth", weights_only=False)["state_dict"]
+    torch.save({"meta": {}, "state_dict": weights}, tmp_path / "a.pth")
+    monkeypatch.setattr(DefaultScope, "_instance_dict", OrderedDict())
+    out = publish(str(tmp_path / "a.pth"), str(tmp_path / "a.safetensors"), str(CONFIG))
+    content = json.loads(out.with_suffix(".json").read_text())
+    assert content["classes"] == ["RBC", "WBC", "Platelets"]
+
+
+def test_fits_before_it_is_looked_at(trained, tmp_path, monkeypatch):
+    """A name more, of which only the shape is large."""
+    weights = torch.load(trained / "iter_4.pth", weights_only=False)["state_dict"]
+    weights["extra"] = torch.zeros(1).expand(1_000_000)
+    torch.save({"state_dict": weights}, tmp_path / "a.pth")
+    monkeypatch.setattr(torch, "isfinite", None)
+    with pytest.raises(UserError, match="do not fit this model"):
+        publish(str(tmp_path / "a.pth"), str(tmp_path / "a.safetensors"), str(CONFIG))
 
 
 def test_the_runner_does_not_write_over_it(own):

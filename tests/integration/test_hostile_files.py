@@ -154,6 +154,16 @@ def endless_pickle(path, payload):
     path.write_bytes(b"\x80\x02(" + b"]" * 10_000_000 + b"l.")
 
 
+def stated_length(path, payload):
+    """A bytearray of 3 GB, of which the file has one byte."""
+    path.write_bytes(b"\x80\x05\x96" + struct.pack("<Q", 3 * 10**9) + b"x.")
+
+
+def expanded_tensor(path, payload):
+    """One number, 400 million times."""
+    torch.save({"a": torch.zeros(1).expand(400_000_000)}, path)
+
+
 def absurd_header(path, payload):
     path.write_bytes((2**62).to_bytes(8, "little") + b"{}")
 
@@ -183,6 +193,8 @@ FILES = {  # and why they are refused
     ("a.pth", large_storage): MEMORY,
     ("a.pdparams", growing_pickle): MEMORY,
     ("a.pdparams", endless_pickle): MEMORY,
+    ("a.pdparams", stated_length): OTHER,
+    ("a.pth", expanded_tensor): MEMORY,
     ("a.safetensors", absurd_header): OTHER,
     ("a.safetensors", absurd_tensor): OTHER,
 }
@@ -285,15 +297,28 @@ for name in sys.argv[1:]:
 """
 
 
+# Opcodes that state how many bytes follow, and the form of that number.
+LENGTHS = {
+    **dict.fromkeys(["FRAME", "BINBYTES8", "BINUNICODE8", "BYTEARRAY8"], "<Q"),
+    **dict.fromkeys(["BINBYTES", "BINUNICODE"], "<I"),
+    **dict.fromkeys(["BINSTRING", "LONG4"], "<i"),
+}
+
+
 def test_memory(hostile, command, tmp_path):
     """In a process of its own, for its peak; with torch.load to show that it counts."""
     folder, _ = hostile
     paths = sorted(folder.iterdir(), key=lambda path: path.stem == "endless_pickle")
     compressed_version(tmp_path / "control.pth", 0)
+    for name, form in LENGTHS.items():
+        path = tmp_path / f"{name}.pdparams"
+        stated = struct.pack(form, 2**31 - 1)
+        path.write_bytes(b"\x80\x05" + getattr(pickle, name) + stated + b"x.")
+        paths.insert(0, path)
     result = command("-c", PEAKS, *paths, tmp_path / "control.pth")
     assert result.returncode == 0, result.stderr
     *lines, last, control = (line.split() for line in result.stdout.splitlines())
-    assert len(lines) == len(FILES) - 1
+    assert len(lines) == len(FILES) - 1 + len(LENGTHS)
     assert all(int(megabytes) < 50 for megabytes, _ in lines), lines
     assert int(last[0]) < 125  # 500,000 objects and their notes
     assert int(control[0]) > 200  # the same kind of file

@@ -236,11 +236,18 @@ def test_a_damaged_byte_is_noticed(tmp_path):
 @pytest.mark.parametrize("old", [False, True])
 def test_shared_storages_stay_shared(tmp_path, old):
     base = torch.arange(6.0)
-    content = {"a": base, "b": base[2:], "empty": torch.ones(0, 3)}
+    content = {
+        "a": base,
+        "b": base[2:],
+        "empty": torch.ones(0, 3),
+        "number": torch.tensor(5.0),
+        "positions": base.expand(2, 6),
+    }
     torch.save(content, tmp_path / "a.pth", _use_new_zipfile_serialization=not old)
     read = read_file(tmp_path / "a.pth")
     read["a"][3] = 7
     assert read["b"].tolist() == [2, 7, 4, 5] and read["empty"].shape == (0, 3)
+    assert read["number"] == 5 and read["positions"][1].tolist() == [0, 1, 2, 7, 4, 5]
 
 
 def test_what_opcodes_may_change(tmp_path):
