@@ -101,3 +101,9 @@ def _wrap(text: str, start: str, width: int) -> list[str]:
             break_on_hyphens=False,
         )
     return lines
+
+
+def shorten(names: Sequence[str], limit: int = 10) -> str:
+    """List at most ``limit`` names."""
+    listed = ", ".join(map(str, names[:limit]))
+    return listed if len(names) <= limit else f"{listed}, ... ({len(names)} in all)"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import hashlib
 import json
 import os
@@ -10,7 +9,6 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -18,17 +16,13 @@ from mmdet.registry import DATASETS
 from mmengine import fileio
 from tqdm.contrib.concurrent import process_map
 
+from ghostdet.components import parts_of, type_name
 from ghostdet.errors import ConfigError
-from ghostdet.findings import Finding
+from ghostdet.findings import Finding, shorten
 
+from .annotations import COCO_KEYS, CocoFile, Files, read_coco
 from .loading import LoadReadableImage
 
-# The keys without which CocoDataset.parse_data_info or pycocotools fails.
-_COCO_KEYS = {
-    "images": {"id", "file_name", "width", "height"},
-    "annotations": {"id", "image_id", "category_id", "bbox", "area"},
-    "categories": {"id", "name"},
-}
 # What a subclass that reads files in its own way overrides.
 _READING = (
     "full_init",
@@ -40,7 +34,6 @@ _READING = (
     "prepare_data",
     "__getitem__",
 )
-_SAMPLE = 8  # images of which the raw entries are kept
 # px by which boxes may reach over a border: some tools count pixels from 1.
 _TOLERANCE = 1
 # Share of boxes over the border at which they are taken to be corners.
@@ -106,257 +99,6 @@ def _raise_first(findings: Iterator[Finding] | Sequence[Finding]) -> None:
     for finding in findings:
         if finding.status == "fail":
             raise finding.error()
-
-
-def parts_of(cfg: dict, key: str = "dataset") -> Iterator[tuple[str, dict]]:
-    """The data sets in a configuration, out of their wrappers.
-
-    Args:
-        cfg: Configuration of a data set or of a wrapper.
-        key: Its place in the config.
-
-    Yields:
-        The dotted key and the configuration of each.
-    """
-    if "datasets" in cfg:
-        for i, part in enumerate(cfg["datasets"]):
-            yield from parts_of(part, f"{key}.datasets.{i}")
-    elif "dataset" in cfg:
-        yield from parts_of(cfg["dataset"], f"{key}.dataset")
-    else:
-        yield key, cfg
-
-
-def metrics_of(evaluator: Any, key: str) -> Iterator[tuple[str, dict]]:
-    """The metrics in a configuration, out of lists and evaluators.
-
-    Args:
-        evaluator: Configuration of a metric, of several or of an evaluator of them.
-        key: Its place in the config.
-
-    Yields:
-        The dotted key and the configuration of each.
-    """
-    if isinstance(evaluator, dict) and "metrics" in evaluator:
-        yield from metrics_of(evaluator["metrics"], f"{key}.metrics")
-    elif isinstance(evaluator, dict):
-        yield key, evaluator
-    elif isinstance(evaluator, (list, tuple)):
-        for i, part in enumerate(evaluator):
-            yield from metrics_of(part, f"{key}.{i}")
-
-
-def coco_metrics(evaluator: Any, key: str) -> Iterator[tuple[str, dict]]:
-    """Those of :func:`metrics_of` that are COCO's and have an ``ann_file``."""
-    for place, metric in metrics_of(evaluator, key):
-        if (
-            str(metric.get("type")).endswith("CocoMetric")
-            and metric.get("ann_file")
-            and not metric.get("format_only")
-        ):
-            yield place, metric
-
-
-@dataclass
-class CocoFile:
-    """The columns of an annotation file with I images and A annotations.
-
-    Arrays, since a small object that is kept holds the memory of all that were parsed
-    around it.
-
-    Attributes:
-        path: The file.
-        unlabelled: It has no list of annotations.
-        categories: Ids of the categories, in the order of the file.
-        names: Their names.
-        images: ``(I,)`` int64, or object where they are text, ids of the images.
-        file_names: ``(I,)`` str, their files.
-        sizes: ``(I, 2)`` float64, width and height in px.
-        annotations: ``(A,)`` likewise, ids of the annotations.
-        image: ``(A,)`` int64, which of the images; -1 for none of them.
-        category: ``(A,)`` int64, which of the categories; -1 likewise.
-        category_ids: ``(A,)`` likewise, what the annotations have as such.
-        boxes: ``(A, 4)`` float64, x, y, width, height in px.
-        areas: ``(A,)`` float64.
-        crowd: ``(A,)`` int8, ``iscrowd``; -1 where it is missing.
-        sample: Raw entries of some images with annotations, and of these, as JSON.
-    """
-
-    path: str
-    unlabelled: bool
-    categories: list
-    names: list[str]
-    images: np.ndarray
-    file_names: np.ndarray
-    sizes: np.ndarray
-    annotations: np.ndarray
-    image: np.ndarray
-    category: np.ndarray
-    category_ids: np.ndarray
-    boxes: np.ndarray
-    areas: np.ndarray
-    crowd: np.ndarray
-    sample: str
-
-
-#: Annotation files that were read, or why they cannot be, by path.
-Files = dict[str, "CocoFile | Finding"]
-
-
-def read_coco(path: str, files: Files, backend_args: dict | None = None) -> Any:
-    """Read an annotation file, once.
-
-    Args:
-        path: The file.
-        files: Those that were read, to which it is added.
-        backend_args: Of its file backend.
-
-    Returns:
-        A :class:`CocoFile`, or a :class:`Finding` of why it cannot be read as one.
-    """
-    if path not in files:
-        collecting = gc.isenabled()
-        gc.disable()  # it would look through a million entries again and again
-        try:
-            files[path] = _read_coco(path, backend_args)
-        finally:
-            if collecting:
-                gc.enable()
-    return files[path]
-
-
-def _read_coco(path: str, backend_args: dict | None) -> CocoFile | Finding:
-    def fail(text: str, remedy: str) -> Finding:
-        return Finding("annotations", "fail", f"{path}: {text}", remedy)
-
-    try:
-        coco = json.loads(fileio.get(path, backend_args))
-    except json.JSONDecodeError as err:
-        return fail(
-            f"not JSON: line {err.lineno}, column {err.colno}: {err.msg}",
-            "Expected COCO annotations; download or export the file again",
-        )
-    except UnicodeDecodeError as err:
-        return fail(
-            f"not JSON but binary data ({err.reason} at byte {err.start})",
-            "Expected COCO annotations; give the .json file as ann_file",
-        )
-    found = coco if isinstance(coco, dict) else {}
-    missing = [key for key in _COCO_KEYS if not isinstance(found.get(key), list)]
-    unlabelled = bool(found) and "annotations" not in found
-    if missing and not (unlabelled and missing == ["annotations"]):
-        kind = f"keys {_shorten(list(coco))}" if found else type(coco).__name__
-        return fail(
-            f"JSON but not COCO annotations: no list {', '.join(missing)} (found "
-            f"{kind})",
-            f"Expected an object with the lists {', '.join(_COCO_KEYS)}",
-        )
-    coco.setdefault("annotations", [])
-    for name, keys in _COCO_KEYS.items():
-        for i, entry in enumerate(coco[name]):
-            if not isinstance(entry, dict) or not keys <= entry.keys():
-                return fail(
-                    f"JSON but not COCO annotations for detection: {name}[{i}] is "
-                    f"{json.dumps(entry)[:100]}",
-                    f"Expected an object with the keys {', '.join(sorted(keys))}",
-                )
-    images, annotations, categories = (coco[name] for name in _COCO_KEYS)
-    for name, key in (
-        *((name, "id") for name in _COCO_KEYS),
-        ("annotations", "image_id"),
-        ("annotations", "category_id"),
-    ):
-        others = {type(entry[key]) for entry in coco[name]} - {int, float, str}
-        if others:
-            wrong = next(e[key] for e in coco[name] if type(e[key]) in others)
-            return fail(
-                f"the {key} of an entry in {name} is {json.dumps(wrong):.100}",
-                "Expected a number",
-            )
-    # All at once; one by one would take seconds.
-    if not _have_sizes(images):
-        wrong = next(image for image in images if not _have_sizes([image]))
-        return fail(
-            f"width and height of image {wrong['id']} are {wrong['width']!r} and "
-            f"{wrong['height']!r}",
-            "Expected numbers of px",
-        )
-    for image in images:
-        if type(image["file_name"]) is not str:
-            return fail(
-                f"file_name of image {image['id']} is {image['file_name']!r}",
-                "Expected the path of its file",
-            )
-    if not _are_boxes(annotations):
-        wrong = next(entry for entry in annotations if not _are_boxes([entry]))
-        return fail(
-            f"annotation {wrong['id']} has bbox {json.dumps(wrong['bbox'])[:100]} and "
-            f"area {json.dumps(wrong['area'])[:20]}",
-            "Expected [x, y, width, height] in px, and a number",
-        )
-    category_ids = [annotation["category_id"] for annotation in annotations]
-    image_index = {image["id"]: i for i, image in enumerate(images)}
-    category_index = {category["id"]: i for i, category in enumerate(categories)}
-    image = _column([image_index.get(a["image_id"], -1) for a in annotations], "int64")
-    boxes = _column(list(chain.from_iterable(a["bbox"] for a in annotations)))
-    shown = np.unique(image[image >= 0])
-    chosen = shown[:: len(shown) // _SAMPLE + 1].tolist()
-    of_image: dict[int, list] = {i: [] for i in chosen}
-    for position in np.flatnonzero(np.isin(image, chosen)).tolist():
-        of_image[int(image[position])].append(annotations[position])
-    return CocoFile(
-        path=path,
-        unlabelled=unlabelled,
-        categories=[category["id"] for category in categories],
-        names=[category["name"] for category in categories],
-        images=_ids(images, "id"),
-        file_names=np.array([image["file_name"] for image in images], str),
-        sizes=_column([(i["width"], i["height"]) for i in images]).reshape(-1, 2),
-        annotations=_ids(annotations, "id"),
-        image=image,
-        category=_column([category_index.get(i, -1) for i in category_ids], "int64"),
-        category_ids=_ids(annotations, "category_id"),
-        boxes=boxes.reshape(-1, 4),
-        areas=_column([annotation["area"] for annotation in annotations]),
-        crowd=_column(
-            [int(bool(a["iscrowd"])) if "iscrowd" in a else -1 for a in annotations],
-            "int8",
-        ),
-        sample=json.dumps([(images[i], entries) for i, entries in of_image.items()]),
-    )
-
-
-def _ids(entries: list[dict], key: str) -> np.ndarray:
-    """Identifiers: numbers, or whatever they are."""
-    values = [entry[key] for entry in entries]
-    return np.array(values, "int64" if set(map(type, values)) <= {int} else "object")
-
-
-def _column(values: list, dtype: str = "float64") -> np.ndarray:
-    return np.array(values, dtype)
-
-
-def _have_sizes(images: list[dict]) -> bool:
-    """Whether width and height of each are numbers."""
-    sides = ("width", "height")
-    return all(_are_numbers([image[side] for image in images]) for side in sides)
-
-
-def _are_boxes(annotations: list[dict]) -> bool:
-    """Whether each has a box of four numbers, and a number as area."""
-    boxes = [annotation["bbox"] for annotation in annotations]
-    return (
-        set(map(type, boxes)) <= {list}
-        and set(map(len, boxes)) <= {4}
-        and _are_numbers(list(chain.from_iterable(boxes)))
-        and _are_numbers([annotation["area"] for annotation in annotations])
-    )
-
-
-def _are_numbers(values: list) -> bool:
-    return set(map(type, values)) <= {int, float} and bool(
-        np.isfinite(np.array(values, float)).all()
-    )
 
 
 def evaluation_finding(
@@ -440,9 +182,7 @@ class DatasetCheck:
 
         kind = self.cfg.get("type")
         if kind is None:
-            raise ConfigError(
-                f"a data set has no type, only {_shorten(list(self.cfg))}"
-            )
+            raise ConfigError(f"a data set has no type, only {shorten(list(self.cfg))}")
         if isinstance(kind, str):
             name, kind = kind, DATASETS.get(kind)
             if kind is None:
@@ -576,7 +316,7 @@ class DatasetCheck:
                 "fail",
                 "JSON but not COCO annotations: no list annotations (found keys "
                 "images, categories and maybe others)",
-                f"Expected an object with the lists {', '.join(_COCO_KEYS)}",
+                f"Expected an object with the lists {', '.join(COCO_KEYS)}",
             )
             return
         if not len(coco.images):
@@ -631,8 +371,8 @@ class DatasetCheck:
                 "classes",
                 "fail",
                 f"{path}: none of the configured classes is in the file.\n"
-                f"  configured: {_shorten(classes)}\n"
-                f"  in the file: {_shorten(names)}",
+                f"  configured: {shorten(classes)}\n"
+                f"  in the file: {shorten(names)}",
                 "Set metainfo=dict(classes=(...)) to names from the file, and "
                 "num_classes of the head to their number",
             )
@@ -640,7 +380,7 @@ class DatasetCheck:
             yield Finding(
                 "classes",
                 "fail",
-                f"{path}: more than one of its categories is called {_shorten(twice)}, "
+                f"{path}: more than one of its categories is called {shorten(twice)}, "
                 "and MMDetection would take them for different classes",
                 "Make them one",
             )
@@ -649,7 +389,7 @@ class DatasetCheck:
             # the file's categories, whatever the order of metainfo.
             missing = [name for name in classes if name not in names]
             problem = (
-                f"has no category {_shorten(missing)}"
+                f"has no category {shorten(missing)}"
                 if missing
                 else "lists its categories in another order than the configured classes"
             )
@@ -660,14 +400,14 @@ class DatasetCheck:
                 "the others in the order of the file, so labels would mean other "
                 "classes from the first difference on",
                 f"Set metainfo=dict(classes=...) to the file's order: "
-                f"{_shorten(present)}",
+                f"{shorten(present)}",
             )
         elif surplus := [name for name in names if name not in classes]:
             yield Finding(
                 "classes",
                 "warn",
                 f"{path} has categories that are none of the {len(classes)} classes "
-                f"and become background: {_shorten(surplus)}",
+                f"and become background: {shorten(surplus)}",
                 "To detect them as well, add them to metainfo=dict(classes=...) in the "
                 "file's order",
             )
@@ -675,7 +415,7 @@ class DatasetCheck:
             yield Finding(
                 "classes",
                 "pass",
-                f"{len(classes)}, as in the file: {_shorten(classes)}",
+                f"{len(classes)}, as in the file: {shorten(classes)}",
             )
 
     def _boxes(self) -> Iterator[Finding]:
@@ -691,7 +431,7 @@ class DatasetCheck:
                 "boxes",
                 "fail",
                 f"{path}: none of its {len(coco.annotations)} annotations is an object "
-                f"of the classes {_shorten(self.classes)} ({len(which)} crowds or "
+                f"of the classes {shorten(self.classes)} ({len(which)} crowds or "
                 "boxes of less than 1 px)",
                 "Give a file with annotated objects",
             )
@@ -851,7 +591,7 @@ class DatasetCheck:
         """The transform that loads images, and its position in the pipeline."""
         pipeline = self.cfg.get("pipeline") or []
         for position, transform in enumerate(pipeline):
-            if str(transform.get("type")).startswith("Load"):
+            if type_name(transform.get("type")).startswith("Load"):
                 return position, transform
         return 0, next(iter(pipeline), {})
 
@@ -931,9 +671,3 @@ def _measure(
 
 def _of(count: int, whole: Sequence) -> str:
     return f"{count:,} of {len(whole):,}"
-
-
-def _shorten(names: Sequence[str], limit: int = 10) -> str:
-    """List at most ``limit`` names."""
-    listed = ", ".join(map(str, names[:limit]))
-    return listed if len(names) <= limit else f"{listed}, ... ({len(names)} in all)"

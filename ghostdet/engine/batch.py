@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from mmengine.config import Config
 
-from .config import type_name
+from ghostdet.components import type_name
 
 
 @dataclass(frozen=True)

@@ -116,18 +116,6 @@ def _cause(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}{where}"
 
 
-def type_name(kind: str | type) -> str:
-    """The name of a component, as of a config's ``type``: a name or a class.
-
-    Args:
-        kind: Such as ``'mmengine.CheckpointHook'`` or that class.
-
-    Returns:
-        The name without its scope.
-    """
-    return getattr(kind, "__name__", str(kind)).rpartition(".")[2]
-
-
 def require(cfg: Config, *keys: str) -> None:
     """See that a config has what a tool needs.
 

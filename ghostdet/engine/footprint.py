@@ -14,6 +14,8 @@ from mmengine.optim import build_optim_wrapper
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
+from ghostdet.components import type_name
+
 from .complexity import check_kind, run_heads
 
 # Losses hold copies of all that is predicted, before they choose: targets, weights,
@@ -81,10 +83,10 @@ def footprint(
     check_kind(model, str(cfg.filename))
     parameters = [p for p in model.parameters() if p.requires_grad]
     weights = _bytes([*model.parameters(), *model.buffers()])
-    kinds = [str(hook.get("type")) for hook in cfg.get("custom_hooks") or []]
+    kinds = [type_name(hook.get("type")) for hook in cfg.get("custom_hooks") or []]
     averaged = weights if any(kind.endswith("EMAHook") for kind in kinds) else 0
     activations = _activations(model.train(), shape, images)
-    if str(cfg.optim_wrapper.get("type")).endswith("AmpOptimWrapper"):
+    if type_name(cfg.optim_wrapper.get("type")) == "AmpOptimWrapper":
         activations //= 2
     return Footprint(
         weights=weights,

@@ -28,7 +28,7 @@ from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner
 from torch import nn
 from torch.utils.data import BatchSampler, DataLoader, Sampler
 
-from .config import type_name
+from ghostdet.components import type_name
 
 EXACT = {
     "EpochBasedTrainLoop": "ExactEpochLoop",

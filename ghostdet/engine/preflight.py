@@ -38,13 +38,11 @@ from mmengine.registry import DefaultScope, Registry
 from torch import nn
 
 from ghostdet._version import __version__
+from ghostdet.components import coco_metrics, metrics_of, parts_of, type_name
 from ghostdet.datasets.check import (
     DatasetCheck,
     Files,
-    coco_metrics,
     evaluation_finding,
-    metrics_of,
-    parts_of,
 )
 from ghostdet.errors import ConfigError, UserError
 from ghostdet.findings import Finding
@@ -432,7 +430,7 @@ class _Preflight:
                 "means and give its path: --cfg-options "
                 "model.backbone.init_cfg.checkpoint=FILE"
             ) from error
-        if str(init.get("type")).rpartition(".")[2] == "Pretrained":
+        if type_name(init.get("type")) == "Pretrained":
             return Finding(
                 check,
                 "warn",
@@ -472,7 +470,7 @@ class _Preflight:
         """Height and width of the largest batch, by the images that were tried."""
         shapes = self.shapes or [(800, 1333)]
         sampler = self.cfg.train_dataloader.get("batch_sampler") or {}
-        if str(sampler.get("type")).endswith("AspectRatioBatchSampler"):
+        if type_name(sampler.get("type")) == "AspectRatioBatchSampler":
             height, width = max(shapes, key=math.prod)
         else:  # upright and wide ones are padded to both
             height, width = np.max(shapes, axis=0).tolist()

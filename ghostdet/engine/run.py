@@ -16,8 +16,8 @@ from mmengine.logging import print_log
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
+from ghostdet.components import coco_metrics
 from ghostdet.datasets import check_dataset, check_evaluation
-from ghostdet.datasets.check import coco_metrics
 from ghostdet.errors import UserError
 from ghostdet.export.exported import ExportedDetector, is_exported
 from ghostdet.findings import findings_table

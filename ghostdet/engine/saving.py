@@ -17,11 +17,11 @@ from mmengine.logging import print_log
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
+from ghostdet.components import type_name
 from ghostdet.errors import UserError
 
 from .batch import global_batch
 from .checkpoint import read_checkpoint
-from .config import type_name
 
 CHECKPOINTS = ("epoch_*.pth", "iter_*.pth", "best_*.pth")
 PARTIAL = ".partial"
@@ -212,7 +212,7 @@ def write_whole(path: Path, content: bytes | memoryview | str) -> None:
             partial.unlink(missing_ok=True)
         raise UserError(
             f"{path} cannot be written ({error.strerror or error}); what was written "
-            "before is as it was. Make room, and go on with --resume"
+            "before is as it was. Make room, and try again; a run goes on with --resume"
         ) from error
 
 

@@ -17,7 +17,7 @@ from .config import check_writable, load_config
 from .history import AP, Run, read_run
 from .loops import use_exact_loops
 from .report import plot_curves
-from .saving import use_safe_checkpoints
+from .saving import use_safe_checkpoints, write_whole
 
 #: mAP in percent on COCO, by config: the COCO table of "GhostNet: More Features from
 #: Cheap Operations" (https://arxiv.org/abs/1911.11907), as others quote it.
@@ -104,8 +104,8 @@ def write_table(work_dirs: Sequence[str | Path], out: str | Path) -> str:
     rows = [_row(group) for group in groups.values()]
     text = _markdown(rows)
     out = Path(out)
-    _write(out / "table.json", json.dumps({"rows": rows}, indent=1) + "\n")
-    _write(out / "table.md", text)
+    write_whole(out / "table.json", json.dumps({"rows": rows}, indent=1) + "\n")
+    write_whole(out / "table.md", text)
     _draw(runs, out / CURVES)
     return text
 
@@ -338,10 +338,3 @@ def _draw(runs: Sequence[Run], path: Path) -> None:
                 [p.values[key] for p in points],
             )
     plot_curves(losses, metrics, path, "epochs" if epochs else "iterations")
-
-
-def _write(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text)
-    os.replace(partial, path)

@@ -18,6 +18,7 @@ from mmengine.model import BaseModel
 from mmengine.structures import InstanceData
 from torch import Tensor
 
+from ghostdet.components import type_name
 from ghostdet.errors import ConfigError, UserError
 
 from .runtime import PACKAGES, Detector, DetectorError
@@ -39,7 +40,7 @@ def resize_of(cfg: Config) -> dict[str, Any] | None:
     """
     resize = None
     for step in get_test_pipeline_cfg(cfg):
-        name = str(step.type).rpartition(".")[2]
+        name = type_name(step.type)
         options = {key: value for key, value in step.items() if key != "type"}
         if name == "Resize" and resize is None:
             scale = options.pop("scale", None)
