@@ -1,30 +1,5 @@
 # MMDetection's default_runtime, with ghostdet imported and its hook.
-default_scope = "mmdet"
-custom_imports = dict(imports=["ghostdet"], allow_failed_imports=False)
+_base_ = "runtime.py"
 
-default_hooks = dict(
-    timer=dict(type="IterTimerHook"),
-    logger=dict(type="LoggerHook", interval=50),
-    param_scheduler=dict(type="ParamSchedulerHook"),
-    checkpoint=dict(type="CheckpointHook", interval=1),
-    sampler_seed=dict(type="DistSamplerSeedHook"),
-    visualization=dict(type="DetVisualizationHook"),
-)
-custom_hooks = [dict(type="CheckpointGuardHook")]
-
-env_cfg = dict(
-    cudnn_benchmark=False,
-    mp_cfg=dict(mp_start_method="fork", opencv_num_threads=0),
-    # Ranks wait for the first one's evaluation: seconds, an hour, not ten minutes.
-    dist_cfg=dict(backend="nccl", timeout=3600),
-)
-
-vis_backends = [dict(type="LocalVisBackend")]
-visualizer = dict(
-    type="DetLocalVisualizer", vis_backends=vis_backends, name="visualizer"
-)
-log_processor = dict(type="LogProcessor", window_size=50, by_epoch=True)
-
-log_level = "INFO"
-load_from = None
-resume = False
+default_hooks = dict(visualization=dict(type="DetVisualizationHook"))
+visualizer = dict(type="DetLocalVisualizer")

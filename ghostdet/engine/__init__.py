@@ -1,5 +1,6 @@
 """Training, testing, inference, checkpoints."""
 
+from .accuracy import Accuracy
 from .checkpoint import CheckpointGuardHook, read_checkpoint
 from .complexity import complexity, complexity_table
 from .config import load_config
@@ -10,6 +11,7 @@ from .preflight import preflight
 from .run import test, train
 
 __all__ = [
+    "Accuracy",
     "CheckpointGuardHook",
     "FastCocoMetric",
     "complexity",

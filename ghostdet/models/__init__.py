@@ -1,5 +1,6 @@
-"""Backbones, necks and layers, registered in MMDetection's ``MODELS``."""
+"""Backbones, necks, layers and a classifier, in MMDetection's ``MODELS``."""
 
+from .classifier import ClassificationHead, ImageClassifier
 from .ghost import GhostBottleneck, GhostModule
 from .ghostconv import GhostConv
 from .ghostnet import GhostNet
@@ -10,6 +11,7 @@ from .mobilenetv3 import MobileNetV3
 from .necks import GhostNetFPN, GhostPAN
 
 __all__ = [
+    "ClassificationHead",
     "GhostBottleneck",
     "GhostConv",
     "GhostModule",
@@ -18,6 +20,7 @@ __all__ = [
     "GhostNetV2",
     "GhostNetV3",
     "GhostPAN",
+    "ImageClassifier",
     "MobileNetV3",
     "TappedMobileNetV2",
 ]

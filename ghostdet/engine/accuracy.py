@@ -1,0 +1,70 @@
+"""Top-k accuracy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from mmdet.registry import METRICS
+from mmengine.evaluator import BaseMetric
+
+from ghostdet.errors import ConfigError
+
+
+@METRICS.register_module()
+class Accuracy(BaseMetric):
+    """Share of the images whose class is among the k of the highest score, in percent.
+
+    Args:
+        topk: Each k.
+        collect_device: As of MMEngine's metrics.
+        prefix: As of MMEngine's metrics.
+
+    Raises:
+        ConfigError: If a k is not positive, or there are fewer classes.
+
+    Example:
+        >>> import torch
+        >>> metric = Accuracy(topk=(1, 2))
+        >>> metric.process(None, [
+        ...     dict(pred_score=torch.tensor([0.1, 0.3, 0.6]), gt_label=label)
+        ...     for label in (2, 1, 0, 2)])
+        >>> metric.evaluate(4)
+        {'accuracy/top1': 50.0, 'accuracy/top2': 75.0}
+    """
+
+    default_prefix = "accuracy"
+
+    def __init__(
+        self,
+        topk: Sequence[int] = (1, 5),
+        collect_device: str = "cpu",
+        prefix: str | None = None,
+    ) -> None:
+        super().__init__(collect_device, prefix)
+        if not topk or min(topk) < 1:
+            raise ConfigError(f"topk is {topk}, expected numbers of 1 or more")
+        self.topk = tuple(topk)
+
+    def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
+        """Note how many classes have a higher score than the right one.
+
+        Args:
+            data_batch: Not used.
+            data_samples: For each image ``pred_score`` ``(num_classes,)`` and
+                ``gt_label``.
+        """
+        for sample in data_samples:
+            scores, label = sample["pred_score"], int(sample["gt_label"])
+            if max(self.topk) > len(scores):
+                raise ConfigError(
+                    f"topk is {self.topk}, and there are {len(scores)} classes; set "
+                    "val_evaluator.topk and test_evaluator.topk"
+                )
+            self.results.append(int((scores > scores[label]).sum()))
+
+    def compute_metrics(self, results: list[int]) -> dict[str, float]:
+        """Give ``top1`` and so on, in percent."""
+        ranks = np.array(results)
+        return {f"top{k}": float((ranks < k).mean() * 100) for k in self.topk}

@@ -1,0 +1,142 @@
+"""Image classifiers, on which detectors' backbones are pretrained."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch.nn.functional as F
+from mmdet.registry import MODELS
+from mmengine.model import BaseModel
+from torch import Tensor, nn
+
+
+@MODELS.register_module()
+class ClassificationHead(nn.Module):
+    """The paper's classifier: pooling, a hidden layer and a linear one.
+
+    Global average pooling, 1x1 convolution with bias and without BN, ReLU, dropout,
+    linear layer, under the official names ``conv_head`` and ``classifier``.
+
+    Args:
+        in_channels: Channels of the last output of the backbone.
+        num_classes: Number of classes.
+        hidden_channels: Width of the hidden layer; None for none. 1280 is the paper's
+            (table 1), whatever the width of the network.
+        dropout: Share of the inputs of the linear layer that is dropped in training;
+            0.2 is that of the official ``ghostnet_pytorch/ghostnet.py``.
+        label_smoothing: Share of the target that is spread over all classes.
+
+    Example:
+        >>> import torch
+        >>> head = ClassificationHead(960, num_classes=1000).eval()
+        >>> head((torch.rand(2, 960, 7, 7),)).shape
+        torch.Size([2, 1000])
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        num_classes: int,
+        hidden_channels: int | None = 1280,
+        dropout: float = 0.2,
+        label_smoothing: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+        self.label_smoothing = label_smoothing
+        self.dropout = nn.Dropout(dropout)
+        self.conv_head = None
+        if hidden_channels is not None:
+            self.conv_head = nn.Conv2d(in_channels, hidden_channels, 1)
+        self.classifier = nn.Linear(hidden_channels or in_channels, num_classes)
+
+    def forward(self, features: Sequence[Tensor]) -> Tensor:
+        """Classify by the last of the backbone's outputs.
+
+        Args:
+            features: Of which the last is ``(N, in_channels, H, W)``.
+
+        Returns:
+            Logits ``(N, num_classes)``.
+        """
+        x = F.adaptive_avg_pool2d(features[-1], 1)
+        if self.conv_head is not None:
+            x = F.relu(self.conv_head(x))
+        return self.classifier(self.dropout(x.flatten(1)))
+
+    def loss(self, features: Sequence[Tensor], labels: Tensor) -> dict[str, Tensor]:
+        """Cross entropy.
+
+        Args:
+            features: As of :meth:`forward`.
+            labels: Numbers of classes, ``(N,)``, int64.
+
+        Returns:
+            ``loss``, the mean over the batch.
+        """
+        logits = self(features)
+        loss = F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
+        return dict(loss=loss)
+
+
+@MODELS.register_module()
+class ImageClassifier(BaseModel):
+    """A backbone with a classification head, for MMEngine's Runner.
+
+    Args:
+        backbone: Config of a backbone.
+        head: Config of the head.
+        data_preprocessor: Config of the data preprocessor.
+        init_cfg: MMEngine initialiser.
+
+    Example:
+        >>> import torch
+        >>> model = ImageClassifier(
+        ...     dict(type='GhostNet', widen_factor=0.5, out_indices=(4,)),
+        ...     dict(type='ClassificationHead', in_channels=480, num_classes=10)).eval()
+        >>> model(torch.rand(2, 3, 64, 64)).shape
+        torch.Size([2, 10])
+    """
+
+    def __init__(
+        self,
+        backbone: dict,
+        head: dict,
+        data_preprocessor: dict | None = None,
+        init_cfg: dict | list | None = None,
+    ) -> None:
+        super().__init__(data_preprocessor, init_cfg)
+        self.backbone = MODELS.build(backbone)
+        self.head = MODELS.build(head)
+
+    def forward(
+        self,
+        inputs: Tensor,
+        data_samples: dict | None = None,
+        mode: str = "tensor",
+    ) -> Tensor | dict[str, Tensor] | list[dict]:
+        """Run the classifier.
+
+        Args:
+            inputs: Normalised images ``(N, 3, H, W)``, floating point.
+            data_samples: What the data set says of them, collated: ``gt_label``
+                ``(N,)``, int64, and ``img_path``, a list.
+            mode: ``'tensor'``, ``'loss'`` or ``'predict'``.
+
+        Returns:
+            Logits ``(N, num_classes)``; or ``loss``; or for each image
+            ``pred_score`` ``(num_classes,)``, ``pred_label`` and what ``data_samples``
+            has of it.
+        """
+        features = self.backbone(inputs)
+        if mode == "loss":
+            return self.head.loss(features, data_samples["gt_label"])
+        logits = self.head(features)
+        if mode == "tensor":
+            return logits
+        columns = dict(
+            data_samples or {},
+            pred_score=logits.softmax(1),
+            pred_label=logits.argmax(1),
+        )
+        return [dict(zip(columns, row)) for row in zip(*columns.values())]
