@@ -6,14 +6,15 @@ import hashlib
 import json
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from mmdet.registry import DATASETS
 from mmengine import fileio
+from mmengine.dataset import Compose
 from tqdm.contrib.concurrent import process_map
 
 from ghostdet.components import parts_of, type_name
@@ -21,6 +22,8 @@ from ghostdet.errors import ConfigError
 from ghostdet.findings import Finding, shorten
 
 from .annotations import COCO_KEYS, CocoFile, Files, read_coco
+from .check_classification import ClassificationCheck
+from .classification import ClassificationDataset
 from .loading import LoadReadableImage
 
 # What a subclass that reads files in its own way overrides.
@@ -41,7 +44,7 @@ _CORNERS = 0.2
 
 
 def check_dataset(dataset_cfg: dict) -> None:
-    """Check that a data set is where its configuration says, and is COCO.
+    """Check that a data set is where its configuration says, and as it should be.
 
     MMDetection's own words for a wrong class name are "need at least one array to
     concatenate". Here, the files, the layout of the JSON and the class names are
@@ -55,16 +58,16 @@ def check_dataset(dataset_cfg: dict) -> None:
     more for the 450 MB of COCO's training set.
 
     Args:
-        dataset_cfg: Configuration of a :class:`mmdet.datasets.CocoDataset`, or of a
-            wrapper that holds one as ``dataset`` or several as ``datasets``. A data
-            set of another kind, also a subclass that reads files in its own way, is
-            not checked.
+        dataset_cfg: Configuration of a :class:`mmdet.datasets.CocoDataset`, of one of
+            this package's data sets of classification, or of a wrapper that holds one
+            as ``dataset`` or several as ``datasets``. A data set of another kind, also
+            a subclass that reads files in its own way, is not checked.
 
     Raises:
         UserError: If the annotation file, the image directory or more images than the
             pipeline passes over are missing, the file is not JSON or not COCO, nothing
             in it bears one of the classes, its classes are fewer or in another order,
-            or nothing is left to learn.
+            or nothing is left to learn; or what a data set of classification raises.
         ConfigError: If the data set cannot be built.
 
     Example:
@@ -76,7 +79,7 @@ def check_dataset(dataset_cfg: dict) -> None:
         ghostdet.errors.UserError: nowhere/train.json: no such annotation file. ...
     """
     for key, cfg in parts_of(dataset_cfg):
-        _raise_first(DatasetCheck(cfg, {}, key).findings())
+        _raise_first(check_of(cfg, {}, key).findings())
 
 
 def check_evaluation(
@@ -144,6 +147,27 @@ def _is_there(kind: str, path: str, backend_args: dict | None) -> bool:
     return not hasattr(backend, kind) or getattr(backend, kind)(path)
 
 
+def check_of(
+    cfg: dict, files: Files, key: str = "dataset"
+) -> DatasetCheck | ClassificationCheck:
+    """The check for a data set, no wrapper, by its type.
+
+    Args:
+        cfg: Its configuration.
+        files: As of :func:`read_coco`.
+        key: Its place in the config, for remedies.
+
+    Raises:
+        UserError: If the data set cannot be built.
+    """
+    kind = cfg.get("type")
+    if isinstance(kind, str):
+        kind = DATASETS.get(kind)
+    if isinstance(kind, type) and issubclass(kind, ClassificationDataset):
+        return ClassificationCheck(cfg, key)
+    return DatasetCheck(cfg, files, key)
+
+
 @dataclass
 class DatasetCheck:
     """A check of one data set, no wrapper, step by step.
@@ -164,6 +188,10 @@ class DatasetCheck:
     Raises:
         ConfigError: If the data set cannot be built.
     """
+
+    same_classes: ClassVar[str] = (
+        "Set the same metainfo=dict(classes=...) in all of them"
+    )
 
     cfg: dict
     files: Files
@@ -225,6 +253,28 @@ class DatasetCheck:
         if isinstance(indices, int):
             return used[:indices] if indices >= 0 else used[indices:]
         return used if indices is None else used[list(indices)]
+
+    @property
+    def known(self) -> bool:
+        """Whether the annotation file could be read."""
+        return self.coco is not None
+
+    @property
+    def source(self) -> str:
+        """What lists the images."""
+        return self.coco.path
+
+    def __len__(self) -> int:
+        """The number of images that are used."""
+        return len(self.used)
+
+    def elsewhere(self, part: str) -> str:
+        """Options that give a part other images."""
+        return f"{self.key}.ann_file=FILE {part}_evaluator.ann_file=FILE"
+
+    def compose(self, pipeline: Sequence[dict]) -> Callable[[dict], dict | None]:
+        """Build a pipeline that takes :meth:`samples`."""
+        return Compose(pipeline)
 
     def paths(self) -> list[str]:
         """The files of the images that are used."""

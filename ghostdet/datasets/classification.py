@@ -2,30 +2,43 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torchvision
-from mmdet.registry import DATASETS, TRANSFORMS
-from torchvision.transforms import v2
+from mmdet.registry import DATASETS
+from mmengine.dataset import Compose
+from torchvision.datasets.folder import IMG_EXTENSIONS, default_loader, is_image_file
+
+from ghostdet.errors import UserError
+from ghostdet.findings import shorten
 
 
-class _Classification:
+class ClassificationDataset:
     """What a data set of torchvision's lacks for MMEngine.
 
-    A subclass gives ``(image, label)`` by its index, and has ``classes``.
+    A subclass gives ``(image, label)`` by its index, and has ``classes``, their names,
+    and ``targets``, the label of each image.
     """
 
     classes: Sequence[str]
+    targets: Sequence[int]
 
     @property
     def metainfo(self) -> dict[str, Any]:
         """What MMEngine stores with a checkpoint: ``classes``."""
         return dict(classes=tuple(self.classes))
 
+    @property
+    def source(self) -> str:
+        """What the data set is called in messages."""
+        return f"{type(self).__name__} ({'train' if self.train else 'test'})"
+
     def path(self, index: int) -> str:
         """What an image is called in messages."""
-        return f"{type(self).__name__} {index}"
+        return f"{self.source} {index}"
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         """Give a sample.
@@ -44,37 +57,116 @@ class _Classification:
         )
 
 
-def _transform(pipeline: Sequence[dict]) -> v2.Compose:
-    return v2.Compose([TRANSFORMS.build(step) for step in pipeline])
-
-
 @DATASETS.register_module()
-class ImageFolder(_Classification, torchvision.datasets.ImageFolder):
+class ImageFolder(ClassificationDataset, torchvision.datasets.ImageFolder):
     """A folder for each class, as of ImageNet: ``root/CLASS/**/*.JPEG``.
+
+    Classes are numbered in the order of their sorted names. Files that do not end as
+    images do are passed over, as in torchvision.
 
     Args:
         root: The folder of the folders.
         pipeline: Configs of transforms, as
             ``dict(type='torchvision.transforms.v2.CenterCrop', size=224)``.
+
+    Raises:
+        UserError: If there is no such folder, no folder for a class in it, or one
+            without images; later, if an image cannot be read.
+
+    Example:
+        >>> ImageFolder('nowhere/train')  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+        ghostdet.errors.UserError: nowhere/train: no such folder. ...
     """
 
     def __init__(self, root: str, pipeline: Sequence[dict] = ()) -> None:
-        super().__init__(root, _transform(pipeline))
+        super().__init__(root, Compose(pipeline), loader=load_image, allow_empty=True)
+        counts = np.bincount(self.targets, minlength=len(self.classes))
+        empty = [name for name, count in zip(self.classes, counts) if not count]
+        if empty:
+            raise UserError(
+                f"{root}: no images in {len(empty)} of the {len(self.classes)} folders "
+                f"of classes: {shorten(empty)} (images end in "
+                f"{', '.join(IMG_EXTENSIONS)})\n"
+                "Put images into them, or remove the folders"
+            )
+
+    @property
+    def source(self) -> str:
+        """The folder."""
+        return str(self.root)
 
     def path(self, index: int) -> str:
         """Where an image is."""
         return self.samples[index][0]
 
+    def find_classes(self, directory: str) -> tuple[list[str], dict[str, int]]:
+        """List the folders of classes, as torchvision does; say what is expected."""
+        try:
+            return super().find_classes(directory)
+        except OSError as error:
+            raise UserError(_no_classes(directory, error)) from error
+
+
+def _no_classes(root: str, error: OSError) -> str:
+    """Say why there are no classes in a folder."""
+    parent, name = os.path.split(os.path.normpath(root))
+    remedy = (
+        f"Give the directory that holds {name}/ with --data-root DIR (for ImageNet, "
+        "that of train/ and val/)"
+    )
+    expected = f"Expected is a folder for each class, {os.path.join(root, 'CLASS')}/"
+    if not os.path.isdir(root):
+        return f"{root}: no such folder. {expected}\n{remedy}"
+    if error.strerror is not None:
+        return f"{root}: cannot be read ({error.strerror}). {expected}\n{remedy}"
+    images = sum(map(is_image_file, os.listdir(root)))
+    if not images:
+        return f"{root}: no folders in it. {expected}\n{remedy}"
+    return (
+        f"{root}: {images:,} images without folders, as those come that ImageNet is "
+        f"validated on. {expected}, named as for training\n"
+        f"Move {root} away, put ILSVRC2012_img_val.tar and "
+        f"ILSVRC2012_devkit_t12.tar.gz into {parent or '.'}, and let torchvision sort "
+        'them: python -c "import torchvision; torchvision.datasets.ImageNet('
+        f"'{parent or '.'}', 'val')\""
+    )
+
+
+def load_image(path: str) -> Any:
+    """Read an image as torchvision does, and name the file if it is broken.
+
+    Args:
+        path: The file.
+
+    Returns:
+        A PIL image in RGB.
+
+    Raises:
+        UserError: If that gives no whole image.
+    """
+    try:
+        return default_loader(path)
+    except Exception as error:  # decoders raise what they like
+        raise UserError(
+            f"{path}: cannot be read as an image ({str(error) or type(error).__name__})"
+            "; restore the file, or remove it"
+        ) from error
+
 
 @DATASETS.register_module()
-class CIFAR10(_Classification, torchvision.datasets.CIFAR10):
+class CIFAR10(ClassificationDataset, torchvision.datasets.CIFAR10):
     """CIFAR-10, by torchvision: 50,000 images of 32x32 to train on, 10,000 to test.
 
     Args:
         root: Where it is, or is downloaded to.
         train: Images to train on, or those to test.
         pipeline: As of :class:`ImageFolder`.
-        download: Download it if it is not there.
+        download: Download it if it is not there. In a run of several processes, the
+            first one does so in the check at the start.
+
+    Raises:
+        UserError: If it is not there, or damaged.
     """
 
     def __init__(
@@ -84,4 +176,18 @@ class CIFAR10(_Classification, torchvision.datasets.CIFAR10):
         pipeline: Sequence[dict] = (),
         download: bool = False,
     ) -> None:
-        super().__init__(root, train, _transform(pipeline), download=download)
+        try:
+            super().__init__(root, train, Compose(pipeline), download=download)
+        except (OSError, RuntimeError) as error:
+            folder = os.path.join(root, self.base_folder)
+            if download:
+                raise UserError(
+                    f"CIFAR-10 cannot be downloaded to {root} ({error}); fetch "
+                    f"{self.url} by other means and unpack it there, as {folder}"
+                ) from error
+            problem = "is damaged" if os.path.isdir(folder) else "is not there"
+            raise UserError(
+                f"{folder}: CIFAR-10 {problem}; --cfg-options "
+                "train_dataloader.dataset.download=True fetches it (170 MB), and "
+                "--data-root DIR names the directory that holds it already"
+            ) from error

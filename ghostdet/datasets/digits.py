@@ -7,17 +7,15 @@ from typing import Any
 
 import numpy as np
 from mmdet.registry import DATASETS
+from mmengine.dataset import Compose
 from PIL import Image
 
 from ghostdet.errors import UserError
 
-from .classification import _Classification, _transform
+from .classification import ClassificationDataset
 
 
 class _Images:
-    def __init__(self, pipeline: Sequence[dict]) -> None:
-        self.transform = _transform(pipeline)
-
     def __getitem__(self, index: int) -> tuple[Any, int]:
         return self.transform(self.images[index]), self.targets[index]
 
@@ -26,7 +24,7 @@ class _Images:
 
 
 @DATASETS.register_module()
-class Digits(_Classification, _Images):
+class Digits(ClassificationDataset, _Images):
     """scikit-learn's 1,797 handwritten digits of 8x8 pixels.
 
     A fifth of each digit, 360 in all, is held out by a shuffle of a fixed seed.
@@ -48,7 +46,8 @@ class Digits(_Classification, _Images):
     classes = tuple("0123456789")
 
     def __init__(self, train: bool = True, pipeline: Sequence[dict] = ()) -> None:
-        super().__init__(pipeline)
+        self.train = train
+        self.transform = Compose(pipeline)
         try:
             from sklearn.datasets import load_digits
             from sklearn.model_selection import train_test_split

@@ -17,12 +17,13 @@ class Accuracy(BaseMetric):
     """Share of the images whose class is among the k of the highest score, in percent.
 
     Args:
-        topk: Each k.
+        topk: Each k, or the only one.
         collect_device: As of MMEngine's metrics.
         prefix: As of MMEngine's metrics.
 
     Raises:
-        ConfigError: If a k is not positive, or there are fewer classes.
+        ConfigError: If a k is not positive, or there are fewer classes, which the
+            Runner makes known before it starts.
 
     Example:
         >>> import torch
@@ -38,14 +39,33 @@ class Accuracy(BaseMetric):
 
     def __init__(
         self,
-        topk: Sequence[int] = (1, 5),
+        topk: int | Sequence[int] = (1, 5),
         collect_device: str = "cpu",
         prefix: str | None = None,
     ) -> None:
         super().__init__(collect_device, prefix)
-        if not topk or min(topk) < 1:
-            raise ConfigError(f"topk is {topk}, expected numbers of 1 or more")
-        self.topk = tuple(topk)
+        self.topk = (topk,) if isinstance(topk, int) else tuple(topk)
+        if not self.topk or min(self.topk) < 1:
+            raise ConfigError(
+                f"topk is {topk}, expected numbers of 1 or more; correct "
+                "val_evaluator.topk and test_evaluator.topk"
+            )
+
+    @BaseMetric.dataset_meta.setter
+    def dataset_meta(self, dataset_meta: dict | None) -> None:
+        """Take what is known of the data set, ``classes`` among it."""
+        self._dataset_meta = dataset_meta
+        if dataset_meta and dataset_meta.get("classes"):
+            self._check(len(dataset_meta["classes"]))
+
+    def _check(self, classes: int) -> None:
+        if max(self.topk) > classes:
+            fitting = ",".join(str(k) for k in self.topk if k <= classes) or "1"
+            raise ConfigError(
+                f"topk of Accuracy is {self.topk}, and there are {classes} classes; "
+                f"--cfg-options val_evaluator.topk={fitting} "
+                f"test_evaluator.topk={fitting}"
+            )
 
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
         """Note how many classes have a higher score than the right one.
@@ -57,11 +77,7 @@ class Accuracy(BaseMetric):
         """
         for sample in data_samples:
             scores, label = sample["pred_score"], int(sample["gt_label"])
-            if max(self.topk) > len(scores):
-                raise ConfigError(
-                    f"topk is {self.topk}, and there are {len(scores)} classes; set "
-                    "val_evaluator.topk and test_evaluator.topk"
-                )
+            self._check(len(scores))
             self.results.append(int((scores > scores[label]).sum()))
 
     def compute_metrics(self, results: list[int]) -> dict[str, float]:

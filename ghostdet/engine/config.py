@@ -16,6 +16,7 @@ from torch import nn
 
 from ghostdet.datasets import use_readable_images
 from ghostdet.errors import ConfigError, UserError
+from ghostdet.findings import shorten
 
 from .published import DESCRIPTION, WEIGHTS, load_published
 
@@ -23,6 +24,7 @@ COCO_LAYOUT = (
     "annotations/instances_train2017.json, annotations/instances_val2017.json, "
     "train2017/, val2017/"
 )
+IMAGENET_LAYOUT = "train/CLASS/*.JPEG, val/CLASS/*.JPEG"
 # What MMEngine reads the rank from, and what sets it.
 LAUNCHERS = {
     "pytorch": ("RANK", "torchrun"),
@@ -153,23 +155,31 @@ def config_mistakes(cfg: Config) -> Iterator[None]:
 
 
 def check_num_classes(model: nn.Module, classes: Sequence[str] | None) -> None:
-    """See that the heads of a detector have as many classes as a data set.
+    """See that heads have as many classes as a data set.
 
     Args:
-        model: The detector.
+        model: A detector or a classifier.
         classes: Those of the data set, or None where it names none.
 
     Raises:
         UserError: If they have more or less.
     """
     for name, module in model.named_modules():
-        count = getattr(module, "num_classes", None) if "bbox_head" in name else None
-        if classes and count not in (None, len(classes)):
+        name = name.removeprefix("module.")  # of a model in several processes
+        count = getattr(module, "num_classes", None)
+        detects = "bbox_head" in name
+        if not classes or not (detects or name == "head"):
+            continue
+        if count not in (None, len(classes)):
             raise UserError(
                 f"{name} has num_classes={count}, and the data set has "
-                f"{len(classes)} classes: {', '.join(classes[:10])}; set "
-                f"num_classes={len(classes)}, or metainfo=dict(classes=...) of the "
-                "data sets"
+                f"{len(classes)} classes: {shorten(classes)}; set "
+                f"num_classes={len(classes)}"
+                + (
+                    ", or metainfo=dict(classes=...) of the data sets"
+                    if detects
+                    else f": --cfg-options model.{name}.num_classes={len(classes)}"
+                )
             )
 
 
@@ -198,7 +208,7 @@ def _set_data_root(cfg: Config, data_root: str) -> None:
     if not os.path.isdir(data_root):
         raise UserError(
             f"--data-root {data_root!r} is not a folder; for COCO it holds "
-            f"{COCO_LAYOUT}"
+            f"{COCO_LAYOUT}, for ImageNet {IMAGENET_LAYOUT}"
         )
     used = [key for key in cfg if key.endswith(("_dataloader", "_evaluator"))]
     roots = {

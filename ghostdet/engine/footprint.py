@@ -1,4 +1,4 @@
-"""What training a detector takes, of memory and on the disk, computed beforehand."""
+"""What training takes, of memory and on the disk, computed beforehand."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
 from ghostdet.components import type_name
+from ghostdet.models import ImageClassifier
 
 from .complexity import check_kind, run_heads
 
@@ -69,7 +70,7 @@ def footprint(
 
     Args:
         cfg: A config with ``optim_wrapper``.
-        model: The detector, on the meta device.
+        model: The detector or classifier, on the meta device.
         shape: Height and width of a batch, padded.
         images: Images in it.
 
@@ -80,7 +81,8 @@ def footprint(
         UserError: If the detector is of a kind that
             :func:`~ghostdet.engine.complexity` does not count.
     """
-    check_kind(model, str(cfg.filename))
+    if not isinstance(model, ImageClassifier):
+        check_kind(model, str(cfg.filename))
     parameters = [p for p in model.parameters() if p.requires_grad]
     weights = _bytes([*model.parameters(), *model.buffers()])
     kinds = [type_name(hook.get("type")) for hook in cfg.get("custom_hooks") or []]
@@ -127,6 +129,13 @@ def saved_bytes(model: nn.Module, run: Callable[[], Any]) -> tuple[int, Any]:
 
 def _activations(model: nn.Module, shape: tuple[int, int], images: int) -> int:
     """Bytes of what the network keeps, and of its losses."""
+    if isinstance(model, ImageClassifier):
+        with torch.device("meta"):
+            inputs = torch.empty(images, 3, *shape)
+            labels = torch.empty(images, dtype=torch.int64)
+            return saved_bytes(
+                model, lambda: model(inputs, dict(gt_label=labels), mode="loss")
+            )[0]
     boxes = masks = 0
     if not isinstance(model, SingleStageDetector):
         stages = model.train_cfg.rcnn

@@ -9,7 +9,7 @@ import os
 import shutil
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -31,7 +31,6 @@ from mmdet.registry import (
     PARAM_SCHEDULERS,
 )
 from mmengine.config import Config
-from mmengine.dataset import Compose
 from mmengine.logging import MMLogger
 from mmengine.model import initialize
 from mmengine.registry import DefaultScope, Registry
@@ -40,22 +39,27 @@ from torch import nn
 from ghostdet._version import __version__
 from ghostdet.components import coco_metrics, metrics_of, parts_of, type_name
 from ghostdet.datasets.check import (
+    ClassificationCheck,
     DatasetCheck,
     Files,
+    check_of,
     evaluation_finding,
 )
 from ghostdet.errors import ConfigError, UserError
-from ghostdet.findings import Finding
+from ghostdet.findings import Finding, shorten
+from ghostdet.models import ImageClassifier
 from ghostdet.ops import operator_backend
 from ghostdet.weights import check_state_dict, weights_of
 from ghostdet.weights.source import REMOTE, cached
 
+from .accuracy import Accuracy
 from .batch import global_batch
 from .checkpoint import read_checkpoint
 from .config import check_num_classes, check_writable, config_mistakes, require
 from .footprint import Footprint, footprint
 
 SAMPLE = 200  # images that are read of each data set
+Check = DatasetCheck | ClassificationCheck
 _RESERVE = 0.8  # share of the memory up to which an estimate is trusted
 _REGISTRIES = {
     "train_cfg": LOOPS,
@@ -109,7 +113,7 @@ class _Preflight:
     model: nn.Module | None = None
     files: Files = field(default_factory=dict)
     # Data sets by the parts of the config that have them, such as val and test.
-    data: list[tuple[list[str], DatasetCheck]] = field(default_factory=list)
+    data: list[tuple[list[str], Check]] = field(default_factory=list)
     shapes: list[tuple[int, int]] = field(default_factory=list)
 
     def findings(self) -> Iterator[Finding]:
@@ -179,6 +183,7 @@ class _Preflight:
 
     def _data(self) -> Iterator[Finding]:
         """Whether each data set is as its configuration says."""
+        failed: list[dict] = []
         for part in ("train", "val", "test"):
             loader = self.cfg.get(f"{part}_dataloader")
             if not loader:
@@ -188,9 +193,12 @@ class _Preflight:
                 if same and part not in same[0]:
                     same[0].append(part)
                     continue
+                if cfg in failed:
+                    continue
                 try:
-                    self.data.append(([part], DatasetCheck(cfg, self.files, key)))
-                except ConfigError as error:
+                    self.data.append(([part], check_of(cfg, self.files, key)))
+                except UserError as error:
+                    failed.append(cfg)
                     yield Finding.of_error(f"{part} data set", error)
         count = 0 if self.quick else None if self.full else SAMPLE
         workers = _cores() if self.full else 0
@@ -200,10 +208,14 @@ class _Preflight:
                 yield replace(finding, check=f"{'+'.join(parts)} {finding.check}")
 
     def _evaluators(self) -> Iterator[Finding]:
-        """Whether COCO's evaluation gets the annotations of what is evaluated."""
+        """Whether metrics fit what is evaluated."""
         seen: list[dict] = []
         for part in ("val", "test"):
             evaluator = self.cfg.get(f"{part}_evaluator")
+            for _, metric in metrics_of(evaluator, f"{part}_evaluator"):
+                if METRICS.get(metric["type"]) is Accuracy:
+                    yield from self._accuracy(part, metric)
+            # COCO's has to get the annotations of what is evaluated.
             for key, metric in coco_metrics(evaluator, f"{part}_evaluator"):
                 if metric in seen:
                     continue
@@ -231,9 +243,25 @@ class _Preflight:
                     )
                 yield replace(finding, check=f"{part} evaluator")
 
+    def _accuracy(self, part: str, cfg: dict) -> Iterator[Finding]:
+        """Whether there are as many classes as accuracy counts."""
+        for parts, check in self.data:
+            if part not in parts:
+                continue
+            try:
+                with config_mistakes(self.cfg):
+                    metric = METRICS.build(cfg)
+                metric.dataset_meta = dict(classes=check.classes)
+            except UserError as error:
+                yield Finding.of_error(f"{part} evaluator", error)
+                return
+            top = ", ".join(f"top-{k}" for k in metric.topk)
+            text = f"{top} of {len(check.classes):,} classes"
+            yield Finding(f"{part} evaluator", "pass", text)
+
     def _overlap(self) -> Iterator[Finding]:
         """Whether images that are evaluated are trained on."""
-        read = [(parts, check) for parts, check in self.data if check.coco]
+        read = [(parts, check) for parts, check in self.data if check.known]
         train = [check for parts, check in read if "train" in parts]
         found = False
         for parts, check in read:
@@ -253,7 +281,7 @@ class _Preflight:
                             "warn",
                             f"{len(names):,} images of {label} have the pixels of "
                             f"images of train, as {names[0]}",
-                            f"Remove them from {own.coco.path} or {check.coco.path}",
+                            f"Remove them from {own.source} or {check.source}",
                         )
                     continue
                 found = True
@@ -261,21 +289,21 @@ class _Preflight:
                     f"{len(common):,} of {len(images):,} images of {label} are images "
                     f"of train too, as {min(common)}"
                 )
-                if own.coco.path == check.coco.path:
+                if own.source == check.source:
                     yield Finding(
                         "overlap",
                         "warn",
-                        f"{text}: both are {own.coco.path}, and metrics say how well "
+                        f"{text}: both are {own.source}, and metrics say how well "
                         "it is memorised",
-                        f"For others, --cfg-options {check.key}.ann_file=FILE "
-                        f"{label.partition('+')[0]}_evaluator.ann_file=FILE",
+                        "For others, --cfg-options "
+                        + check.elsewhere(label.partition("+")[0]),
                     )
                 else:
                     yield Finding(
                         "overlap",
                         "warn",
                         text,
-                        f"Remove them from {own.coco.path} or {check.coco.path}",
+                        f"Remove them from {own.source} or {check.source}",
                     )
         if train and len(read) > len(train) and not found:
             compared = "file name and pixels" if self.full else "file name"
@@ -283,7 +311,7 @@ class _Preflight:
                 "overlap", "pass", f"no image is trained on and evaluated ({compared})"
             )
 
-    def _resolved(self, check: DatasetCheck) -> dict[str, None]:
+    def _resolved(self, check: Check) -> dict[str, None]:
         """Absolute paths of images; links of files are followed unless it is quick."""
         folders: dict[str, str] = {}
         resolved = {}
@@ -301,30 +329,32 @@ class _Preflight:
         """Whether all heads have as many classes as all data sets."""
         if self.model is None or "language_model" in self.cfg.model:
             return
-        sets: dict[tuple, list[str]] = {}
+        sets: dict[tuple, tuple[list[str], Check]] = {}
         for parts, check in self.data:
-            if check.coco:
-                sets.setdefault(tuple(check.classes), parts)
-        for classes, parts in sets.items():
-            try:
-                check_num_classes(self.model, classes)
-            except UserError as error:
-                test_only = "test " if parts == ["test"] else ""
-                yield Finding.of_error(f"{test_only}num_classes", error)
-                return
-        if len(sets) > 1:
-            trained = [parts for parts in sets.values() if parts != ["test"]]
+            if check.known:
+                sets.setdefault(tuple(check.classes), (parts, check))
+        if not sets:
+            return
+
+        def named(parts: list[str]) -> str:
+            return "test num_classes" if parts == ["test"] else "num_classes"
+
+        (classes, (parts, check)), *others = sets.items()  # those of training
+        try:
+            check_num_classes(self.model, classes)
+            if not others:
+                text = f"{len(classes)} in heads and data sets"
+                yield Finding("num_classes", "pass", text)
+        except UserError as error:
+            yield Finding.of_error(named(parts), error)
+        for different, (other_parts, other) in others:
             yield Finding(
-                "num_classes" if len(trained) > 1 else "test num_classes",
+                named(other_parts),
                 "fail",
-                "data sets have different classes: "
-                + "; ".join(f"{'+'.join(p)} {', '.join(c)}" for c, p in sets.items()),
-                "Set the same metainfo=dict(classes=...) in all of them",
-            )
-        elif sets:
-            (classes,) = sets
-            yield Finding(
-                "num_classes", "pass", f"{len(classes)} in heads and data sets"
+                f"{'+'.join(other_parts)} ({other.source}) has other classes than "
+                f"{'+'.join(parts)} ({check.source}): "
+                + _difference(classes, different),
+                other.same_classes,
             )
 
     def _pipelines(self) -> Iterator[Finding]:
@@ -333,17 +363,15 @@ class _Preflight:
             name = f"{'+'.join(parts)} pipeline"
             yield from _guarded(name, self._pipeline(name, parts, check))
 
-    def _pipeline(
-        self, name: str, parts: list[str], check: DatasetCheck
-    ) -> Iterator[Finding]:
+    def _pipeline(self, name: str, parts: list[str], check: Check) -> Iterator[Finding]:
         pipeline = check.cfg.get("pipeline") or []
         try:
             with config_mistakes(self.cfg):
-                run = Compose(copy.deepcopy(pipeline))
+                run = check.compose(copy.deepcopy(pipeline))
         except UserError as error:
             yield Finding.of_error(name, error)
             return
-        samples = check.samples() if check.coco else []
+        samples = check.samples() if check.known else []
         samples = samples[: 2 if parts[0] != "train" else 4 if self.quick else 8]
         results = []
         for sample in samples:
@@ -358,8 +386,8 @@ class _Preflight:
                     name,
                     "fail",
                     f"{path} does not get through it: {type(error).__name__}: {error}",
-                    f"Correct {check.key}.pipeline, or what the annotation file says "
-                    "of this image",
+                    f"Correct {check.key}.pipeline, or this image and what is said of "
+                    "it",
                 )
                 return
         shapes = list(filter(None, map(_image_shape, results)))
@@ -468,7 +496,8 @@ class _Preflight:
 
     def _batch_shape(self) -> tuple[int, int]:
         """Height and width of the largest batch, by the images that were tried."""
-        shapes = self.shapes or [(800, 1333)]
+        usual = (224, 224) if isinstance(self.model, ImageClassifier) else (800, 1333)
+        shapes = self.shapes or [usual]
         sampler = self.cfg.train_dataloader.get("batch_sampler") or {}
         if type_name(sampler.get("type")) == "AspectRatioBatchSampler":
             height, width = max(shapes, key=math.prod)
@@ -506,7 +535,7 @@ class _Preflight:
         loop, batch = self.cfg.train_cfg, global_batch(self.cfg)
         length = loop.get("max_epochs") or loop.get("max_iters") or 1
         if "max_epochs" in loop and not hook.get("by_epoch", True):
-            used = sum(len(c.used) for p, c in self.data if "train" in p and c.coco)
+            used = sum(len(c) for p, c in self.data if "train" in p and c.known)
             length *= math.ceil(used / (batch.ranks * batch.images)) or 1
         interval = hook.get("interval", -1)
         count = math.ceil(length / interval) if interval > 0 else 1
@@ -564,6 +593,15 @@ def _guarded(check: str, step: Iterator[Finding]) -> Iterator[Finding]:
     except Exception as error:  # of foreign components, or a fault of the check
         text = f"could not be checked: {type(error).__name__}: {str(error)[:200]}"
         yield Finding(check, "warn", text)
+
+
+def _difference(classes: Sequence[str], others: Sequence[str]) -> str:
+    """How others differ from classes."""
+    missing = [name for name in classes if name not in others]
+    surplus = [name for name in others if name not in classes]
+    differences = [f"without {shorten(missing)}"] if missing else []
+    differences += [f"with {shorten(surplus)} besides"] if surplus else []
+    return ", ".join(differences) or "in another order"
 
 
 def _build_on_meta(cfg: dict) -> nn.Module:

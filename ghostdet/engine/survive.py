@@ -22,6 +22,7 @@ from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
 from ghostdet.errors import UserError
+from ghostdet.findings import shorten
 
 from .saving import SafeCheckpointHook, last_checkpoint
 
@@ -95,19 +96,13 @@ class SurviveHook(Hook):
         self, runner: Runner, losses: dict[str, float], data_batch: Any
     ) -> None:
         """Tell of all ranks where it happened, on each of them."""
-        samples = data_batch.get("data_samples") if isinstance(data_batch, dict) else ()
-        images = [
-            str(sample.metainfo.get("img_id", sample.metainfo.get("img_path")))
-            for sample in samples or ()
-            if hasattr(sample, "metainfo")
-        ]
-        reports = all_gather_object((losses, images))
+        reports = all_gather_object((losses, _images(data_batch)))
         if get_rank():
             sys.exit(1)  # rank 0 has said it all
         lines = [
             f"rank {rank}: "
             + ", ".join(f"{name} {value:g}" for name, value in terms.items())
-            + f"; images {', '.join(ids)}"
+            + f"; images {shorten(ids, 16)}"
             for rank, (terms, ids) in enumerate(reports)
             if not all(map(math.isfinite, terms.values()))
         ]
@@ -115,10 +110,22 @@ class SurviveHook(Hook):
         raise UserError(
             f"a loss is not finite at iteration {runner.iter + 1}:\n  {listing}\n"
             f"The last good checkpoint is {last_checkpoint(runner) or 'none'}. Look at "
-            "these images' boxes (tools/check.py CONFIG --full), lower "
+            "these images (tools/check.py CONFIG --full), lower "
             "optim_wrapper.optimizer.lr, or clip gradients with "
             "optim_wrapper.clip_grad.max_norm=35"
         )
+
+
+def _images(data_batch: Any) -> list[str]:
+    """What the images of a batch are called, of a detector or a classifier."""
+    samples = data_batch.get("data_samples") if isinstance(data_batch, dict) else ()
+    if isinstance(samples, dict):  # collated
+        return samples.get("img_path", [])
+    return [
+        str(sample.metainfo.get("img_id", sample.metainfo.get("img_path")))
+        for sample in samples or ()
+        if hasattr(sample, "metainfo")
+    ]
 
 
 def _checkpoints(runner: Runner) -> SafeCheckpointHook:

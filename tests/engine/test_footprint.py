@@ -26,6 +26,8 @@ def footprint_of(name, shape, images, options=None) -> tuple[Footprint, nn.Modul
         ("retinanet_ghostnet_fpn", 1, 0),  # SGD's momentum
         ("bccd/retinanet_ghostnet_bccd", 2, 0),  # AdamW's two
         ("light/light_s_320_coco", 2, 1),
+        ("classification/ghostnet_in1k", 1, 1),
+        ("classification/ghostnet_digits", 2, 0),
     ],
 )
 def test_weights_gradients_optimizer(name, states, averaged):
@@ -48,8 +50,10 @@ def test_saved_by_known_layers(device):
     assert output.shape == (2, 8, 10, 10)
 
 
-def test_activations_grow_with_the_batch_and_shrink_with_mixed_precision():
-    name = "faster_rcnn_ghostnet_fpn"
+@pytest.mark.parametrize(
+    "name", ["faster_rcnn_ghostnet_fpn", "classification/ghostnet_in1k"]
+)
+def test_activations_grow_with_the_batch_and_shrink_with_mixed_precision(name):
     one, two = (footprint_of(name, (64, 96), n)[0].activations for n in (1, 2))
     assert two == pytest.approx(2 * one, rel=0.01)
     half, _ = footprint_of(name, (64, 96), 2, {"optim_wrapper.type": "AmpOptimWrapper"})
@@ -88,10 +92,13 @@ with DefaultScope.overwrite_default_scope("mmdet"):
     model = MODELS.build(cfg.model).train()
     shapes = [[3, height, width]] * images
     inputs = demo_mm_inputs(images, shapes, num_items=[7] * images, num_classes=3)
+    if hasattr(model, "head"):  # a classifier
+        inputs["inputs"] = torch.stack(inputs["inputs"])
+        inputs["data_samples"] = dict(gt_label=torch.arange(images) % 3)
     data = model.data_preprocessor(inputs, True)
     before = kib("VmRSS")
     open("/proc/self/clear_refs", "w").write("5")  # the peak starts anew
-    losses = model.loss(data["inputs"], data["data_samples"])
+    losses = model(**data, mode="loss")
     sum(model.parse_losses(losses)[:1]).backward()
     print("MB", (kib("VmHWM") - before) * 1024 / 1e6)
 """
@@ -106,6 +113,8 @@ with DefaultScope.overwrite_default_scope("mmdet"):
         ("faster_rcnn_ghostnet_fpn", 800, 1344, 2),
         ("light/light_s_320_coco", 320, 320, 32),
         ("bccd/retinanet_ghostnet_bccd", 256, 256, 8),
+        ("classification/ghostnet_in1k", 224, 224, 32),
+        ("classification/ghostnet_digits", 64, 64, 256),
     ],
 )
 def test_estimate_against_the_peak_of_a_step(command, name, height, width, images):

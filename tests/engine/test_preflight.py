@@ -303,7 +303,8 @@ def test_other_classes_in_evaluation(tiny):
     }
     found = not_passed(preflight(tiny(classes), quick=True))
     assert found["num_classes"].status == "fail"
-    assert "set num_classes=2" in found["num_classes"].remedy
+    assert "(classes=...) in all of them" in found["num_classes"].remedy
+    assert "without Platelets" in found["num_classes"].text
     assert "background: Platelets" in found["val+test classes"].text
 
 
