@@ -10,6 +10,7 @@ import threading
 from http.server import HTTPServer, SimpleHTTPRequestHandler
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -21,7 +22,9 @@ from mmdet.visualization import DetLocalVisualizer  # noqa: E402
 from mmengine.config import config as mmengine_config  # noqa: E402
 from mmengine.logging import MessageHub, MMLogger  # noqa: E402
 from mmengine.registry import DefaultScope  # noqa: E402
+from mmengine.visualization import Visualizer  # noqa: E402
 
+from ghostdet.datasets import Digits  # noqa: E402
 from ghostdet.engine import load_config, train  # noqa: E402
 
 PROJECT = Path(__file__).parents[1]
@@ -64,7 +67,7 @@ mmengine_config.FormatCode = format_once
 
 def forget_runs():
     """Forget MMEngine's global instances; those of an earlier run would be used."""
-    for manager in (MMLogger, MessageHub, DefaultScope, DetLocalVisualizer):
+    for manager in (MMLogger, MessageHub, DefaultScope, Visualizer, DetLocalVisualizer):
         manager._instance_dict.clear()
 
 
@@ -135,6 +138,22 @@ def own_bccd(bccd, tmp_path) -> Path:
         (root / f"annotations/{part}.json").write_text(json.dumps(coco))
         for image in coco["images"]:
             shutil.copy(bccd / "images" / image["file_name"], root / "images")
+    return root
+
+
+@pytest.fixture
+def digit_folders(tmp_path) -> Path:
+    """ImageNet's layout: of the digits 0 to 3, six to train on, three to validate."""
+    root = tmp_path / "digits"
+    for part, count in (("train", 6), ("val", 3)):
+        data = Digits(train=part == "train")
+        labels = np.array(data.targets)
+        for digit in range(4):
+            folder = root / part / f"n{digit}"
+            folder.mkdir(parents=True)
+            for index in np.flatnonzero(labels == digit)[:count]:
+                image = data[index]["inputs"].resize((48, 40))
+                image.save(folder / f"{index}.JPEG")
     return root
 
 

@@ -1,0 +1,265 @@
+import hashlib
+import pickle
+import sys
+import warnings
+
+import numpy as np
+import pytest
+import torch
+import torchvision
+from PIL import Image
+from sklearn.datasets import load_digits
+from torch.utils.data import DataLoader, default_collate
+
+from ghostdet.datasets import CIFAR10, Digits, ImageFolder, check_dataset
+from ghostdet.errors import ConfigError, UserError
+
+V2 = "torchvision.transforms.v2."
+TO_TENSOR = dict(type=V2 + "PILToTensor")
+
+
+def first_image(folder):
+    return next(iter(sorted(folder.glob("*.JPEG"))))
+
+
+def test_folder_is_torchvision_s(digit_folders):
+    """With stray and hidden files, and folders in the folders, as it treats them."""
+    root = digit_folders / "train"
+    (root / "README.txt").touch()
+    (root / "n0/.DS_Store").touch()
+    (root / "n0/notes.txt").touch()
+    (root / "n1/more").mkdir()
+    first_image(root / "n1").rename(root / "n1/more/x.PNG")
+    (root / ".hidden").mkdir()
+    first_image(root / "n2").rename(root / ".hidden/.y.jpg")
+    ours = ImageFolder(str(root), [TO_TENSOR])
+    plain = torchvision.datasets.ImageFolder(root)
+    assert ours.classes == plain.classes == [".hidden", "n0", "n1", "n2", "n3"]
+    assert ours.metainfo == dict(classes=tuple(plain.classes))
+    assert len(ours) == len(plain) == 24
+    for (path, label), sample in zip(plain.samples, ours):
+        assert sample["data_samples"] == dict(gt_label=label, img_path=path)
+        pixels = np.asarray(Image.open(path).convert("RGB"))
+        assert np.array_equal(sample["inputs"].permute(1, 2, 0), pixels)
+
+
+def test_samples_are_collated(digit_folders):
+    data = ImageFolder(str(digit_folders / "val"), [TO_TENSOR])
+    batch = default_collate([data[0], data[11]])
+    assert batch["inputs"].shape == (2, 3, 40, 48)
+    assert batch["inputs"].dtype == torch.uint8
+    assert batch["data_samples"]["gt_label"].tolist() == [0, 3]
+    assert batch["data_samples"]["img_path"] == [data.path(0), data.path(11)]
+
+
+# Faults of a folder, and what is said of it.
+
+
+def remove(root):
+    root.rename(root.parent / "elsewhere")
+
+
+def flatten(root):
+    for path in list(root.glob("*/*")):
+        path.rename(root / path.name)
+    for folder in list(root.iterdir()):
+        if folder.is_dir():
+            folder.rmdir()
+
+
+def clear(root):
+    flatten(root)
+    for path in root.iterdir():
+        path.unlink()
+
+
+def empty(*names):
+    def damage(root):
+        for name in names:
+            (root / name).mkdir(exist_ok=True)
+            for path in (root / name).iterdir():
+                path.unlink()
+
+    return damage
+
+
+def replace_by_file(root):
+    remove(root)
+    root.touch()
+
+
+FOLDERS = {
+    "missing": (
+        remove,
+        r"val: no such folder. Expected .* each class, \S+/val/CLASS/\n"
+        r"Give the directory that holds val/ with --data-root DIR",
+    ),
+    "a file": (replace_by_file, r"val: no such folder"),
+    "nothing in it": (clear, r"val: no folders in it. .*\n.*--data-root DIR"),
+    "flat": (
+        flatten,
+        r"val: 12 images without folders, as .* ImageNet .*\n"
+        r"Move .* ILSVRC2012_img_val.tar .*datasets.ImageNet\('\S+/digits', 'val'\)",
+    ),
+    "an empty class": (
+        empty("n2"),
+        r"val: no images in 1 of the 4 folders of classes: n2 \(.*\.jpeg.*\)\n"
+        "Put images into them, or remove",
+    ),
+    "empty and hidden": (
+        empty("n1", ".ipynb_checkpoints"),
+        r"no images in 2 of the 5 folders of classes: \.ipynb_checkpoints, n1 ",
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", FOLDERS)
+def test_faulty_folder(digit_folders, fault):
+    damage, message = FOLDERS[fault]
+    damage(digit_folders / "val")
+    cfg = dict(type="ImageFolder", root=str(digit_folders / "val"))
+    with pytest.raises(UserError, match=message):
+        ImageFolder(cfg["root"])
+    with pytest.raises(UserError, match=message):
+        check_dataset(cfg)
+
+
+def test_folder_that_is_closed(digit_folders, monkeypatch):
+    # Root, as whom tests may run, can read all.
+    def refuse(path):
+        raise PermissionError(13, "Permission denied", path)
+
+    monkeypatch.setattr("torchvision.datasets.folder.os.scandir", refuse)
+    with pytest.raises(UserError, match=r"train: cannot be read \(Permission denied\)"):
+        ImageFolder(str(digit_folders / "train"))
+
+
+def test_arguments_that_do_not_fit():
+    with pytest.raises(ConfigError, match="cannot be built.*'roots'"):
+        check_dataset(dict(type="ImageFolder", roots="x"))
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[:-200])
+
+
+def cut_png(path):
+    Image.open(path).save(path, "png")
+    cut(path)
+
+
+IMAGES = {
+    "truncated": cut,
+    "truncated PNG": cut_png,
+    "no bytes": lambda path: path.write_bytes(b""),
+    "no image": lambda path: path.write_text("<html>404</html>"),
+    "a folder": lambda path: (path.unlink(), path.mkdir()),
+    "gone": lambda path: path.unlink(),
+}
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("fault", IMAGES)
+def test_broken_image(digit_folders, failure, fault, workers):
+    data = ImageFolder(str(digit_folders / "train"), [TO_TENSOR])
+    path = first_image(digit_folders / "train/n2")
+    IMAGES[fault](path)
+    error = failure(DataLoader(data, num_workers=workers))
+    assert error.text.startswith(f"{path}: cannot be read as an image (")
+    assert error.text.endswith("; restore the file, or remove it")
+    assert "\n" not in error.text
+
+
+def test_large_image_is_no_error(digit_folders, monkeypatch):
+    data = ImageFolder(str(digit_folders / "train"))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)  # these have 1920
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        assert data[0]["inputs"].size == (48, 40)
+    assert [w.category for w in caught] == [Image.DecompressionBombWarning]
+
+
+@pytest.fixture
+def cifar(tmp_path, monkeypatch):
+    """CIFAR-10's files, of ten images each; returns the pixels of training."""
+    folder = tmp_path / "cifar-10-batches-py"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+
+    def write(name, content):
+        data = pickle.dumps(content)
+        (folder / name).write_bytes(data)
+        return hashlib.md5(data).hexdigest()
+
+    sums, pixels = [], []
+    for name in [*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"]:
+        data = rng.integers(0, 256, (10, 3072), dtype=np.uint8)
+        pixels.append(data.reshape(10, 3, 32, 32))
+        sums.append([name, write(name, dict(data=data, labels=list(range(10))))])
+    names = dict(label_names=[f"class {i}" for i in range(10)])
+    meta = {**CIFAR10.meta, "md5": write("batches.meta", names)}
+    for attribute, value in (
+        ("train_list", sums[:5]),
+        ("test_list", sums[5:]),
+        ("meta", meta),
+    ):
+        monkeypatch.setattr(CIFAR10, attribute, value)
+    return np.concatenate(pixels[:5])
+
+
+def test_cifar(cifar, tmp_path):
+    data = CIFAR10(str(tmp_path), pipeline=[TO_TENSOR])
+    assert len(data) == 50 and len(CIFAR10(str(tmp_path), train=False)) == 10
+    assert data.metainfo["classes"][7] == "class 7"
+    for i, sample in enumerate(data):
+        assert np.array_equal(sample["inputs"], cifar[i])
+        about = dict(gt_label=i % 10, img_path=f"CIFAR10 (train) {i}")
+        assert sample["data_samples"] == about
+        if i == 49:
+            break
+
+
+def test_damaged_cifar(cifar, tmp_path):
+    cut(tmp_path / "cifar-10-batches-py/data_batch_3")
+    with pytest.raises(UserError, match="batches-py: CIFAR-10 is damaged; --cfg-opt"):
+        CIFAR10(str(tmp_path))
+
+
+def test_no_cifar(tmp_path):
+    message = (
+        r"CIFAR-10 is not there; --cfg-options "
+        r"train_dataloader.dataset.download=True .*--data-root DIR"
+    )
+    with pytest.raises(UserError, match=message):
+        check_dataset(dict(type="CIFAR10", root=str(tmp_path / "nowhere")))
+
+
+def test_cifar_that_cannot_be_reached(tmp_path, monkeypatch):
+    monkeypatch.setattr(CIFAR10, "url", "http://127.0.0.1:9/cifar.tar.gz")
+    with pytest.raises(UserError, match="cannot be downloaded to .*by other means"):
+        CIFAR10(str(tmp_path), download=True)
+
+
+def test_digits_are_scikit_learn_s():
+    whole = load_digits()
+    expected = sorted(
+        (label, (image * (255 / 16)).astype(np.uint8).tobytes())
+        for image, label in zip(whole.images, whole.target)
+    )
+    parts = [Digits(train, [TO_TENSOR]) for train in (True, False)]
+    assert list(map(len, parts)) == [1437, 360]
+    found = []
+    for data in parts:
+        share = np.bincount(data.targets) / np.bincount(whole.target)
+        assert share == pytest.approx(np.full(10, len(data) / 1797), abs=0.005)
+        for i in range(len(data)):
+            image, about = data[i]["inputs"], data[i]["data_samples"]
+            assert (image == image[:1]).all()  # grey
+            found.append((about["gt_label"], image[0].numpy().tobytes()))
+    assert sorted(found) == expected
+
+
+def test_digits_without_scikit_learn(monkeypatch):
+    monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
+    with pytest.raises(UserError, match="pip install scikit-learn"):
+        Digits()
