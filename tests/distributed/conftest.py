@@ -11,7 +11,7 @@ import pytest
 
 PROJECT = Path(__file__).parents[2]
 
-BASE = f"""
+DETECTOR = f"""
 _base_ = "{PROJECT}/configs/light/light_s_bccd.py"
 custom_imports = dict(imports=["ghostdet", "planted"], allow_failed_imports=False)
 train_cfg = dict(max_iters=8, val_begin=1000)
@@ -71,6 +71,12 @@ class Run:
         found = re.findall(r"\[ *(\d+)/\d+\].* loss: ([\d.]+|nan)", self.output)
         return {int(step): float(loss) for step, loss in found}
 
+    @property
+    def progress(self):
+        """Iterations that were done and their losses, of a run with the hook."""
+        lines = (self.work_dir / "progress").read_text().splitlines()
+        return [(int(step), float(loss)) for step, loss in map(str.split, lines)]
+
     def left(self):
         """Processes that are still there."""
         found = []
@@ -91,16 +97,23 @@ class Run:
 
 
 @pytest.fixture
-def start(bccd, tmp_path):
+def base(bccd):
+    """Text and arguments of the config that is run; a module may have another."""
+    return DETECTOR, ["--data-root", bccd]
+
+
+@pytest.fixture
+def start(base, tmp_path):
     """A function that starts a run of a small config with options."""
+    text, own = base
     config = tmp_path / "config.py"
-    config.write_text(BASE)
+    config.write_text(text)
     runs = []
 
     def go(*options, ranks=0, restarts=0, name="run", arguments=()):
         options = ["--cfg-options", *options] if options else []
         run = Run(
-            [config, "--data-root", bccd, *arguments, *options],
+            [config, *own, *arguments, *options],
             tmp_path / name,
             ranks,
             restarts,

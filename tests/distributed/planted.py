@@ -13,6 +13,8 @@ from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from ghostdet.models import ImageClassifier
+
 
 @MODELS.register_module()
 class DoubleGFL(GFL):
@@ -21,6 +23,18 @@ class DoubleGFL(GFL):
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
         self.double()
+
+
+@MODELS.register_module()
+class DoubleClassifier(ImageClassifier):
+    """Likewise."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.double()
+
+    def forward(self, inputs, data_samples=None, mode="tensor"):
+        return super().forward(inputs.double(), data_samples, mode)
 
 
 @HOOKS.register_module()

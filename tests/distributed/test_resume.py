@@ -22,11 +22,6 @@ EPOCHS = [
 ]
 
 
-def progress(run):
-    lines = (run.work_dir / "progress").read_text().splitlines()
-    return [(int(step), float(loss)) for step, loss in map(str.split, lines)]
-
-
 @pytest.mark.parametrize(
     "checkpoint", ["epoch_1.pth", pytest.param("epoch_2.pth", marks=pytest.mark.long)]
 )
@@ -36,7 +31,7 @@ def test_resumed_at_an_epoch(run, checkpoint):
     path = whole.work_dir / checkpoint
     resumed = run(*EPOCHS, name="resumed", arguments=["--resume", path])
     assert resumed.code == 0, resumed.output[-3000:]
-    expected, again = dict(progress(whole)), dict(progress(resumed))
+    expected, again = dict(whole.progress), dict(resumed.progress)
     assert min(again) == 8 * int(checkpoint[6]) + 1 and max(again) == max(expected)
     assert again == pytest.approx({i: expected[i] for i in again}, abs=1e-6)
 
@@ -67,7 +62,7 @@ def test_killed_at_random_moments(start, kills):
         run.process.send_signal(signal.SIGKILL)
         run.end()
         run.wait_until_gone(30)
-        new, read = progress(run)[read:], len(progress(run))
+        new, read = run.progress[read:], len(run.progress)
         assert new[0][0] > done - interval  # no more than an interval was lost
         done = new[-1][0]
         for step, loss in new:  # and what was done again came out the same
