@@ -56,7 +56,10 @@ class ClassificationCheck:
         except UserError:
             raise
         except Exception as error:  # constructors raise what they like
-            raise ConfigError(f"the data set cannot be built: {error}") from error
+            raise ConfigError(
+                f"the data set cannot be built: {error}; correct {self.key} in the "
+                "config, or with --cfg-options"
+            ) from error
 
     def __len__(self) -> int:
         """The number of images."""

@@ -220,7 +220,7 @@ FAULTS = {
     ),
     "no argument of that name": (
         options(train_dataloader__dataset__roots="x"),
-        {"train data set": ("fail", "cannot be built", "")},
+        {"train data set": ("fail", "'roots'", "correct train_dataloader.dataset")},
     ),
     "batch larger than the memory": (
         options(train_dataloader__batch_size=10**8),
