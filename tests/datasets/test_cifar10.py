@@ -1,14 +1,18 @@
 """CIFAR-10 in its own layout, made of scikit-learn's digits."""
 
+import argparse
 import hashlib
 import os
 import pickle
+import re
+import shlex
 
 import numpy as np
 import pytest
 import torch
 import torchvision
 from mmdet.registry import DATASETS
+from mmengine.config import DictAction
 from mmengine.registry import DefaultScope
 from sklearn.datasets import load_digits
 
@@ -132,10 +136,29 @@ def test_training(root, new_run, name):
     assert list((root / "run").glob("best_accuracy_top1_*.pth"))
 
 
-def test_ablations_by_one_override(root):
-    """As the docs have it."""
-    cfg = config("ghost_vgg16", root, {"model.backbone.ratio": 3})
-    assert cfg.model.backbone == dict(type="CifarVGG16", ratio=3)
+def test_overrides_of_the_page(project, root):
+    """Ablations and other recipes, as they are typed on the page."""
+    page = (project / "docs/cifar10.md").read_text()
+    typed = re.findall(r"--cfg-options ((?:\"[^\"]+\"|[\w.]+=\w+|\s)+)", page)
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--cfg-options", nargs="+", action=DictAction)
+    given = [
+        parser.parse_args(["--cfg-options", *shlex.split(text)]).cfg_options
+        for text in typed
+    ]
+    epochs, milestones = "train_cfg.max_epochs", "param_scheduler.0.milestones"
+    assert given == [
+        {"model.backbone.dw_kernel": 1},
+        {epochs: 164, milestones: [82, 123]},
+        {epochs: 400, milestones: [200, 300, 375]},
+        {"model.backbone.ratio": 3},
+        {"model.backbone.dw_kernel": 5},
+    ]
+    cfgs = [config("ghost_vgg16", root, options) for options in given]
+    assert [cfg.model.backbone.get("ratio") for cfg in cfgs] == [2, 2, 2, 3, 2]
+    assert [cfg.train_cfg.max_epochs for cfg in cfgs[1:3]] == [164, 400]
+    assert cfgs[1].param_scheduler[0].milestones == [82, 123]
+    assert cfgs[4].model.backbone.dw_kernel == 5
 
 
 class Trap:
