@@ -17,7 +17,7 @@ DPI = 100
 MARGIN, GAP = 24, 12  # around everything, and between maps
 SIDE, AISLE = 256, 32  # width of the column with the image, and room beside it
 GRID = 1100, 840  # the maps' room, more where there are many
-LEAST, MOST = 28, 256  # shorter side and width of a map
+LEAST, MOST = 28, 224  # shorter side and width of a map
 LINE, NUMBER = 18, 14  # heights of text, and of a map's number
 THUMB = 84  # greatest side of a map in the list of pairs
 CONSTANT = (221, 221, 221)  # the colour of a map without any contrast
@@ -70,9 +70,7 @@ def draw_pairs(
             sheet.map(maps[index], x, y, thumb[0], color)
             x += thumb[0] + 14
         middle = y + thumb[1] // 2
-        sheet.text(
-            x, middle - LINE, "{} and {}".format(*pair), color=color, weight="bold"
-        )
+        sheet.text(x, middle - LINE, "{}, {}".format(*pair), color=color, weight="bold")
         sheet.text(x, middle, f"{similarity:.3f}")
         y += step
     return sheet.finish()
@@ -187,17 +185,9 @@ class _Grid:
         self, count: int, size: Sequence[int], height_of: Callable[[int], int]
     ) -> None:
         least = round(LEAST * min(max(1, size[1] / size[0]), 4))
-        if size[1] >= LEAST:
-            least = min(least, size[1])  # without any loss
-        # Enlarged by whole numbers, so that a value is a square.
-        widths = [
-            width
-            for width in range(MOST, least - 1, -1)
-            if width <= size[1] or width % size[1] == 0
-        ]
         room, rows = GRID, 0
         while not rows:
-            for self.width in widths:
+            for self.width in range(MOST, least - 1, -1):
                 columns = min(count, (room[0] + GAP) // (self.width + GAP))
                 self.cell = height_of(self.width)
                 needed = -(-count // columns)

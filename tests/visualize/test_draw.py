@@ -39,19 +39,19 @@ def test_maps_and_frames():
     maps[3] = -maps[1]
     maps[2, 0, 0], maps[2, 0, 1] = 1, 0.5
     picture = pixels(draw_pairs(maps, [(1, 3, 1.0)], **NAMES))
-    # 256 px wide, and twice 84 px for the pair in the list
-    assert count(picture, CONSTANT) == 256**2
-    assert count(picture, COLORS[0]) >= 2 * (262**2 - 256**2)
+    # 224 px wide, and twice 84 px for the pair in the list
+    assert count(picture, CONSTANT) == 224**2
+    assert count(picture, COLORS[0]) >= 2 * (230**2 - 224**2)
     assert count(picture, COLORS[1]) == 0
-    assert count(picture, colored(0.5)) == (256 // 4) ** 2
-    bright = 256**2 + 84**2  # half of each of two maps
-    assert count(picture, colored(1.0)) == bright + (256 // 4) ** 2
+    assert count(picture, colored(0.5)) == (224 // 4) ** 2
+    bright = 224**2 + 84**2  # half of each of two maps
+    assert count(picture, colored(1.0)) == bright + (224 // 4) ** 2
     assert count(picture, IMAGE[0, 0]) == 256 * 192
 
 
 def test_no_pair():
     picture = pixels(draw_pairs(np.ones((1, 4, 4)), [], **NAMES))
-    assert count(picture, CONSTANT) == 256**2
+    assert count(picture, CONSTANT) == 224**2
     assert not any(count(picture, color) for color in COLORS[:-1])
 
 
@@ -65,12 +65,12 @@ def test_each_map_has_its_frame(channels, ghosts):
     origins = [0, 1, 2, *np.arange(3).repeat(3)][:channels]
     assert len(origins) - 3 == ghosts
     picture = pixels(draw_ghosts(intrinsic, made, kernels, origins, **NAMES))
-    frames = [count(picture, color) for color in (ORANGE, GREEN)]
-    # Each has a mark of its colour in the key, too.
-    width = (count(picture, colored(1.0)) / (3 + ghosts)) ** 0.5 * 4
-    assert width == int(width)
-    frame, mark = (width + 6) ** 2 - width**2, 14**2 - 8**2
-    assert frames == [3 * frame + mark, ghosts * frame + mark]
+    # Frames are 3 px wide; each has a mark of its colour in the key, of 8 px.
+    mark = 14**2 - 8**2
+    frames = [count(picture, color) - mark for color in (ORANGE, GREEN)]
+    width = (frames[0] / 3 - 6**2) / 12
+    assert width == int(width) and width > 28
+    assert frames[1] == frames[0] / 3 * ghosts
     red, blue = colormaps["RdBu_r"]([1.0, 0.0], bytes=True)[:, :3]
     blues = int(ghosts > 1)  # of all kernels, the second
     assert count(picture, red) * blues == count(picture, blue) * (ghosts - blues)
