@@ -154,7 +154,7 @@ def draw_ghosts(
         center, trunk = x + width // 2, x - GAP // 2 - 1
         top = y + height // 2
         y += height
-        for j in range(count + i * each, min(count + (i + 1) * each, len(origins))):
+        for j in (j for j in range(count, len(origins)) if origins[j] == i):
             middle = y + way + kernel // 2
             if each == 1:
                 sheet.line((center, y), (center, middle))

@@ -1,5 +1,6 @@
 import io
 
+import cv2
 import numpy as np
 import pytest
 from matplotlib import colormaps
@@ -75,6 +76,25 @@ def test_each_map_has_its_frame(channels, ghosts):
     blues = int(ghosts > 1)  # of all kernels, the second
     assert count(picture, red) * blues == count(picture, blue) * (ghosts - blues)
     assert count(picture, red) > 0
+
+
+def test_ghost_maps_are_below_their_intrinsic_map():
+    """Each has a value of its own, which its ghost maps share."""
+    maps = np.zeros((3, 4, 4))
+    maps[:, 0, 0], maps[:, 1, 1] = 1, (0.3, 0.45, 0.7)
+    origins = [0, 1, 2, 2, 0, 0, 1]
+    made = maps[origins[3:] + [0, 0]]
+    picture = pixels(draw_ghosts(maps, made, np.ones((6, 3, 3)), origins, **NAMES))
+    ends = []
+    for value, times in ((0.3, 3), (0.45, 2), (0.7, 2)):
+        found = (picture == colored(value)).all(-1).astype(np.uint8)
+        # Squares of a fourth of a map, less 4 px around, where colours may mix.
+        rows, columns = np.nonzero(cv2.erode(found, np.ones((9, 9))))
+        side = len(set(columns))
+        assert 20 < side < 60  # one above the other
+        assert len(rows) == times * side**2
+        ends.append((columns.min(), columns.max()))
+    assert ends == sorted(ends) and ends[0][1] < ends[1][0] < ends[1][1] < ends[2][0]
 
 
 @pytest.mark.parametrize(
