@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ from ghostdet.models.classifier import ImageClassifier
 from ghostdet.weights import check_state_dict, weights_of
 
 from .draw import draw_ghosts, draw_pairs
-from .features import capture, ghost_of, ghost_origins, similar_pairs
+from .features import GHOST_MODULES, capture, ghost_of, ghost_origins, similar_pairs
 
 PAIRS = 6  # as many as there are colours that are told apart easily
 
@@ -53,8 +53,9 @@ def visualize(
         checkpoint: Its checkpoint.
         image: An image, which goes through the config's test pipeline.
         layer: Name of the layer, as of ``model.named_modules()``. Defaults to the
-            second Ghost module, as the paper's figure 4 shows that of Ghost-VGG-16;
-            where there is none, to the second convolution.
+            second Ghost module, as the paper's figure 4 shows that of Ghost-VGG-16,
+            or the next that makes ghost maps; where there is none, to the second
+            convolution.
         out: The PNG to write. Defaults to one in ``outputs/`` that is called as the
             image, the layer and the picture.
 
@@ -66,6 +67,8 @@ def visualize(
             read, there is no such layer, it has no feature maps, or the picture cannot
             be written.
     """
+    if picture not in ("pairs", "ghosts"):
+        raise UserError(f"picture is {picture!r}, expected 'pairs' or 'ghosts'")
     cfg = config if isinstance(config, Config) else load_config(config)
     require(cfg, "model", "test_dataloader")
     image = Path(image)
@@ -130,40 +133,45 @@ def _load(cfg: Config, checkpoint: str | Path) -> nn.Module:
 
 def _find_layer(model: nn.Module, name: str | None, picture: str) -> str:
     """See that a layer is there, or choose one."""
-    names = [n for n, _ in model.named_modules() if n]
-    ghosts = [n for n in names if ghost_of(model.get_submodule(n)) is not None]
+    modules = {n: m for n, m in model.named_modules() if n}
+    names = list(modules)
     if picture == "ghosts":
-        if not ghosts:
+        names = [n for n in names if ghost_of(modules[n]) is not None]
+        if not names:
             raise UserError(
                 "this network has no Ghost module of ratio 2 or more; draw pairs of it"
             )
-        if name is not None and name not in ghosts:
-            raise UserError(
-                f"{name!r} is no Ghost module of ratio 2 or more of this network; "
-                f"these are: {', '.join(ghosts)}"
-            )
-    elif name is not None and name not in names:
-        raise UserError(
-            f"no layer {name!r} in this network; {_near(model, name, names)}"
-        )
-    if name is not None:
+    if name is None:
+        # Those of ratio 1 count: a network is drawn where its Ghost form is.
+        for kind in (GHOST_MODULES, nn.Conv2d, nn.Module):
+            layers = [n for n, module in modules.items() if isinstance(module, kind)]
+            if layers:
+                return next(n for n in layers[1:] + layers[:1] if n in names)
+    if name in names:
         return name
-    convs = [n for n in names if isinstance(model.get_submodule(n), nn.Conv2d)]
-    layers = ghosts or convs or names
-    return layers[min(1, len(layers) - 1)]
-
-
-def _near(model: nn.Module, name: str, names: Iterable[str]) -> str:
-    """What was meant, perhaps, and what there is."""
-    parts = name.split(".")
-    inside = max(
-        (".".join(parts[:i]) for i in range(len(parts))),
-        key=lambda n: len(n) if n in names else 0,
+    if picture == "ghosts":
+        raise UserError(
+            f"{name!r} is no Ghost module of ratio 2 or more of this network; "
+            f"{_near(name, names)}all of them: {', '.join(names)}"
+        )
+    raise UserError(
+        f"no layer {name!r} in this network; {_near(name, names)}{_inside(model, name)}"
     )
-    children = [n for n, _ in model.get_submodule(inside).named_children()]
+
+
+def _near(name: str, names: Sequence[str]) -> str:
+    """What was meant, perhaps."""
     near = difflib.get_close_matches(name, names, n=5, cutoff=0.8)
-    meant = f"near it: {', '.join(near)}; " if near else ""
-    return f"{meant}in {inside or 'it'} there are {', '.join(children) or 'none'}"
+    return f"near it: {', '.join(near)}; " if near else ""
+
+
+def _inside(model: nn.Module, name: str) -> str:
+    """What there is in the last part of a name that there is."""
+    modules = dict(model.named_modules())
+    while name not in modules:
+        name = name.rpartition(".")[0]
+    children = [child for child, _ in modules[name].named_children()]
+    return f"in {name or 'it'} there are {', '.join(children) or 'none'}"
 
 
 def _read(cfg: Config, model: nn.Module, path: Path) -> dict[str, Any]:

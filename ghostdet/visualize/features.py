@@ -15,6 +15,8 @@ from ghostdet.models.ghost import GhostModule
 from ghostdet.models.ghostconv import GhostConv
 from ghostdet.models.ghostnetv3 import GhostModuleV3, merge_branches
 
+GHOST_MODULES = GhostModule, GhostModuleV3, GhostConv
+
 
 class Ghost(NamedTuple):
     """What a Ghost module consists of."""
@@ -40,7 +42,7 @@ def ghost_of(module: nn.Module) -> Ghost | None:
         branches = [*module.cheap_rpr_conv, module.cheap_rpr_scale]
         primary, cheap = module.primary_activation, module.cheap_activation
         conv = merge_branches(branches, module.cheap_rpr_skip)
-    elif isinstance(module, (GhostModule, GhostModuleV3, GhostConv)):
+    elif isinstance(module, GHOST_MODULES):
         primary, cheap = module.primary_conv, module.cheap_operation
         if cheap is None:
             return None

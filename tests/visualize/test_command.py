@@ -159,7 +159,12 @@ def test_the_only_output_of_a_backbone(classifier, red, tmp_path, drawn):
         ("pairs", "backbone.blocks.7.3", "in backbone.blocks.7 there are 0$"),
         ("pairs", "nothing", "in it there are data_preprocessor, backbone, head$"),
         ("pairs", "", "no layer ''"),
-        ("ghosts", "backbone.conv_stem", "is no Ghost module .*blocks.0.0.ghost1, bac"),
+        (
+            "ghosts",
+            "backbone.conv_stem",
+            "all of them: backbone.blocks.0.0.ghost1, bac",
+        ),
+        ("ghosts", "backbone.blocks.1.0.ghost", "near it: backbone.blocks.1.0.ghost"),
         ("pairs", "head", r"head gives \(1, 10\), expected feature maps"),
         ("pairs", "backbone.blocks.3.0.se.conv_reduce", r"gives \(1, 12, 1, 1\)"),
     ],
@@ -187,13 +192,17 @@ def test_output_that_is_no_maps(output, message):
 
 def test_layers_that_are_chosen():
     conv, ghost = nn.Conv2d(1, 2, 1), GhostConv(1, 4, 1)
-    assert command._find_layer(nn.Sequential(conv, conv), None, "pairs") == "0"
+    assert command._find_layer(nn.Sequential(conv), None, "pairs") == "0"
     plain = nn.Sequential(nn.ReLU(), conv, nn.Conv2d(2, 2, 1), nn.Conv2d(2, 2, 1))
     assert command._find_layer(plain, None, "pairs") == "2"
     with pytest.raises(UserError, match="no Ghost module"):
         command._find_layer(plain, None, "ghosts")
     for picture in ("pairs", "ghosts"):
         assert command._find_layer(nn.Sequential(conv, ghost), None, picture) == "1"
+    whole = nn.Sequential(GhostConv(1, 2, 1, ratio=1), GhostConv(2, 4, 1, ratio=1))
+    assert command._find_layer(whole, None, "pairs") == "1"
+    for modules, chosen in (((*whole, ghost, ghost), "2"), ((ghost, *whole), "0")):
+        assert command._find_layer(nn.ModuleList(modules), None, "ghosts") == chosen
 
 
 @pytest.mark.parametrize("network", ["detector", "classifier"])
@@ -217,6 +226,8 @@ def test_files_that_do_not_do(classifier, red, tmp_path):
         with pytest.raises(UserError, match=message):
             visualize("pairs", cfg, checkpoint, red, out=out)
     assert red.read_bytes() == content
+    with pytest.raises(UserError, match="picture is 'pair', expected 'pairs' or"):
+        visualize("pair", cfg, checkpoint, red)
     with pytest.raises(UserError, match="is exported and has no layers"):
         visualize("pairs", cfg, tmp_path / "a.onnx", red)
     cfg.model.backbone.widen_factor = 1.0
