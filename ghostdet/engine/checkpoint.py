@@ -26,13 +26,18 @@ from ghostdet.weights.source import REMOTE
 @CheckpointLoader.register_scheme(prefixes="", force=True)
 def load_from_local(filename: str, map_location: Any = None) -> dict[str, Any]:
     """Make MMEngine load and resume through :func:`read_checkpoint`, to the CPU."""
-    return read_checkpoint(filename)
+    return _whole(read_checkpoint(filename))
 
 
 @CheckpointLoader.register_scheme(prefixes=REMOTE, force=True)
 def load_from_remote(filename: str, map_location: Any = None) -> dict[str, Any]:
     """Make MMEngine load what is elsewhere through :func:`read_checkpoint`."""
-    return read_checkpoint(filename)
+    return _whole(read_checkpoint(filename))
+
+
+def _whole(checkpoint: dict[str, Any]) -> dict[str, Any]:
+    """Weights alone as a checkpoint: hooks of MMEngine know no others."""
+    return checkpoint if "state_dict" in checkpoint else {"state_dict": checkpoint}
 
 
 def read_checkpoint(filename: str) -> dict[str, Any]:

@@ -243,7 +243,7 @@ HOSTILE = [  # place in the config, value, message
     ("model.backbone.type", "ExportedDetector", "not a part of a detector"),
     ("model.neck.type", "BertModel", "not a part of a detector"),
     ("model", "a.py", "expected a dictionary"),
-    ("custom_imports", {"imports": ["evil"]}, "is none of model, test_dataloader"),
+    ("custom_imports", {"imports": ["evil"]}, "is none of data_root, model, test_d"),
     ("custom_hooks", [{"type": "RuntimeInfoHook"}], "is none of"),
     ("_base_", "evil.py", "is none of"),
     ("launcher", "pytorch", "is none of"),
