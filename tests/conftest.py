@@ -21,6 +21,7 @@ from mmdet.visualization import DetLocalVisualizer  # noqa: E402
 from mmengine.config import config as mmengine_config  # noqa: E402
 from mmengine.logging import MessageHub, MMLogger  # noqa: E402
 from mmengine.registry import DefaultScope  # noqa: E402
+from mmengine.visualization import Visualizer  # noqa: E402
 
 from ghostdet.engine import load_config, train  # noqa: E402
 
@@ -64,7 +65,7 @@ mmengine_config.FormatCode = format_once
 
 def forget_runs():
     """Forget MMEngine's global instances; those of an earlier run would be used."""
-    for manager in (MMLogger, MessageHub, DefaultScope, DetLocalVisualizer):
+    for manager in (MMLogger, MessageHub, DefaultScope, Visualizer, DetLocalVisualizer):
         manager._instance_dict.clear()
 
 
