@@ -165,9 +165,8 @@ def official_digits(classifier, tmp_path):
     weights["classifier.bias"] = torch.zeros(10)
     theirs.load_state_dict(weights)
     torch.save(weights, tmp_path / "digits.pth")
-    steps = [dict(type="torchvision.transforms.v2." + "Resize", size=64)]
-    steps += [dict(type="torchvision.transforms.v2." + "PILToTensor")]
-    data = list(Digits(train=False, pipeline=steps))
+    pipeline = load_config(DIGITS).test_dataloader.dataset.pipeline
+    data = list(Digits(train=False, pipeline=pipeline))
     images = torch.stack([sample["inputs"] for sample in data]).float()
     images = v2.Normalize((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))(images)
     labels = torch.tensor([sample["data_samples"]["gt_label"] for sample in data])
