@@ -26,18 +26,13 @@ from ghostdet.weights.source import REMOTE
 @CheckpointLoader.register_scheme(prefixes="", force=True)
 def load_from_local(filename: str, map_location: Any = None) -> dict[str, Any]:
     """Make MMEngine load and resume through :func:`read_checkpoint`, to the CPU."""
-    return _whole(read_checkpoint(filename))
+    return read_checkpoint(filename)
 
 
 @CheckpointLoader.register_scheme(prefixes=REMOTE, force=True)
 def load_from_remote(filename: str, map_location: Any = None) -> dict[str, Any]:
     """Make MMEngine load what is elsewhere through :func:`read_checkpoint`."""
-    return _whole(read_checkpoint(filename))
-
-
-def _whole(checkpoint: dict[str, Any]) -> dict[str, Any]:
-    """Weights alone as a checkpoint: hooks of MMEngine know no others."""
-    return checkpoint if "state_dict" in checkpoint else {"state_dict": checkpoint}
+    return read_checkpoint(filename)
 
 
 def read_checkpoint(filename: str) -> dict[str, Any]:
@@ -85,10 +80,16 @@ class CheckpointGuardHook(Hook):
             another number of classes from a trained detector.
     """
 
+    priority = "ABOVE_NORMAL"  # before EMAHook, which loads what it is given
+
     def __init__(self, allow: str | Sequence[str] = ()) -> None:
         self.allow = allow
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Check the checkpoint; raises ``UserError`` where it does not fit."""
+        if "state_dict" not in checkpoint:  # weights alone, which EMAHook does not know
+            weights = dict(checkpoint)
+            checkpoint.clear()
+            checkpoint["state_dict"] = weights
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         check_state_dict(model, weights_of(checkpoint), "the checkpoint", self.allow)

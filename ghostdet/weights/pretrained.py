@@ -136,8 +136,6 @@ def load_pretrained(
         )
     weights = read_weights(checkpoint)
     _check_network(backbone, weights)
-    if whole:
-        _check_classifier(module, weights)
     state_dict = dict(weights.state_dict) if whole else weights.backbone
     widened = ""
     if _same_width(backbone, state_dict):
@@ -158,6 +156,8 @@ def load_pretrained(
             f", widened to {backbone.widen_factor:g}x with noise {noise:g} and seed "
             f"{seed}"
         )
+    if whole:
+        _check_classifier(module, weights)
     # Layers behind the last output are not built.
     unused = [
         name

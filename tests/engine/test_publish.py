@@ -16,17 +16,18 @@ from mmdet.models.task_modules.tracking import CameraMotionCompensation
 from mmdet.registry import MODELS, TASK_UTILS
 from mmengine.hooks import EMAHook
 from mmengine.registry import DefaultScope
+from timm.models.ghostnet import _create_ghostnet
 
 from ghostdet import engine
 from ghostdet.datasets import Digits
-from ghostdet.engine import infer, load_config, load_detector, train
-from ghostdet.engine.model import build_model, load_model
+from ghostdet.engine import infer, load_config, load_detector, load_model, train
+from ghostdet.engine.model import build_model
 from ghostdet.engine.publish import publish, published_config
 from ghostdet.engine.published import check_config, encoded
 from ghostdet.errors import ConfigError, UserError
 from ghostdet.export.command import export
 from ghostdet.models import GhostNet
-from ghostdet.weights import load_pretrained, pretrained
+from ghostdet.weights import load_pretrained, pretrained, read_weights
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 CONFIG = CONFIGS / "bccd/retinanet_ghostnet_bccd.py"
@@ -146,8 +147,8 @@ def test_classifier_evaluates_as_the_checkpoint(classifier, tmp_path, new_run):
     assert metrics[0] == metrics[1] and 0 < metrics[0]["accuracy/top1"] < 100
 
 
-def test_backbone_of_a_published_classifier(classifier, monkeypatch):
-    """In a detector as it is, SE gate and all."""
+def test_weights_of_a_published_classifier(classifier, monkeypatch):
+    """In a detector's backbone as they are, SE gate and all, and in timm's network."""
     log = []
     monkeypatch.setattr(pretrained, "print_log", lambda text, **_: log.append(text))
     checkpoint, published = classifier
@@ -159,6 +160,8 @@ def test_backbone_of_a_published_classifier(classifier, monkeypatch):
         assert torch.equal(value, expected[f"backbone.{name}"]), name
     with pytest.raises(ConfigError, match="has the SE gate hard_sigmoid"):
         load_pretrained(GhostNet(0.5, se_gate="clip"), published)
+    theirs = _create_ghostnet("ghostnet_100", width=0.5, num_classes=10)
+    theirs.load_state_dict(read_weights(published).state_dict, strict=True)
 
 
 def test_classifier_on_other_classes(own_classifier, tmp_path, new_run):

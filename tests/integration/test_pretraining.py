@@ -7,10 +7,14 @@ import pytest
 import safetensors.torch
 import torch
 from PIL import Image
+from timm.models.ghostnet import _create_ghostnet
 
 from ghostdet import engine
-from ghostdet.engine import CheckpointGuardHook, load_config, train
+from ghostdet.engine import CheckpointGuardHook, load_config, load_model, train
 from ghostdet.engine.publish import publish
+from ghostdet.models import GhostNet
+from ghostdet.weights import load_pretrained
+from ghostdet.weights.command import convert
 
 COUNT = {"train": 24, "val": 10}
 SIZE = 64
@@ -97,6 +101,22 @@ def test_pretrain_publish_detect(
     assert metrics["accuracy/top1"] > 60  # by chance 33
     assert metrics["accuracy/top2"] >= metrics["accuracy/top1"]
 
+    # The checkpoint itself serves as well, and so do its weights in timm.
+    backbone, x = GhostNet(1.1), torch.randn(2, 3, SIZE, SIZE)
+    load_pretrained(backbone, best)
+    published = safetensors.torch.load_file(out)
+    for name, value in backbone.state_dict().items():
+        assert torch.equal(value, published[f"backbone.{name}"]), name
+    convert(str(best), str(tmp_path / "official.safetensors"))
+    theirs = _create_ghostnet("ghostnet_100", width=1.1, num_classes=3).eval()
+    theirs.load_state_dict(
+        safetensors.torch.load_file(tmp_path / "official.safetensors"), strict=True
+    )
+    ours = load_model(out, out)
+    ours.backbone.channels_last = False
+    with torch.no_grad():
+        assert torch.equal(ours(x), theirs(x))
+
     starts = []
 
     def keep(hook, runner):
@@ -110,7 +130,6 @@ def test_pretrain_publish_detect(
     work_dir = tmp_path / "detector"
     cfg = load_config(config, work_dir, mini_coco, {**DETECTOR, **override})
     runner = train(cfg)
-    published = safetensors.torch.load_file(out)
     (start,) = starts
     for name, value in start.items():
         assert torch.equal(value, published[f"backbone.{name}"]), name

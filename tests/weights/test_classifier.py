@@ -205,10 +205,12 @@ def test_evaluated_as_it_is(official_digits, tmp_path, new_run, paddle):
 
 
 def test_started_from_as_it_is(official_digits, tmp_path, new_run, monkeypatch):
-    """By load_from, to be trained and averaged."""
+    """By load_from, to be trained and averaged; what it fills is not filled before."""
     path, _ = official_digits
     options = {
         "load_from": str(path),
+        **init("nowhere.pth"),
+        **init("nowhere.pth", "model.backbone"),
         "param_scheduler": [],
         "train_dataloader.batch_size": 2,
         "train_dataloader.num_workers": 0,
@@ -228,3 +230,14 @@ def test_started_from_as_it_is(official_digits, tmp_path, new_run, monkeypatch):
         for part in (model.backbone, model.head):
             for name, value in part.named_parameters():
                 assert torch.equal(value, weights[name]), name
+
+
+def test_checked_before_a_run(official, official_digits, tmp_path):
+    for path, status, text in (
+        (official_digits[0], "pass", "fills ImageClassifier"),
+        (official[0], "fail", "does not fit a backbone of 0.5x"),
+    ):
+        cfg = load_config(DIGITS, tmp_path / "run", cfg_options=init(path))
+        findings = engine.preflight(cfg)
+        (found,) = (f for f in findings if f.check == "pretrained weights")
+        assert found.status == status and text in found.text
