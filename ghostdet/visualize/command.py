@@ -13,19 +13,16 @@ import torch
 from mmcv.transforms import Compose
 from mmdet.utils import get_test_pipeline_cfg
 from mmengine.config import Config
-from mmengine.device import get_device
 from PIL import Image
 from torch import Tensor, nn
 
-from ghostdet.engine import load_config, read_checkpoint
+from ghostdet.engine import load_config
 from ghostdet.engine.config import require
-from ghostdet.engine.infer import build_detector
-from ghostdet.engine.published import check_weights
+from ghostdet.engine.model import load_model
 from ghostdet.errors import UserError
 from ghostdet.export.convert import written
 from ghostdet.export.exported import is_exported
 from ghostdet.models.classifier import ImageClassifier
-from ghostdet.weights import check_state_dict, weights_of
 
 from .draw import draw_ghosts, draw_pairs
 from .features import GHOST_MODULES, capture, ghost_of, ghost_origins, similar_pairs
@@ -74,7 +71,11 @@ def visualize(
     image = Path(image)
     if not image.is_file():
         raise UserError(f"no image at {str(image)!r}; give the path of one")
-    model = _load(cfg, checkpoint)
+    if is_exported(checkpoint):
+        raise UserError(
+            f"{checkpoint} is exported and has no layers; give the checkpoint"
+        )
+    model = load_model(cfg, checkpoint)
     layer = _find_layer(model, layer, picture)
     out = Path(out or f"outputs/{image.stem}-{layer}-{picture}.png")
     if out.suffix.lower() != ".png":
@@ -116,19 +117,6 @@ def visualize(
         figure.savefig(folder / out.name)
     print(f"{layer}: {said}\npicture: {out}")
     return out
-
-
-def _load(cfg: Config, checkpoint: str | Path) -> nn.Module:
-    if is_exported(checkpoint):
-        raise UserError(
-            f"{checkpoint} is exported and has no layers; give the checkpoint"
-        )
-    model = build_detector(cfg)
-    check_weights(cfg, checkpoint)
-    state_dict = weights_of(read_checkpoint(str(checkpoint)))
-    check_state_dict(model, state_dict, str(checkpoint))
-    model.load_state_dict(state_dict, strict=False)  # checked: fits
-    return model.to(get_device()).eval()
 
 
 def _find_layer(model: nn.Module, name: str | None, picture: str) -> str:

@@ -12,7 +12,7 @@ from torch import nn
 
 from ghostdet import CONFIGS
 from ghostdet.engine import load_config
-from ghostdet.engine.infer import build_detector
+from ghostdet.engine.model import build_model
 from ghostdet.errors import UserError
 from ghostdet.models.ghostconv import GhostConv
 from ghostdet.visualize import command, draw, visualize
@@ -29,9 +29,12 @@ def detector(tiny, trained):
 @pytest.fixture
 def classifier(tmp_path):
     """Config and checkpoint of a classifier, with random weights."""
-    cfg = load_config(f"{CONFIGS}/classification/ghostnet_digits.py")
+    cfg = load_config(
+        f"{CONFIGS}/classification/ghostnet_digits.py",
+        cfg_options={"test_dataloader.dataset.pipeline.0.size": 64},
+    )
     torch.manual_seed(0)
-    torch.save(build_detector(cfg).state_dict(), tmp_path / "a.pth")
+    torch.save(build_model(cfg).state_dict(), tmp_path / "a.pth")
     return cfg, tmp_path / "a.pth"
 
 
@@ -121,7 +124,7 @@ def test_ghost_maps_of_a_network(kind, size, image, red, tmp_path, drawn):
         f"{CONFIGS}/classification/ghostnet_digits.py", cfg_options=options
     )
     cfg.test_dataloader.dataset.pipeline[0].size = size
-    model = build_detector(cfg)
+    model = build_model(cfg)
     torch.save(model.state_dict(), tmp_path / "a.pth")
     arguments = cfg, tmp_path / "a.pth", red
     out = visualize("ghosts", *arguments, out=tmp_path / "new/a.png")
