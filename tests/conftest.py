@@ -67,7 +67,8 @@ mmengine_config.FormatCode = format_once
 
 def forget_runs():
     """Forget MMEngine's global instances; those of an earlier run would be used."""
-    for manager in (MMLogger, MessageHub, DefaultScope, Visualizer, DetLocalVisualizer):
+    visualizers = Visualizer, DetLocalVisualizer
+    for manager in (MMLogger, MessageHub, DefaultScope, *visualizers):
         manager._instance_dict.clear()
 
 

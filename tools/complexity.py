@@ -14,9 +14,9 @@ def parse_args() -> argparse.Namespace:
         "--shape",
         nargs=2,
         type=int,
-        default=[800, 1333],
         metavar=("H", "W"),
-        help="size of the image (default: 800 1333)",
+        help="size of the image (default: 800 1333, and for a classifier the size that "
+        "its config's pipeline makes)",
     )
     parser.add_argument("--json", metavar="FILE", help="file to write as well")
     return parser.parse_args()
@@ -29,7 +29,7 @@ def main() -> None:
 
     if args.json:
         check_writable(Path(args.json).parent, "--json")
-    results = [complexity(config, tuple(args.shape)) for config in args.configs]
+    results = [complexity(config, args.shape) for config in args.configs]
     print(complexity_table(results))
     if args.json:
         Path(args.json).write_text(json.dumps(results, indent=1) + "\n")

@@ -33,7 +33,7 @@ def parse_args() -> argparse.Namespace:
     )
     widen.add_argument("--seed", type=int, default=0, help="of the noise")
     publish = add(
-        "publish", "write a detector's weights, with config and classes", writes=True
+        "publish", "write a model's weights, with config and classes", writes=True
     )
     publish.add_argument("--config", required=True, help="config it was trained with")
     _cli.add_config_options(publish)

@@ -7,6 +7,7 @@ from .config import load_config
 from .evaluator import FastCocoMetric
 from .infer import infer, load_detector
 from .logging import log_to
+from .model import load_model
 from .preflight import preflight
 from .run import test, train
 
@@ -19,6 +20,7 @@ __all__ = [
     "infer",
     "load_config",
     "load_detector",
+    "load_model",
     "log_to",
     "preflight",
     "read_checkpoint",

@@ -80,10 +80,16 @@ class CheckpointGuardHook(Hook):
             another number of classes from a trained detector.
     """
 
+    priority = "ABOVE_NORMAL"  # before EMAHook, which loads what it is given
+
     def __init__(self, allow: str | Sequence[str] = ()) -> None:
         self.allow = allow
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Check the checkpoint; raises ``UserError`` where it does not fit."""
+        if "state_dict" not in checkpoint:  # weights alone, which EMAHook does not know
+            weights = dict(checkpoint)
+            checkpoint.clear()
+            checkpoint["state_dict"] = weights
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         check_state_dict(model, weights_of(checkpoint), "the checkpoint", self.allow)

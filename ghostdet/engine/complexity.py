@@ -1,4 +1,4 @@
-"""Parameters and multiply-accumulates of a detector, part by part."""
+"""Parameters and multiply-accumulates of a detector or classifier, part by part."""
 
 from __future__ import annotations
 
@@ -16,17 +16,32 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from ghostdet.errors import UserError
+from ghostdet.models import ImageClassifier
 
 from .config import config_mistakes, load_config, require
 
-PARTS = ("backbone", "neck", "head")
 BACKBONE_SHAPE = (224, 224)  # of ImageNet, at which papers state MACs of backbones
+DETECTOR_SHAPE = (800, 1333)  # of COCO, as MMDetection resizes it
+#: Parameters and MACs in millions and top-1 in percent, by config: the tables of
+#: "GhostNet: More Features from Cheap Operations" (https://arxiv.org/abs/1911.11907),
+#: as others quote them.
+PAPER = {
+    "ghostnet_050_in1k": (2.6, 42, 66.2),
+    "ghostnet_in1k": (5.2, 141, 73.9),
+    "ghostnet_130_in1k": (7.3, 226, 75.7),
+    "ghost_resnet50_in1k": (13, 2200, 75.0),
+    "ghost_resnet50_s4_in1k": (6.5, 1200, 74.1),
+    "vgg16_cifar10": (15, 313, 93.6),
+    "ghost_vgg16_cifar10": (7.7, 158, 93.7),
+    "resnet56_cifar10": (0.85, 125, 93.0),
+    "ghost_resnet56_cifar10": (0.43, 63, 92.7),
+}
 
 
 def complexity(
-    config: str | Path | Config, shape: tuple[int, int] = (800, 1333)
+    config: str | Path | Config, shape: tuple[int, int] | None = None
 ) -> dict[str, Any]:
-    """Count parameters and MACs of a one-stage or two-stage detector.
+    """Count parameters and MACs of a one-stage or two-stage detector, or a classifier.
 
     MACs are those of convolutions and matrix products, by torch's
     ``FlopCounterMode``, which counts two operations each; norms, activations, pooling
@@ -37,15 +52,16 @@ def complexity(
     Args:
         config: A config, or the path of one.
         shape: Height and width of the image, which is padded as the data preprocessor
-            does.
+            does. Defaults to 800x1333 for a detector, and for a classifier to what the
+            config's pipelines end with.
 
     Returns:
         ``config``, ``shape`` (padded), ``params`` and ``macs`` of ``backbone``,
-        ``neck`` and ``head`` and in ``total``, and ``backbone_macs_224``, those of the
-        backbone on 224x224.
+        ``neck`` (of detectors) and ``head`` and in ``total``, and
+        ``backbone_macs_224``, those of the backbone on 224x224.
 
     Raises:
-        UserError: If the config has no such detector, or ``shape`` is empty.
+        UserError: If the config has no such model, or ``shape`` is empty.
 
     Example:
         >>> from ghostdet import CONFIGS
@@ -55,25 +71,28 @@ def complexity(
     """
     cfg = config if isinstance(config, Config) else load_config(config)
     require(cfg, "model")
-    if min(shape) < 1:
+    if shape is not None and min(shape) < 1:
         raise UserError(f"shape is {tuple(shape)}, expected height and width in px")
     with DefaultScope.overwrite_default_scope("mmdet"), torch.device("meta"):
         with config_mistakes(cfg):
             model = MODELS.build(cfg.model).eval()
-        check_kind(model, str(cfg.filename))
+        classifier = isinstance(model, ImageClassifier)
+        if not classifier:
+            check_kind(model, str(cfg.filename))
+        shape = shape or (_pipeline_shape(cfg) if classifier else DETECTOR_SHAPE)
         divisor = getattr(model.data_preprocessor, "pad_size_divisor", 1)
         shape = tuple(-(-side // divisor) * divisor for side in shape)
         small, _ = _count(model.backbone, torch.empty(1, 3, *BACKBONE_SHAPE))
-        macs = {}
+        params, macs = {"backbone": _params(model.backbone)}, {}
         macs["backbone"], x = _count(model.backbone, torch.empty(1, 3, *shape))
-        macs["neck"], x = _count(model.neck, x) if model.with_neck else (0, x)
-        macs["head"] = _head_macs(model, x)
+        if classifier:
+            macs["head"], _ = _count(model.head, x)
+        else:
+            params["neck"] = _params(model.neck) if model.with_neck else 0
+            macs["neck"], x = _count(model.neck, x) if model.with_neck else (0, x)
+            macs["head"] = _head_macs(model, x)
     heads = [m for n, m in model.named_children() if n.endswith("head")]
-    params = {
-        "backbone": _params(model.backbone),
-        "neck": _params(model.neck) if model.with_neck else 0,
-        "head": sum(map(_params, heads)),
-    }
+    params["head"] = sum(map(_params, heads))
     return {
         "config": str(cfg.filename),
         "shape": shape,
@@ -84,11 +103,26 @@ def complexity(
 
 
 def complexity_table(results: Sequence[dict[str, Any]]) -> str:
-    """Lay out results of :func:`complexity`, all of one shape, as a Markdown table.
+    """Lay out results of :func:`complexity` as a Markdown table.
+
+    Classifiers stand beside the paper's figures (``PAPER``, by the config's name), each
+    with its own shape; detectors are all of one shape.
 
     Raises:
-        UserError: If shapes differ, since configs pad otherwise.
+        UserError: If detectors' shapes differ, since configs pad otherwise, or if there
+            are detectors and classifiers.
     """
+    kinds = {"neck" in result["params"] for result in results}
+    if len(kinds) > 1:
+        raise UserError(
+            "detectors and classifiers make two tables; give the configs of one kind"
+        )
+    rows = _detector_rows(results) if kinds.pop() else _classifier_rows(results)
+    rows.insert(1, ["---"] * len(rows[0]))
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def _detector_rows(results: Sequence[dict[str, Any]]) -> list[list[str]]:
     shapes = {tuple(result["shape"]) for result in results}
     if len(shapes) > 1:
         raise UserError(
@@ -96,20 +130,57 @@ def complexity_table(results: Sequence[dict[str, Any]]) -> str:
             "them leave alone, or one config at a time"
         )
     height, width = results[0]["shape"]
-    columns = [*PARTS, "total"]
-    head = ["config", *(f"{part}, params" for part in columns), "backbone, MACs at 224"]
-    head += [f"{part}, MACs at {height}x{width}" for part in columns]
-    rows = [head, ["---"] * len(head)]
+    parts = ["backbone", "neck", "head", "total"]
+    head = ["config", *(f"{part}, params" for part in parts), "backbone, MACs at 224"]
+    head += [f"{part}, MACs at {height}x{width}" for part in parts]
+    return [head] + [
+        [
+            Path(result["config"]).stem,
+            *(f"{result['params'][part] / 1e6:.2f}M" for part in parts),
+            f"{result['backbone_macs_224'] / 1e6:.1f}M",
+            *(f"{result['macs'][part] / 1e9:.2f}G" for part in parts),
+        ]
+        for result in results
+    ]
+
+
+def _classifier_rows(results: Sequence[dict[str, Any]]) -> list[list[str]]:
+    parts = ["backbone", "head", "total"]
+    head = ["config", "image", *(f"{part}, params" for part in parts)]
+    head += [f"{part}, MACs" for part in parts]
+    head += ["paper, params", "paper, MACs", "paper, top-1"]
+    rows = [head]
     for result in results:
+        name = Path(result["config"]).stem
+        params, macs, top1 = PAPER.get(name, (None, None, None))
         rows.append(
             [
-                Path(result["config"]).stem,
-                *(f"{result['params'][part] / 1e6:.2f}M" for part in columns),
-                f"{result['backbone_macs_224'] / 1e6:.1f}M",
-                *(f"{result['macs'][part] / 1e9:.2f}G" for part in columns),
+                name,
+                "x".join(map(str, result["shape"])),
+                *(f"{result['params'][part] / 1e6:.2f}M" for part in parts),
+                *(f"{result['macs'][part] / 1e6:.1f}M" for part in parts),
+                "-" if params is None else f"{params}M",
+                "-" if macs is None else f"{macs}M",
+                "-" if top1 is None else str(top1),
             ]
         )
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    return rows
+
+
+def _pipeline_shape(cfg: Config) -> tuple[int, int]:
+    """Height and width that the last step with a ``size`` leaves, or 224x224.
+
+    Of the pipeline that evaluates; one for images that are of one size has no such
+    step, but that for training may crop them.
+    """
+    for part in ("test", "val", "train"):
+        dataset = (cfg.get(f"{part}_dataloader") or {}).get("dataset", {})
+        steps = dataset.get("pipeline") or []
+        sizes = [step["size"] for step in steps if "size" in step]
+        if sizes:
+            size = [sizes[-1]] if isinstance(sizes[-1], int) else sizes[-1]
+            return size[0], size[-1]
+    return BACKBONE_SHAPE
 
 
 def check_kind(model: nn.Module, config: str) -> None:

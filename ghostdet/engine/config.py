@@ -14,6 +14,7 @@ from typing import Any
 from mmengine.config import Config
 from torch import nn
 
+from ghostdet.components import type_name
 from ghostdet.datasets import use_readable_images
 from ghostdet.errors import ConfigError, UserError
 from ghostdet.findings import shorten
@@ -129,6 +130,19 @@ def require(cfg: Config, *keys: str) -> None:
         raise UserError(
             f"{cfg.filename} has no {', '.join(missing)}; add it as the configs in "
             "configs/_base_ have it, or start from one of those"
+        )
+
+
+def require_detector(cfg: Config) -> None:
+    """See that a config is not of a classifier, for what these cannot do.
+
+    Raises:
+        UserError: If it is.
+    """
+    if type_name(cfg.model.get("type")) == "ImageClassifier":
+        raise UserError(
+            f"{cfg.filename} is of a classifier, and this is for detectors; "
+            "tools/train.py, tools/test.py and tools/weights.py take classifiers"
         )
 
 

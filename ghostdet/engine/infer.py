@@ -10,29 +10,26 @@ import cv2
 import mmcv
 from mmcv.transforms import Compose
 from mmdet.apis import inference_detector
-from mmdet.registry import DATASETS, MODELS, VISUALIZERS
+from mmdet.registry import DATASETS, VISUALIZERS
 from mmdet.utils import get_test_pipeline_cfg
 from mmengine.config import Config
 from mmengine.device import get_device
-from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import init_default_scope
 from torch import nn
 from tqdm import tqdm
 
 from ghostdet.errors import UserError
 from ghostdet.export.exported import ExportedDetector, is_exported
-from ghostdet.weights import check_state_dict, weights_of
 
 from .amp import use_amp
-from .checkpoint import read_checkpoint
 from .config import (
     check_num_classes,
     check_writable,
-    config_mistakes,
     load_config,
     require,
+    require_detector,
 )
-from .published import check_weights
+from .model import load_model
 
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"}
 
@@ -54,42 +51,27 @@ def load_detector(
         :class:`~ghostdet.export.ExportedDetector`.
 
     Raises:
-        UserError: If a file is missing or the weights or classes do not fit.
+        UserError: If a file is missing, the weights or classes do not fit, or it is no
+            detector.
     """
     cfg = config if isinstance(config, Config) else load_config(config)
     require(cfg, "model", "test_dataloader")
+    require_detector(cfg)
     init_default_scope(cfg.get("default_scope", "mmdet"))
     dataset = DATASETS.build({**cfg.test_dataloader.dataset, "lazy_init": True})
     if is_exported(checkpoint):
         model = ExportedDetector(checkpoint, "bf16" if amp else "fp32")
         model.check(cfg, dataset.metainfo.get("classes"))
-        dataset_meta = model.dataset_meta
+        model.cfg = cfg
+        model.to(get_device()).eval()
     else:
-        model = build_detector(cfg)
-        check_weights(cfg, checkpoint)
-        loaded = read_checkpoint(str(checkpoint))
-        state_dict = weights_of(loaded)
-        check_state_dict(model, state_dict, str(checkpoint))
-        model.load_state_dict(state_dict, strict=False)  # checked: fits
-        dataset_meta = (loaded.get("meta") or {}).get("dataset_meta") or {}
+        model = load_model(cfg, checkpoint)
         if amp:
             use_amp(model)
-    model.dataset_meta = {**dataset.metainfo, **dataset_meta}
+    model.dataset_meta = {**dataset.metainfo, **model.dataset_meta}
     if "language_model" not in cfg.model:  # whose classes are words
         check_num_classes(model, model.dataset_meta.get("classes"))
-    model.cfg = cfg
-    return model.to(get_device()).eval()
-
-
-def build_detector(cfg: Config) -> nn.Module:
-    """Build a config's detector, with random weights.
-
-    Raises:
-        UserError: If the config cannot be built.
-    """
-    init_default_scope(cfg.get("default_scope", "mmdet"))
-    with config_mistakes(cfg):
-        return revert_sync_batchnorm(MODELS.build(cfg.model))
+    return model
 
 
 def infer(

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import mmcv
@@ -404,23 +405,25 @@ class _Preflight:
         cfg, check = self.cfg, "pretrained weights"
         path = cfg.get("load_from")
         if path:
-            sources = [(path, None)]
+            sources = [(path, None, "load_from")]
         else:
-            init_cfg = (cfg.model.get("backbone") or {}).get("init_cfg") or []
             sources = [
-                (init["checkpoint"], init)
-                for init in (init_cfg if isinstance(init_cfg, list) else [init_cfg])
+                (init["checkpoint"], init, key)
+                for key, part in _initialised(cfg.model)
+                for init in _listed(part.get("init_cfg"))
                 if init.get("checkpoint")
             ]
         if not sources:
             yield Finding(check, "pass", "none: the network starts from nothing")
-        for source, init in sources:
+        for source, init, key in sources:
             try:
-                yield self._weights_of(check, source, init)
+                yield self._weights_of(check, source, init, key)
             except UserError as error:
                 yield Finding.of_error(check, error)
 
-    def _weights_of(self, check: str, source: str, init: dict | None) -> Finding:
+    def _weights_of(
+        self, check: str, source: str, init: dict | None, key: str
+    ) -> Finding:
         foreign = "://" in source and not source.startswith(REMOTE)
         if foreign and (self.quick or init is None):
             return Finding(check, "pass", f"{source}: left to MMEngine")
@@ -444,19 +447,18 @@ class _Preflight:
             if self.model is not None:
                 check_state_dict(self.model, state, source, allow)
             return Finding(check, "pass", f"{source}: {len(state)} tensors that fit")
-        backbone_cfg = copy.deepcopy(self.cfg.model.backbone)
-        backbone_cfg.init_cfg = None
+        module_cfg = copy.deepcopy(dict(_initialised(self.cfg.model))[key])
+        module_cfg.init_cfg = None
         with config_mistakes(self.cfg):
-            backbone = MODELS.build(backbone_cfg)
+            module = MODELS.build(module_cfg)
         try:
-            initialize(backbone, copy.deepcopy(init))
+            initialize(module, copy.deepcopy(init))
         except (OSError, RuntimeError, ValueError) as error:
             if isinstance(error, UserError):
                 raise
             raise UserError(
                 f"{source} cannot be loaded ({str(error)[:200]}); download it by other "
-                "means and give its path: --cfg-options "
-                "model.backbone.init_cfg.checkpoint=FILE"
+                f"means and give its path: --cfg-options {key}.init_cfg.checkpoint=FILE"
             ) from error
         if type_name(init.get("type")) == "Pretrained":
             return Finding(
@@ -464,9 +466,11 @@ class _Preflight:
                 "warn",
                 f"{source} is at hand, and with type='Pretrained' MMEngine skips what "
                 "does not fit",
-                "--cfg-options model.backbone.init_cfg.type=CheckedPretrained",
+                "--cfg-options model.backbone.init_cfg.type=CheckedPretrained"
+                if key == "model.backbone"
+                else f"--cfg-options model.init_cfg=None load_from={source}",
             )
-        return Finding(check, "pass", f"{source} fills {type(backbone).__name__}")
+        return Finding(check, "pass", f"{source} fills {type(module).__name__}")
 
     def _sizes(self) -> Iterator[Finding]:
         """Whether the disk takes the checkpoints, and the device the batch."""
@@ -648,8 +652,13 @@ def _types(node: object) -> list:
     return [e["type"] for e in entries if isinstance(e, dict) and "type" in e]
 
 
-def _listed(value: str | list | None) -> list:
-    return [value] if isinstance(value, str) else list(value or ())
+def _initialised(model: dict) -> list[tuple[str, dict]]:
+    """Of a model what weights are loaded into, and where it stands in the config."""
+    return [("model", model), ("model.backbone", model.get("backbone") or {})]
+
+
+def _listed(value: Any) -> list:
+    return [value] if isinstance(value, (str, dict)) else list(value or ())
 
 
 def _cores() -> int:

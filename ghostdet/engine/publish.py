@@ -1,4 +1,4 @@
-"""Publishing a trained detector: its weights, and beside them what they are of."""
+"""Publishing a trained model: its weights, and beside them what they are of."""
 
 from __future__ import annotations
 
@@ -14,17 +14,19 @@ import torch
 from mmdet.registry import DATASETS
 from mmengine.config import Config
 from mmengine.logging import HistoryBuffer
-from torch import Tensor
+from torch import Tensor, nn
 
 from ghostdet import __version__
 from ghostdet.errors import UserError
 from ghostdet.export.convert import written
+from ghostdet.models import ImageClassifier
 from ghostdet.weights import check_state_dict, weights_of
 from ghostdet.weights.source import sha256
 
 from .checkpoint import read_checkpoint
 from .config import load_config, require
-from .infer import build_detector, load_detector
+from .infer import load_detector
+from .model import build_model, load_model
 from .published import (
     DESCRIPTION,
     FORMAT_VERSION,
@@ -57,7 +59,7 @@ def publish(
     checkpoint was written. That of ``best_*.pth`` is of these weights; MMEngine writes
     ``epoch_N.pth`` before it validates it.
 
-    Both files are loaded as a detector before they get their names, the description
+    Both files are loaded as a model before they get their names, the description
     last.
 
     Args:
@@ -81,8 +83,9 @@ def publish(
     published = published_config(cfg)
     loaded = read_checkpoint(checkpoint)
     state_dict = weights_of(loaded)
+    model = build_model(cfg)
     # First: what fits is of the model's size, and can be looked at.
-    check_state_dict(build_detector(cfg), state_dict, checkpoint)
+    check_state_dict(model, state_dict, checkpoint)
     _check_numbers(state_dict, checkpoint)
     # MMEngine's EMAHook has put the average under this name, and what was trained under
     # `ema_state_dict`.
@@ -94,11 +97,13 @@ def publish(
         "mmdet": mmdet.__version__,
         "torch": str(torch.__version__),
         "weights": taken,
-        "classes": _classes(meta, cfg),
+        "classes": _classes(meta, cfg, model, checkpoint),
         **{key: meta.get(key) for key in ("epoch", "iter", "seed")},
         "last_validation": _metrics(loaded),
         "config": encoded(published),
     }
+    backbone = getattr(model, "backbone", None)
+    se_gate = getattr(backbone, "se_gate", "unknown")
     with written(description) as folder:
         path = folder / weights.name
         safetensors.torch.save_file(
@@ -107,11 +112,13 @@ def publish(
                 for name, value in state_dict.items()
             },
             path,
-            {"format": "pt"},
+            # Names and shapes do not tell it, and backbones can be filled from here.
+            {"format": "pt", "se_gate": se_gate},
         )
         content["sha256"] = sha256(path)
         (folder / description.name).write_text(_dumped(content, config), "utf-8")
-        load_detector(folder / description.name, path)
+        load = load_model if isinstance(model, ImageClassifier) else load_detector
+        load(folder / description.name, path)
     print(
         f"{weights}: {len(state_dict)} tensors, {taken}\n"
         f"{description}: {len(content['classes'])} classes, sha256 {content['sha256']}"
@@ -126,7 +133,8 @@ def published_config(cfg: Config) -> dict[str, Any]:
         cfg: A config.
 
     Returns:
-        ``model``, ``test_dataloader`` and ``test_evaluator``, of plain values.
+        ``model``, ``test_dataloader`` and ``test_evaluator``, of plain values; and
+        ``data_root`` where the data set has none of its own.
 
     Raises:
         UserError: If they hold what a published config may not; names the place.
@@ -135,7 +143,11 @@ def published_config(cfg: Config) -> dict[str, Any]:
     model, loader = plain["model"], plain["test_dataloader"]
     if plain.get("data_preprocessor") is not None:
         model.setdefault("data_preprocessor", plain["data_preprocessor"])
-    dataset = {k: v for k, v in loader["dataset"].items() if k != "metainfo"}
+    dataset = {
+        key: value
+        for key, value in loader["dataset"].items()
+        if key not in ("metainfo", "download")
+    }
     if dataset.get("type") == "SharedCocoDataset":  # the same, less its cache
         dataset["type"] = "CocoDataset"
     published = dict(
@@ -150,6 +162,8 @@ def published_config(cfg: Config) -> dict[str, Any]:
         ),
         test_evaluator=_without(plain["test_evaluator"], _DEFAULTS),
     )
+    if "root" in dataset and plain.get("data_root"):  # what --data-root replaces in it
+        published["data_root"] = plain["data_root"]
     check_config(published, str(cfg.filename))
     return published
 
@@ -190,9 +204,15 @@ def _check_numbers(state_dict: Mapping[str, Tensor], source: str) -> None:
             raise UserError(f"{source} cannot be published: {name} is NaN or infinity")
 
 
-def _classes(meta: Mapping[str, Any], cfg: Config) -> list[str]:
-    """Names of the classes: those of the training run, or else the config's."""
+def _classes(
+    meta: Mapping[str, Any], cfg: Config, model: nn.Module, checkpoint: str
+) -> list[str]:
+    """Names of the classes: those of the training run, or else a detector's config."""
     classes = (meta.get("dataset_meta") or {}).get("classes")
+    if classes is None and isinstance(model, ImageClassifier):
+        raise UserError(
+            f"{checkpoint} names no classes; publish a checkpoint of a training run"
+        )
     if classes is None:
         dataset = DATASETS.build(
             {**cfg.test_dataloader.dataset, "lazy_init": True, "pipeline": []}

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Collection
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from mmdet.registry import MODELS, TASK_UTILS
 from mmengine.config import Config
@@ -20,6 +21,7 @@ from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
 from ghostdet.errors import UserError
+from ghostdet.findings import shorten
 from ghostdet.weights.source import fetch, sha256
 
 #: Of what is written, under the key ``published``.
@@ -28,37 +30,79 @@ WEIGHTS, DESCRIPTION = ".safetensors", ".json"
 _TUPLE = "__tuple__"  # JSON has lists alone, and some transforms take tuples alone
 _MAX_BYTES = 16 * 2**20
 
-# What a config may hold besides the model. None stands for any plain value.
-_TRANSFORMS = {
-    **dict.fromkeys(
-        ("LoadImageFromFile", "LoadReadableImage"),
-        {"to_float32", "color_type", "imdecode_backend", "max_unreadable"},
+
+class _Task(NamedTuple):
+    """What a published config may hold besides the model, for one kind of models.
+
+    Components by their names, and which arguments each may have, of plain values. And
+    the rest, which is not in the file.
+    """
+
+    datasets: dict[str, set[str]]  # which have a pipeline, and paths
+    paths: set[str]
+    transforms: dict[str, set[str]]
+    metrics: dict[str, set[str]]
+    runtime: dict[str, Any]
+    collate_fn: str
+    told_classes: bool  # whether the data set gets the classes, or knows its own
+
+
+_V2 = "torchvision.transforms.v2."
+_TASKS = (
+    _Task(
+        {"CocoDataset": {"test_mode", "indices"}},
+        {"data_root", "ann_file", "data_prefix"},
+        {
+            **dict.fromkeys(
+                ("LoadImageFromFile", "LoadReadableImage"),
+                {"to_float32", "color_type", "imdecode_backend", "max_unreadable"},
+            ),
+            "LoadAnnotations": {"with_bbox", "with_label", "with_mask", "poly2mask"},
+            "Resize": {
+                *("scale", "scale_factor", "keep_ratio", "clip_object_border"),
+                *("backend", "interpolation"),
+            },
+            "Pad": {"size", "size_divisor", "pad_to_square", "pad_val", "padding_mode"},
+            "PackDetInputs": {"meta_keys"},
+        },
+        dict.fromkeys(
+            ("CocoMetric", "FastCocoMetric"),
+            {
+                *("metric", "classwise", "proposal_nums", "iou_thrs", "metric_items"),
+                "prefix",
+            },
+        ),
+        dict(
+            default_hooks=dict(visualization=dict(type="DetVisualizationHook")),
+            visualizer=dict(
+                type="DetLocalVisualizer",
+                name="visualizer",
+                vis_backends=[dict(type="LocalVisBackend")],
+            ),
+        ),
+        "pseudo_collate",
+        told_classes=True,
     ),
-    "LoadAnnotations": {"with_bbox", "with_label", "with_mask", "poly2mask"},
-    "Resize": {
-        *("scale", "scale_factor", "keep_ratio", "clip_object_border"),
-        *("backend", "interpolation"),
-    },
-    "Pad": {"size", "size_divisor", "pad_to_square", "pad_val", "padding_mode"},
-    "PackDetInputs": {"meta_keys"},
-}
-_DATASETS = {"CocoDataset": {"test_mode", "indices"}}
-_METRICS = dict.fromkeys(
-    ("CocoMetric", "FastCocoMetric"),
-    {"metric", "classwise", "proposal_nums", "iou_thrs", "metric_items", "prefix"},
+    # Of classifiers. torchvision's CIFAR10 reads pickles, of the MD5 that it knows.
+    _Task(
+        {"ImageFolder": set(), "CIFAR10": {"train"}, "Digits": {"train"}},
+        {"root"},
+        {
+            _V2 + "Resize": {"size", "interpolation", "max_size", "antialias"},
+            _V2 + "CenterCrop": {"size"},
+            _V2 + "PILToTensor": set(),
+        },
+        {"Accuracy": {"topk", "prefix"}},
+        {},
+        "default_collate",
+        told_classes=False,
+    ),
 )
-_LOADER = {"batch_size", "num_workers"}
-# And the rest, which is not in the file.
+_LOADER = {"batch_size": 1024, "num_workers": 64}  # at most
 _RUNTIME: dict[str, Any] = dict(
     default_scope="mmdet",
     test_cfg=dict(type="TestLoop"),
     custom_hooks=[dict(type="CheckpointGuardHook"), dict(type="PublishedWeightsHook")],
-    default_hooks=dict(visualization=dict(type="DetVisualizationHook")),
-    visualizer=dict(
-        type="DetLocalVisualizer",
-        name="visualizer",
-        vis_backends=[dict(type="LocalVisBackend")],
-    ),
 )
 
 # Where the parts of a model are from, less those that open or download what an argument
@@ -117,15 +161,26 @@ def load_published(path: Path) -> Config:
     config, classes = content["config"], content["classes"]
     check_config(config, str(path))
     loader = config["test_dataloader"]
+    task = _task_of(loader["dataset"])
     workers = loader.setdefault("num_workers", 0)
     loader.update(
         sampler=dict(type="DefaultSampler", shuffle=False),
         persistent_workers=workers > 0,
         drop_last=False,
+        collate_fn=dict(type=task.collate_fn),
     )
-    loader["dataset"]["metainfo"] = dict(classes=tuple(classes))
+    dataset_meta = dict(classes=tuple(classes))
+    if task.told_classes:
+        loader["dataset"]["metainfo"] = dataset_meta
     return Config(
-        dict(**config, **_RUNTIME, weights_sha256=content["sha256"]), filename=str(path)
+        dict(
+            **config,
+            **_RUNTIME,
+            **task.runtime,
+            dataset_meta=dataset_meta,
+            weights_sha256=content["sha256"],
+        ),
+        filename=str(path),
     )
 
 
@@ -154,7 +209,19 @@ def check_weights(cfg: Config, checkpoint: str | Path) -> None:
 
 @HOOKS.register_module()
 class PublishedWeightsHook(Hook):
-    """Refuses weights that are not those of a published config."""
+    """Refuses weights and data that are not those of a published config."""
+
+    def before_test(self, runner: Runner) -> None:
+        """Compare classes: folders of other names would be labels of other classes."""
+        dataset = runner.test_dataloader.dataset
+        classes, own = dataset.metainfo["classes"], runner.cfg.dataset_meta["classes"]
+        told = "metainfo" in runner.cfg.test_dataloader.dataset
+        if not told and tuple(classes) != tuple(own):
+            raise UserError(
+                f"the test set has the classes {shorten(classes)}, and "
+                f"{runner.cfg.filename} {shorten(own)}; give the data of these with "
+                "--data-root"
+            )
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Compare checksums, see :func:`check_weights`."""
@@ -189,30 +256,34 @@ class _NotAllowed(Exception):
 
 
 def _check_parts(config: Any) -> None:
-    _check_keys(
-        config, "config", {"model", "test_dataloader", "test_evaluator"}, all_of=True
-    )
+    parts = {"model", "test_dataloader", "test_evaluator"}
+    _check_keys(config, "config", {*parts, "data_root"})
+    if not parts <= config.keys():
+        missing = ", ".join(sorted(parts - config.keys()))
+        raise _NotAllowed("config", f"has no {missing}")
     if not isinstance(config["model"], dict):
         raise _NotAllowed(
             "model", f"is {_shown(config['model'])}, expected a dictionary"
         )
     _check_arguments(config["model"], "model")
+    _check_path(config.get("data_root", ""), "data_root")
 
     loader = config["test_dataloader"]
     _check_keys(loader, "test_dataloader", {"dataset", *_LOADER})
     dataset, place = loader.get("dataset"), "test_dataloader.dataset"
-    paths = {"data_root", "ann_file", "data_prefix", "pipeline"}
-    _check_component(dataset, place, _DATASETS, paths)
-    for key in ("data_root", "ann_file"):
-        _check_path(dataset.get(key, ""), f"{place}.{key}")
-    prefix = dataset.get("data_prefix", {})
-    _check_keys(prefix, f"{place}.data_prefix", {"img"})
-    _check_path(prefix.get("img", ""), f"{place}.data_prefix.img")
-    for key in _LOADER:
+    task = _task_of(dataset)
+    _check_component(dataset, place, task.datasets, {"pipeline", *task.paths})
+    for key in task.paths & dataset.keys():
+        if key == "data_prefix":
+            _check_keys(dataset[key], f"{place}.{key}", {"img"})
+            _check_path(dataset[key].get("img", ""), f"{place}.{key}.img")
+        else:
+            _check_path(dataset[key], f"{place}.{key}")
+    for key, limit in _LOADER.items():
         value = loader.get(key, 1)
-        if type(value) is not int or not 0 <= value <= 64:
+        if type(value) is not int or not 0 <= value <= limit:
             raise _NotAllowed(
-                f"test_dataloader.{key}", f"is {_shown(value)}, expected up to 64"
+                f"test_dataloader.{key}", f"is {_shown(value)}, expected up to {limit}"
             )
     pipeline = dataset.get("pipeline")
     if not isinstance(pipeline, list):
@@ -220,16 +291,22 @@ def _check_parts(config: Any) -> None:
             f"{place}.pipeline", f"is {_shown(pipeline)}, expected a list"
         )
     for index, step in enumerate(pipeline):
-        _check_component(step, f"{place}.pipeline.{index}", _TRANSFORMS)
+        _check_component(step, f"{place}.pipeline.{index}", task.transforms)
 
     evaluators = config["test_evaluator"]
     evaluators = evaluators if isinstance(evaluators, list) else [evaluators]
+    files = {"ann_file"} & task.paths
     for evaluator in evaluators:
-        _check_component(evaluator, "test_evaluator", _METRICS, {"ann_file"})
+        _check_component(evaluator, "test_evaluator", task.metrics, files)
         _check_path(evaluator.get("ann_file", ""), "test_evaluator.ann_file")
 
 
-def _check_keys(node: Any, place: str, allowed: set[str], all_of: bool = False) -> None:
+def _task_of(dataset: Any) -> _Task:
+    kinds = {kind: task for task in _TASKS for kind in task.datasets}
+    return kinds[_kind_of(dataset, "test_dataloader.dataset", kinds)]
+
+
+def _check_keys(node: Any, place: str, allowed: set[str]) -> None:
     if not isinstance(node, dict):
         raise _NotAllowed(place, f"is {_shown(node)}, expected a dictionary")
     for key in node:
@@ -237,8 +314,6 @@ def _check_keys(node: Any, place: str, allowed: set[str], all_of: bool = False) 
             raise _NotAllowed(
                 f"{place}.{key}", f"is none of {', '.join(sorted(allowed))}"
             )
-    if all_of and node.keys() != allowed:
-        raise _NotAllowed(place, f"has no {', '.join(sorted(allowed - node.keys()))}")
 
 
 def _check_component(
@@ -248,6 +323,14 @@ def _check_component(
 
     ``others`` are arguments that are looked at elsewhere.
     """
+    arguments = kinds[_kind_of(node, place, kinds)]
+    _check_keys(node, place, {"type", *arguments, *others})
+    for key in arguments & node.keys():
+        _check_arguments(node[key], f"{place}.{key}")
+
+
+def _kind_of(node: Any, place: str, kinds: Collection[str]) -> str:
+    """The type of a component that is one of a few."""
     if not isinstance(node, dict):
         raise _NotAllowed(place, f"is {_shown(node)}, expected a dictionary")
     kind = node.get("type")
@@ -255,10 +338,7 @@ def _check_component(
         raise _NotAllowed(
             f"{place}.type", f"is {_shown(kind)}, expected {' or '.join(kinds)}"
         )
-    arguments = kinds[kind.removeprefix("mmdet.")]
-    _check_keys(node, place, {"type", *arguments, *others})
-    for key in arguments & node.keys():
-        _check_arguments(node[key], f"{place}.{key}")
+    return kind.removeprefix("mmdet.")
 
 
 def _check_path(value: Any, place: str) -> None:

@@ -27,7 +27,13 @@ from ghostdet.weights.source import REMOTE
 from .amp import use_amp
 from .batch import scale_lr
 from .checkpoint import CheckpointGuardHook, read_checkpoint
-from .config import check_num_classes, check_writable, config_mistakes, require
+from .config import (
+    check_num_classes,
+    check_writable,
+    config_mistakes,
+    require,
+    require_detector,
+)
 from .launch import on_first_rank, restarted, start_processes
 from .loops import use_exact_loops
 from .preflight import preflight
@@ -137,6 +143,8 @@ def test(
         if not out.endswith((".pkl", ".pickle")):
             raise UserError(f"--out is {out!r}, expected a file that ends in .pkl")
         check_writable(os.path.dirname(out) or ".", "--out")
+    if show_dir is not None or is_exported(checkpoint):
+        require_detector(cfg)
     if is_exported(checkpoint):
         if cfg.launcher != "none":
             raise UserError(f"{checkpoint} runs in one process; leave out --launcher")
@@ -209,9 +217,11 @@ def _check_start(cfg: Config) -> None:
     if not path or ("://" in path and not path.startswith(REMOTE)):
         return  # MMEngine's own schemes
     state = read_checkpoint(path)
-    # MMEngine initialises a backbone before it loads all of it: a download for nothing.
+    # MMEngine initialises a model before it loads all of it: a download for nothing.
     backbone = cfg.model.get("backbone") or {}
     allowed = [hook.get("allow") or () for hook in cfg.get("custom_hooks") or []]
+    if "checkpoint" in (cfg.model.get("init_cfg") or {}) and not any(allowed):
+        cfg.model.init_cfg = None
     if "checkpoint" in (backbone.get("init_cfg") or {}) and not any(
         re.match(pattern, name)
         for patterns in allowed

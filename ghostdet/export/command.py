@@ -23,7 +23,7 @@ from tqdm import tqdm
 from ghostdet import __version__
 from ghostdet.datasets import check_dataset
 from ghostdet.engine import load_config, load_detector
-from ghostdet.engine.config import check_writable, require
+from ghostdet.engine.config import check_writable, require, require_detector
 from ghostdet.engine.run import check_data
 from ghostdet.errors import UserError
 
@@ -79,6 +79,7 @@ def export(
     require_packages(*REQUIRED[format], *(["nncf"] if int8 else []))
     cfg = config if isinstance(config, Config) else load_config(config)
     require(cfg, "model", "test_dataloader")
+    require_detector(cfg)
     out = _out(cfg, format, int8, out)
     if int8:
         if calibration_images < 1:

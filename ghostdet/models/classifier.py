@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch.nn.functional as F
 from mmdet.registry import MODELS
@@ -83,6 +84,9 @@ class ClassificationHead(nn.Module):
 class ImageClassifier(BaseModel):
     """A backbone with a classification head, for MMEngine's Runner.
 
+    It loads weights under its own names, as ``backbone.conv_stem.weight``, or under
+    those that networks are published with, as ``conv_stem.weight``.
+
     Args:
         backbone: Config of a backbone.
         head: Config of the head.
@@ -108,6 +112,17 @@ class ImageClassifier(BaseModel):
         super().__init__(data_preprocessor, init_cfg)
         self.backbone = MODELS.build(backbone)
         self.head = MODELS.build(head)
+
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Tensor], prefix: str, *args: Any
+    ) -> None:
+        """Bring published weights to our names."""
+        for part in ("backbone", "head"):
+            for name in getattr(self, part).state_dict():
+                published, own = prefix + name, f"{prefix}{part}.{name}"
+                if published in state_dict and own not in state_dict:
+                    state_dict[own] = state_dict.pop(published)
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def forward(
         self,

@@ -55,6 +55,62 @@ def check_odd(**kernels: int) -> None:
             raise ConfigError(f"{name} is {kernel!r}, expected an odd integer")
 
 
+def speed_up_ratio(
+    in_channels: int,
+    out_channels: int,
+    kernel_size: int = 1,
+    ratio: int = 2,
+    dw_kernel: int = 3,
+) -> float:
+    """The paper's theoretical speed-up ``r_s`` of a Ghost module.
+
+    MACs of the ordinary convolution over those of the Ghost module that takes its
+    place, BN and activations not counted (section 3.2 of the paper). With ``c`` and
+    ``n`` channels of input and output, kernels ``k`` and ``d`` and ``m = ceil(n / s)``
+    intrinsic maps::
+
+        r_s = n c k^2 / (m c k^2 + m (s - 1) d^2)
+
+    The paper writes ``n / s`` for ``m``, which is the same where ``s`` divides ``n``,
+    and for ``d = k`` it comes to ``s c / (s + c - 1)``, near ``s`` for many channels.
+    Stride, height and width cancel.
+
+    Args:
+        in_channels: ``c``.
+        out_channels: ``n``.
+        kernel_size: ``k``, kernel of the primary convolution.
+        ratio: ``s``.
+        dw_kernel: ``d``, kernel of the cheap depthwise convolution.
+
+    Returns:
+        The ratio; below 1 where the Ghost module costs more.
+
+    Example:
+        >>> round(speed_up_ratio(64, 64, kernel_size=3), 4), 2 * 64 / (2 + 64 - 1)
+        (1.9692, 1.9692307692307693)
+    """
+    check_ratio(ratio)
+    intrinsic = math.ceil(out_channels / ratio)
+    dense = in_channels * kernel_size**2
+    return out_channels * dense / intrinsic / (dense + (ratio - 1) * dw_kernel**2)
+
+
+def compression_ratio(
+    in_channels: int,
+    out_channels: int,
+    kernel_size: int = 1,
+    ratio: int = 2,
+    dw_kernel: int = 3,
+) -> float:
+    """The paper's theoretical compression ratio ``r_c`` of a Ghost module.
+
+    Weights of the ordinary convolution over those of the Ghost module. Each weight
+    is used once for each pixel of the output, so this is :func:`speed_up_ratio`, as the
+    paper's equations 4 and 5 are alike but for height and width. Arguments as there.
+    """
+    return speed_up_ratio(in_channels, out_channels, kernel_size, ratio, dw_kernel)
+
+
 def conv_norm(
     in_channels: int,
     out_channels: int,

@@ -63,7 +63,8 @@ def check_state_dict(
         raise UserError(
             f"{source} holds no weights alone: {foreign[0]} is a "
             f"{type(state_dict[foreign[0]]).__name__}; give a checkpoint of a training "
-            "run, or what torch.save(model.state_dict()) wrote"
+            "run, or what torch.save(model.state_dict()) wrote; weights of PaddleClas "
+            "go into the init_cfg of a backbone"
         )
 
     def counted(names: Iterable[str]) -> list[str]:
@@ -84,9 +85,15 @@ def check_state_dict(
     misshapen = counted(differing)
     if not (missing or surplus or misshapen):
         return
-    if not differing:  # some detectors of MMDetection rename weights as they load them
-        trial = copy.deepcopy(model)
-        result = trial.load_state_dict(dict(state_dict), strict=False)
+    if not differing:  # some models rename weights as they load them
+        trial, renamed = copy.deepcopy(model), {}
+        trial._register_load_state_dict_pre_hook(lambda own, *_: renamed.update(own))
+        try:
+            result = trial.load_state_dict(dict(state_dict), strict=False)
+        except RuntimeError:  # shapes differ, under the names that they get
+            if renamed.keys() == state_dict.keys():
+                raise
+            return check_state_dict(model, renamed, source, allow, advice)
         missing, surplus = counted(result.missing_keys), counted(result.unexpected_keys)
         if not (missing or surplus):
             return

@@ -25,6 +25,7 @@ CLASSIFIER = {
     for layer in ("conv_head", "classifier")
     for kind in ("weight", "bias")
 }
+_HEAD = "head."  # before them, in a classifier that was trained here
 # Where official names have a bottleneck: the flat number of PaddleClas, from 0.
 _BOTTLENECKS = [
     f"blocks.{stage}.{index}"
@@ -58,7 +59,8 @@ class Weights:
         state_dict: Backbone and, if the file has them, classifier.
         source: What was asked for.
         sha256: Checksum of the file.
-        format: ``'official'`` (also timm's), ``'PaddleClas'`` or ``'detector'``.
+        format: ``'official'`` (also timm's), ``'PaddleClas'``, or what was trained
+            here, a ``'classifier'`` or a ``'detector'``.
         network: ``'GhostNet'``, ``'GhostNetV2'`` or ``'GhostNetV3'``.
         widen_factor: The width, from the channels of the widest bottleneck.
         se_gate: The gate that the weights were trained with; None if the file cannot
@@ -92,7 +94,7 @@ def read_weights(checkpoint: str | Path) -> Weights:
     Args:
         checkpoint: What :func:`~ghostdet.weights.fetch` takes; a file of
             ``torch.save``, safetensors or PaddlePaddle with weights of the official
-            network, timm's, PaddleClas's, or a detector of this package's.
+            network, timm's, PaddleClas's, or of what was trained here.
 
     Returns:
         The weights under the official names.
@@ -104,15 +106,16 @@ def read_weights(checkpoint: str | Path) -> Weights:
     source = str(checkpoint)
     state_dict = weights_of(content)
     metadata = content.get("metadata", {}) if path.suffix == ".safetensors" else {}
-    se_gate = metadata.get("se_gate", "hard_sigmoid")
+    se_gate = metadata.get("se_gate")
     if any(name.startswith("_ghostbottleneck_") for name in state_dict):
         kind, se_gate = "PaddleClas", "clip"
         state_dict = _from_paddle(state_dict, source)
     elif any(name.startswith("backbone.") for name in state_dict):
-        kind, se_gate = "detector", _gate_of_detector(content)
-        state_dict = backbone_of(state_dict)
+        kind = "classifier" if _HEAD + "classifier.weight" in state_dict else "detector"
+        se_gate = se_gate or _gate_of_config(content)
+        state_dict = backbone_of(state_dict) | _classifier_of(state_dict)
     else:
-        kind = "official"
+        kind, se_gate = "official", se_gate or "hard_sigmoid"
         state_dict = _from_official(state_dict)
     _refuse_others(state_dict, source)
     _check_tensors(state_dict, source)
@@ -136,7 +139,13 @@ def backbone_of(state_dict: Mapping[str, Any]) -> dict[str, Any]:
     return inside or dict(state_dict)
 
 
-def _gate_of_detector(content: Mapping[str, Any]) -> str:
+def _classifier_of(state_dict: Mapping[str, Any]) -> dict[str, Any]:
+    """The weights of an :class:`ImageClassifier`'s head."""
+    names = {_HEAD + name: name for name in CLASSIFIER}
+    return {names[n]: v for n, v in state_dict.items() if n in names}
+
+
+def _gate_of_config(content: Mapping[str, Any]) -> str:
     """The SE gate in the config that MMEngine keeps as text in its checkpoints."""
     meta = content.get("meta")
     text = meta.get("cfg") if isinstance(meta, dict) else None

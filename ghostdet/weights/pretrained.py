@@ -1,4 +1,4 @@
-"""Pretrained weights in a backbone: all of them, or an error."""
+"""Pretrained weights in a backbone or classifier: all of them, or an error."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mmengine.registry import WEIGHT_INITIALIZERS
 from torch import Tensor, nn
 
 from ghostdet.errors import ConfigError
-from ghostdet.models import GhostNet, GhostNetV2, GhostNetV3
+from ghostdet.models import GhostNet, GhostNetV2, GhostNetV3, ImageClassifier
 from ghostdet.models.ghostnet import BLOCKS
 
 from .fitting import check_state_dict, weights_of
@@ -29,7 +29,9 @@ WIDEN_NOISE = 0.01
 
 @WEIGHT_INITIALIZERS.register_module()
 class GhostNetPretrained:
-    """Initialise a GhostNet backbone from published weights, by its ``init_cfg``.
+    """Initialise a GhostNet from published weights, by its ``init_cfg``.
+
+    That of a backbone, or of a whole :class:`~ghostdet.models.ImageClassifier`.
 
     ::
 
@@ -63,8 +65,8 @@ class GhostNetPretrained:
         self.noise = noise
         self.seed = seed
 
-    def __call__(self, module: GhostNet) -> None:
-        """Fill the backbone; see :func:`load_pretrained`."""
+    def __call__(self, module: GhostNet | ImageClassifier) -> None:
+        """Fill the network; see :func:`load_pretrained`."""
         load_pretrained(module, self.checkpoint, self.widen, self.noise, self.seed)
 
 
@@ -101,16 +103,16 @@ class CheckedPretrained:
 
 
 def load_pretrained(
-    backbone: GhostNet,
+    module: GhostNet | ImageClassifier,
     checkpoint: str | Path,
     widen: bool = False,
     noise: float = 0.0,
     seed: int = 0,
 ) -> Weights:
-    """Fill all of a backbone with published weights, and log what was done.
+    """Fill all of a network with published weights, and log what was done.
 
     Args:
-        backbone: A GhostNet, GhostNetV2 or GhostNetV3.
+        module: A GhostNet, GhostNetV2 or GhostNetV3, or a classifier with one.
         checkpoint: What :func:`read_weights` takes.
         widen: Widen narrower weights to the backbone's width.
         noise: Noise of the widening, as of :func:`widen_state_dict`.
@@ -121,10 +123,12 @@ def load_pretrained(
 
     Raises:
         UserError: If the file cannot be had or read, is of another network, or does
-            not fill the backbone.
+            not fill the module.
         ConfigError: If the backbone has another width (narrower, with ``widen``) or
-            another SE gate.
+            another SE gate, or the weights have no such classifier.
     """
+    whole = isinstance(module, ImageClassifier)
+    backbone = module.backbone if whole else module
     if not isinstance(backbone, GhostNet):
         raise ConfigError(
             f"GhostNetPretrained is for GhostNet backbones, not for "
@@ -132,8 +136,12 @@ def load_pretrained(
         )
     weights = read_weights(checkpoint)
     _check_network(backbone, weights)
-    state_dict, widened = weights.backbone, ""
-    if not _same_width(backbone, state_dict):
+    state_dict = dict(weights.state_dict) if whole else weights.backbone
+    widened = ""
+    if _same_width(backbone, state_dict):
+        if widen:
+            widened = f", not widened: both are {backbone.widen_factor:g}x"
+    else:
         difference = backbone.widen_factor - weights.widen_factor
         if not (widen and difference > 0):
             wider = ", or widen=True in init_cfg" if difference > 0 else ""
@@ -148,6 +156,8 @@ def load_pretrained(
             f", widened to {backbone.widen_factor:g}x with noise {noise:g} and seed "
             f"{seed}"
         )
+    if whole:
+        _check_classifier(module, weights)
     # Layers behind the last output are not built.
     unused = [
         name
@@ -157,8 +167,8 @@ def load_pretrained(
     ]
     for name in unused:
         del state_dict[name]
-    check_state_dict(backbone, state_dict, str(weights), advice=ADVICE)
-    _fill(backbone, state_dict)
+    check_state_dict(module, state_dict, str(weights), advice=ADVICE)
+    _fill(module, state_dict)
     print_log(
         f"{weights} ({weights.format}, sha256 {weights.sha256}): {len(state_dict)} "
         f"tensors loaded{widened}; {len(weights.state_dict) - len(state_dict)} of "
@@ -200,6 +210,32 @@ def _check_network(backbone: GhostNet, weights: Weights) -> None:
             f"{weights} ({weights.format}) has the SE gate {weights.se_gate}, and the "
             f"backbone {backbone.se_gate}, with which its outputs would be others; set "
             f"backbone=dict(se_gate='{weights.se_gate}', se_divisor={divisor})"
+        )
+
+
+def _check_classifier(module: ImageClassifier, weights: Weights) -> None:
+    """See that there is a classifier in the weights, of as many classes."""
+    alone = (
+        "; to start from the backbone alone, which serves any classes: --cfg-options "
+        "model.init_cfg=None model.backbone.init_cfg.type=GhostNetPretrained "
+        f"model.backbone.init_cfg.checkpoint={weights.source}"
+    )
+    missing = module.head.state_dict().keys() - weights.state_dict.keys()
+    if missing:
+        other = (
+            " (that of PaddleClas has a norm, and is another one)"
+            if weights.format == "PaddleClas"
+            else ""
+        )
+        raise ConfigError(
+            f"{weights} ({weights.format}) has no {', '.join(sorted(missing))}"
+            f"{other}, which a whole classifier needs{alone}"
+        )
+    classes = len(weights.state_dict["classifier.weight"])
+    if classes != module.head.num_classes:
+        raise ConfigError(
+            f"{weights} has {classes} classes, and the head "
+            f"{module.head.num_classes}; set model.head.num_classes={classes}{alone}"
         )
 
 

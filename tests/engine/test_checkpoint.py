@@ -160,11 +160,13 @@ def test_guard(prefix):
     runner = SimpleNamespace(model=nn.Linear(2, 3))
     weights = {f"{prefix}{k}": v for k, v in runner.model.state_dict().items()}
     CheckpointGuardHook().after_load_checkpoint(runner, {"state_dict": weights})
-    CheckpointGuardHook().after_load_checkpoint(runner, weights)
+    bare = dict(weights)
+    CheckpointGuardHook().after_load_checkpoint(runner, bare)
+    assert bare == {"state_dict": weights}  # as the hooks behind it expect
     del weights[f"{prefix}bias"]
     with pytest.raises(UserError, match="1 missing: bias"):
         CheckpointGuardHook().after_load_checkpoint(runner, {"state_dict": weights})
-    CheckpointGuardHook(["bias"]).after_load_checkpoint(runner, weights)
+    CheckpointGuardHook(["bias"]).after_load_checkpoint(runner, {"state_dict": weights})
 
 
 def test_another_head_from_a_trained_detector(tiny, trained):

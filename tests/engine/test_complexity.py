@@ -1,3 +1,4 @@
+import functools
 import json
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from torch import nn
 
 from ghostdet import CONFIGS
 from ghostdet.engine import complexity, complexity_table, load_config
+from ghostdet.engine.complexity import PAPER
 from ghostdet.errors import UserError
 
 # Parameters and MACs at 224x224 in millions, of bottlenecks alone and with the final
@@ -20,6 +22,13 @@ FACTS = {
     1.0: ((2.52, 131.1), (2.67, 138.6)),
     1.1: ((3.03, 155.2), (3.22, 164.4)),
     1.3: ((4.22, 211.4), (4.48, 224.1)),
+}
+# Of the whole classifier, from the same file.
+CLASSIFIERS = {
+    "ghostnet_050_in1k": (2.59, 42.3),
+    "ghostnet_in1k": (5.18, 141.2),
+    "ghostnet_110_in1k": (5.86, 167.0),
+    "ghostnet_130_in1k": (7.36, 227.0),
 }
 ROWS = [
     f"{detector}_{backbone}_fpn"
@@ -31,6 +40,11 @@ ROWS.append("light/light_m_800_coco")
 
 def config(name, options=None):
     return load_config(f"{CONFIGS}/{name}.py", cfg_options=options)
+
+
+@functools.cache
+def classifier(name):
+    return complexity(config(f"classification/{name}"))
 
 
 @pytest.mark.parametrize("width", FACTS)
@@ -87,6 +101,75 @@ def test_against_a_count_by_hand(name):
     assert result["params"]["total"] == sum(p.numel() for p in model.parameters())
 
 
+@pytest.mark.parametrize("name", CLASSIFIERS)
+def test_figures_of_classifiers(name):
+    result = classifier(name)
+    assert result["shape"] == (224, 224)
+    params, macs = CLASSIFIERS[name]
+    assert result["params"]["total"] / 1e6 == pytest.approx(params, rel=0.005)
+    assert result["macs"]["total"] / 1e6 == pytest.approx(macs, rel=0.005)
+
+
+@pytest.mark.parametrize("name", ["ghostnet_digits", "ghost_vgg16_cifar10"])
+def test_a_classifier_against_a_count_by_hand(name):
+    cfg = config(f"classification/{name}")
+    result = complexity(cfg, (40, 50))
+    assert result["shape"] == (40, 50)
+    with DefaultScope.overwrite_default_scope("mmdet"):
+        model = MODELS.build(cfg.model).eval()
+    macs = macs_by_hooks(model, lambda: model(torch.rand(1, 3, 40, 50)))
+    assert (macs["backbone"], macs["head"]) == (
+        result["macs"]["backbone"],
+        result["macs"]["head"],
+    )
+    params = sum(p.numel() for p in model.parameters())
+    assert result["params"]["total"] == params
+
+
+@pytest.mark.parametrize(
+    "name, options, shape",
+    [
+        ("ghostnet_digits", {}, (32, 32)),
+        ("resnet56_cifar10", {}, (32, 32)),  # as images to train on are cropped
+        ("ghostnet_in1k", {"test_dataloader": None}, (224, 224)),
+        ("ghostnet_in1k", {"test_dataloader.dataset.pipeline.1.size": [96]}, (96, 96)),
+        (
+            "ghostnet_in1k",
+            {"test_dataloader.dataset.pipeline.1.size": [96, 128]},
+            (96, 128),
+        ),
+    ],
+)
+def test_shape_of_the_pipeline(name, options, shape):
+    assert complexity(config(f"classification/{name}", options))["shape"] == shape
+
+
+def test_no_pipeline():
+    cfg = config("classification/ghostnet_digits")
+    for part in "train", "val", "test":
+        cfg.pop(f"{part}_dataloader")
+    assert complexity(cfg)["shape"] == (224, 224)
+
+
+def test_papers_figures_of_classifiers(project):
+    """The same in the configs; and ours are near, or they are known not to be."""
+    known = {
+        ("ghost_resnet50_in1k", "params"): 13.95,
+        ("ghost_resnet50_in1k", "macs"): 2151,  # 2.2G, as rounded there
+        ("ghost_resnet50_s4_in1k", "params"): 8.15,
+        ("ghost_resnet56_cifar10", "macs"): 65.29,  # tests/models/test_cifar.py
+    }
+    for name, (params, macs, top1) in PAPER.items():
+        path = project / f"configs/classification/{name}.py"
+        assert f"the paper's top-1 {top1}" in path.read_text()
+        result = classifier(name)
+        for key, figure in (("params", params), ("macs", macs)):
+            count = result[key]["total"] / 1e6
+            own = known.get((name, key))
+            assert (abs(count / figure - 1) > 0.02) == (own is not None)
+            assert count == pytest.approx(own or figure, rel=0.001 if own else 0.02)
+
+
 MMDET = Path(mmdet.__file__).parent / ".mim/configs"
 
 
@@ -125,6 +208,9 @@ def test_mistakes():
     results = [complexity(config(ROWS[0]), shape) for shape in ((64, 64), (96, 64))]
     with pytest.raises(UserError, match="pad images to .*64, 64.*96, 64"):
         complexity_table(results)
+    results[0] = classifier("vgg16_cifar10")
+    with pytest.raises(UserError, match="make two tables"):
+        complexity_table(results)
 
 
 def test_page_and_tool(project, command, tmp_path):
@@ -138,6 +224,37 @@ def test_page_and_tool(project, command, tmp_path):
     assert result.returncode == 0, result.stderr
     assert result.stdout.strip() in page
     assert len(json.loads((tmp_path / "a.json").read_text())) == len(ROWS)
+
+
+def test_classifiers_of_the_page(project):
+    """All of them, as the shell lists them."""
+    page = (project / "docs/model_zoo.md").read_text()
+    assert "python tools/complexity.py configs/classification/*.py" in page
+    paths = sorted((project / "configs/classification").glob("*.py"))
+    assert complexity_table([classifier(path.stem) for path in paths]) in page
+
+
+def test_ablations_of_the_page(project, capsys, monkeypatch):
+    """What the code on the page prints begins the rows of its table."""
+    monkeypatch.chdir(project)
+    page = (project / "docs/cifar10.md").read_text()
+    code = page.partition("```python\n")[2].partition("```")[0]
+    exec(code, {})
+    rows = capsys.readouterr().out.splitlines()
+    assert len(rows) == 7
+    assert all(f"\n{row} " in page for row in rows)
+
+
+def test_figures_of_the_cifar_page(project):
+    page = (project / "docs/cifar10.md").read_text()
+    for name in ("vgg16", "ghost_vgg16", "resnet56", "ghost_resnet56"):
+        result = classifier(f"{name}_cifar10")
+        params, macs = (result[key]["total"] / 1e6 for key in ("params", "macs"))
+        digits = 2 if params > 1 else 3
+        figures = [f"{params:.{digits}f}M", f"{macs:.1f}M"]
+        paper = PAPER[f"{name}_cifar10"]
+        figures += [f"{paper[0]}M", f"{paper[1]}M", str(paper[2])]
+        assert f"| `{name}_cifar10.py` | {' | '.join(figures)} |" in page
 
 
 LIGHT = ["light_s_320_coco", "light_m_416_coco"]

@@ -9,6 +9,7 @@ from ghostdet.errors import UserError
 CONFIGS = Path(__file__).parents[2] / "configs"
 BCCD = CONFIGS / "bccd/retinanet_ghostnet_bccd.py"
 FILES = sorted(path for path in CONFIGS.rglob("*.py") if "_base_" not in path.parts)
+CLASSIFIERS = [path for path in FILES if path.parent.name == "classification"]
 
 
 def test_options(tmp_path):
@@ -35,7 +36,9 @@ def test_work_dir(tmp_path, monkeypatch):
     assert [path.name for path in tmp_path.iterdir()] == ["own.py"]  # nothing made
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path", [p for p in FILES if p not in CLASSIFIERS], ids=lambda path: path.stem
+)
 def test_data_root_moves_everything(tmp_path, path):
     old = load_config(path, tmp_path).get("data_root")
     if old is None:  # digits come with a package
@@ -57,6 +60,17 @@ def test_data_root_moves_everything(tmp_path, path):
         cfg.test_dataloader.dataset,
     ):
         assert dataset.data_root == f"{tmp_path}/"
+
+
+@pytest.mark.parametrize(
+    "path",
+    [path for path in CLASSIFIERS if not path.stem.endswith("digits")],
+    ids=lambda path: path.stem,
+)
+def test_data_root_of_classifiers(tmp_path, path):
+    cfg = load_config(path, tmp_path, data_root=tmp_path)
+    for part in "train", "val", "test":
+        assert cfg[f"{part}_dataloader"].dataset.root.startswith(f"{tmp_path}/")
 
 
 def test_data_root_in_wrappers_and_lists(tmp_path):

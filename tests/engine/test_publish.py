@@ -16,15 +16,22 @@ from mmdet.models.task_modules.tracking import CameraMotionCompensation
 from mmdet.registry import MODELS, TASK_UTILS
 from mmengine.hooks import EMAHook
 from mmengine.registry import DefaultScope
+from timm.models.ghostnet import _create_ghostnet
 
 from ghostdet import engine
-from ghostdet.engine import infer, load_config, load_detector, train
+from ghostdet.datasets import Digits
+from ghostdet.engine import infer, load_config, load_detector, load_model, train
+from ghostdet.engine.model import build_model
 from ghostdet.engine.publish import publish, published_config
 from ghostdet.engine.published import check_config, encoded
-from ghostdet.errors import UserError
+from ghostdet.errors import ConfigError, UserError
+from ghostdet.export.command import export
+from ghostdet.models import GhostNet
+from ghostdet.weights import load_pretrained, pretrained, read_weights
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 CONFIG = CONFIGS / "bccd/retinanet_ghostnet_bccd.py"
+DIGITS = CONFIGS / "classification/ghostnet_digits.py"
 OPTIONS = {"model.test_cfg.score_thr": 0.0, "test_dataloader.dataset.indices": 4}
 
 
@@ -95,14 +102,96 @@ def test_every_config_can_be_published(config, own, tmp_path):
     cfg = load_config(config)
     if "model" not in cfg:
         pytest.skip("a part of others")
-    for key in ("backbone", "neck"):
-        cfg.model[key].pop("init_cfg", None)
+    for part in (cfg.model, cfg.model.backbone, cfg.model.get("neck") or {}):
+        part.pop("init_cfg", None)
     path = change(own, lambda c: c.update(config=encoded(published_config(cfg))))
     read = load_config(path)
     assert repr(read.model) == repr(cfg.model)
     theirs, ours = read.test_dataloader.dataset, cfg.test_dataloader.dataset
     assert repr(theirs.pipeline) == repr(ours.pipeline)
-    assert theirs.ann_file == ours.ann_file and theirs.test_mode
+    paths = {"data_root", "ann_file", "data_prefix", "root"} & ours.keys()
+    assert all(theirs[key] == ours[key] for key in paths)
+    assert theirs.type == "CocoDataset" or read.get("data_root") == cfg.get("data_root")
+
+
+@pytest.fixture(scope="module")
+def classifier(tmp_path_factory):
+    """A checkpoint of the digits' config, as a run writes it, and what is published."""
+    folder = tmp_path_factory.mktemp("classifier")
+    torch.manual_seed(0)
+    model = build_model(load_config(DIGITS))
+    meta = dict(epoch=3, dataset_meta=dict(classes=Digits.classes), cfg="")
+    content = {"state_dict": model.state_dict(), "meta": meta}
+    torch.save({**content, "ema_state_dict": {}}, folder / "best.pth")
+    out = publish(str(folder / "best.pth"), str(folder / "a.safetensors"), str(DIGITS))
+    return folder / "best.pth", out
+
+
+@pytest.fixture
+def own_classifier(classifier, tmp_path):
+    for suffix in (".safetensors", ".json"):
+        shutil.copy(classifier[1].with_suffix(suffix), tmp_path)
+    return tmp_path / classifier[1].name
+
+
+def test_classifier_evaluates_as_the_checkpoint(classifier, tmp_path, new_run):
+    checkpoint, published = classifier
+    content = json.loads(published.with_suffix(".json").read_text())
+    assert content["classes"] == list("0123456789")
+    assert content["weights"] == "EMA" and content["epoch"] == 3
+    metrics = []
+    for config, weights in ((DIGITS, checkpoint), (published, published)):
+        new_run()
+        cfg = load_config(config, tmp_path / "run")
+        metrics.append(engine.test(cfg, weights))
+    assert metrics[0] == metrics[1] and 0 < metrics[0]["accuracy/top1"] < 100
+
+
+def test_weights_of_a_published_classifier(classifier, monkeypatch):
+    """In a detector's backbone as they are, SE gate and all, and in timm's network."""
+    log = []
+    monkeypatch.setattr(pretrained, "print_log", lambda text, **_: log.append(text))
+    checkpoint, published = classifier
+    backbone = GhostNet(0.5, (1, 2, 3))
+    load_pretrained(backbone, published)
+    assert len(log) == 1 and "(classifier, sha256" in log[0]  # and no warning
+    expected = torch.load(checkpoint)["state_dict"]
+    for name, value in backbone.state_dict().items():
+        assert torch.equal(value, expected[f"backbone.{name}"]), name
+    with pytest.raises(ConfigError, match="has the SE gate hard_sigmoid"):
+        load_pretrained(GhostNet(0.5, se_gate="clip"), published)
+    theirs = _create_ghostnet("ghostnet_100", width=0.5, num_classes=10)
+    theirs.load_state_dict(read_weights(published).state_dict, strict=True)
+
+
+def test_classifier_on_other_classes(own_classifier, tmp_path, new_run):
+    change(own_classifier, lambda content: content["classes"].reverse())
+    cfg = load_config(own_classifier, tmp_path / "run")
+    new_run()
+    with pytest.raises(UserError, match="the test set has the classes 0, 1.*a.json 9,"):
+        engine.test(cfg, own_classifier)
+
+
+def test_classifier_of_unknown_classes(classifier, tmp_path):
+    weights = torch.load(classifier[0])["state_dict"]
+    torch.save(weights, tmp_path / "b.pth")
+    with pytest.raises(UserError, match="b.pth names no classes; publish a checkp"):
+        publish(str(tmp_path / "b.pth"), str(tmp_path / "b.safetensors"), str(DIGITS))
+
+
+def test_only_for_detectors(classifier, tmp_path):
+    """What cannot be done with a classifier is said in one line."""
+    checkpoint, published = classifier
+    (tmp_path / "a.png").touch()
+    cfg = load_config(DIGITS, tmp_path / "run")
+    for run in (
+        lambda: infer(tmp_path / "a.png", published, published, tmp_path / "b"),
+        lambda: export(cfg, checkpoint, out=tmp_path / "a.onnx"),
+        lambda: engine.test(cfg, checkpoint, show_dir=str(tmp_path / "c")),
+        lambda: engine.test(cfg, tmp_path / "a.onnx"),
+    ):
+        with pytest.raises(UserError, match="is of a classifier, and this is for det"):
+            run()
 
 
 def test_average_is_what_is_published(tiny, tmp_path):
@@ -243,7 +332,7 @@ HOSTILE = [  # place in the config, value, message
     ("model.backbone.type", "ExportedDetector", "not a part of a detector"),
     ("model.neck.type", "BertModel", "not a part of a detector"),
     ("model", "a.py", "expected a dictionary"),
-    ("custom_imports", {"imports": ["evil"]}, "is none of model, test_dataloader"),
+    ("custom_imports", {"imports": ["evil"]}, "is none of data_root, model, test_d"),
     ("custom_hooks", [{"type": "RuntimeInfoHook"}], "is none of"),
     ("_base_", "evil.py", "is none of"),
     ("launcher", "pytorch", "is none of"),
@@ -262,8 +351,7 @@ HOSTILE = [  # place in the config, value, message
 ]
 
 
-@pytest.mark.parametrize("place, value, message", HOSTILE)
-def test_hostile_config(own, tmp_path, monkeypatch, place, value, message):
+def put(place, value):
     def edit(content):
         *above, last = place.split(".")
         node = content["config"]
@@ -271,14 +359,54 @@ def test_hostile_config(own, tmp_path, monkeypatch, place, value, message):
             node = node[int(key) if isinstance(node, list) else key]
         node[last] = value
 
+    return edit
+
+
+@pytest.mark.parametrize("place, value, message", HOSTILE)
+def test_hostile_config(own, tmp_path, monkeypatch, place, value, message):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "evil.py").write_text(CODE)
-    path = change(own, edit)
+    path = change(own, put(place, value))
     for load in (load_config, lambda path: load_detector(path, own)):
         with pytest.raises(UserError, match=message) as caught:
             load(path)
         assert place in caught.value.text
     assert not (tmp_path / "marker").exists()
+
+
+V2 = "torchvision.transforms.v2."
+HOSTILE_CLASSIFIER = [
+    ("model.type", "ghostdet.models.ImageClassifier", "which is in no registry"),
+    ("model.init_cfg", {"type": "GhostNetPretrained"}, "would load other weights"),
+    ("model.head.type", "pathlib.Path", "which is in no registry"),
+    ("data_root", "https://a.b/", "expected the path"),
+    ("test_dataloader.batch_size", 2000, "expected up to 1024"),
+    ("test_dataloader.collate_fn", {"type": "default_collate"}, "is none of"),
+    ("test_dataloader.dataset.type", "torchvision.datasets.FakeData", "or ImageFolder"),
+    ("test_dataloader.dataset.type", "FashionMNIST", "or CIFAR10 or Digits"),
+    ("test_dataloader.dataset.root", "https://a.b/", "expected the path"),
+    ("test_dataloader.dataset.download", True, "is none of"),
+    ("test_dataloader.dataset.loader", "os.system", "is none of"),
+    ("test_dataloader.dataset.ann_file", "a.json", "is none of"),
+    ("test_dataloader.dataset.pipeline.0.type", "Resize", "Resize', expected torchv"),
+    ("test_dataloader.dataset.pipeline.0.type", V2 + "Lambda", "or torchvision.trans"),
+    ("test_dataloader.dataset.pipeline.0.type", V2 + "functional.resize", "expected"),
+    ("test_dataloader.dataset.pipeline.0.type", "os.system", "expected torchvision."),
+    ("test_dataloader.dataset.pipeline.0.lambd", CODE, "is none of"),
+    ("test_dataloader.dataset.pipeline.0.size", CODE, "expected a word or a number"),
+    ("test_evaluator.type", "CocoMetric", "expected Accuracy"),
+    ("test_evaluator.ann_file", "a.json", "is none of"),
+    ("test_evaluator.topk", CODE, "expected a word or a number"),
+]
+
+
+@pytest.mark.parametrize("place, value, message", HOSTILE_CLASSIFIER)
+def test_hostile_config_of_a_classifier(own_classifier, place, value, message):
+    path = change(own_classifier, put(place, value))
+    for load in (load_config, lambda path: load_model(path, own_classifier)):
+        with pytest.raises(UserError, match=message) as caught:
+            load(path)
+        assert place in caught.value.text
 
 
 def test_they_would_run(tmp_path, monkeypatch):

@@ -3,9 +3,15 @@ import copy
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.utils.flop_counter import FlopCounterMode
 
 from ghostdet.models import GhostBottleneck, GhostModule
-from ghostdet.models.ghost import join, make_divisible
+from ghostdet.models.ghost import (
+    compression_ratio,
+    join,
+    make_divisible,
+    speed_up_ratio,
+)
 
 
 @pytest.mark.parametrize("value", [0.5, 3, 5, 5.9, 18, 30, 17.6, 88, 1000])
@@ -121,3 +127,28 @@ def test_what_pytorch_does_with_modules(module):
     compiled = torch.compile(module, backend="aot_eager", fullgraph=True)
     torch.testing.assert_close(compiled(x), expected)
     torch.testing.assert_close(torch.jit.trace(module, x)(x), expected)
+
+
+@pytest.mark.parametrize("out_channels, ratio", [(12, 2), (12, 4), (13, 3), (5, 1)])
+@pytest.mark.parametrize("kernel_size, dw_kernel", [(1, 3), (3, 1), (3, 5)])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_theoretical_ratios(out_channels, ratio, kernel_size, dw_kernel, stride):
+    counts = []
+    for s in (1, ratio):
+        module = GhostModule(7, out_channels, kernel_size, s, dw_kernel, stride).eval()
+        weights = sum(p.numel() for p in module.parameters() if p.ndim == 4)
+        with FlopCounterMode(display=False) as counter:
+            module(torch.randn(1, 7, 9, 11))
+        counts.append((counter.get_total_flops(), weights))
+    (plain_macs, plain_weights), (macs, weights) = counts
+    arguments = (7, out_channels, kernel_size, ratio, dw_kernel)
+    assert speed_up_ratio(*arguments) == pytest.approx(plain_macs / macs)
+    assert compression_ratio(*arguments) == pytest.approx(plain_weights / weights)
+
+
+@pytest.mark.parametrize("c, s", [(16, 2), (64, 3), (512, 5)])
+def test_theoretical_ratios_by_the_papers_approximation(c, s):
+    """For kernels of one size, s c / (s + c - 1): up to the ratio itself."""
+    ratio = speed_up_ratio(c, 8 * s, 3, s, 3)
+    assert ratio == pytest.approx(s * c / (s + c - 1))
+    assert 0.9 * s < ratio < s

@@ -21,10 +21,11 @@ def cli(project, monkeypatch):
 
 
 @pytest.fixture
-def in_process(project, monkeypatch, cli):
+def in_process(project, monkeypatch, cli, new_run):
     """A function that runs a tool here, where nothing has to be imported again."""
 
     def run(tool, *arguments):
+        new_run()
         monkeypatch.setattr(sys, "argv", [tool, *map(str, arguments)])
         runpy.run_path(str(project / f"tools/{tool}.py"), run_name="__main__")
 

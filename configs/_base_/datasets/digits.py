@@ -1,6 +1,6 @@
-# Handwritten digits of 8x8 pixels, enlarged for networks of stride 32.
+# Handwritten digits of 8x8 pixels, enlarged to the stride of the networks.
 v2 = "torchvision.transforms.v2."
-size = 64
+size = 32
 
 train_dataloader = dict(
     batch_size=64,

@@ -1,0 +1,10 @@
+# VGG-16 on scikit-learn's handwritten digits, in the time of ghost_vgg16_digits.py.
+_base_ = [
+    "../_base_/models/cifar_classifier.py",
+    "../_base_/datasets/digits.py",
+    "../_base_/schedules/schedule_digits.py",
+]
+model = dict(
+    backbone=dict(type="CifarVGG16"),
+    head=dict(in_channels=512, hidden_channels=512, dropout=0.5),
+)

@@ -1,0 +1,185 @@
+"""CIFAR-10 in its own layout, made of scikit-learn's digits."""
+
+import argparse
+import hashlib
+import os
+import pickle
+import re
+import shlex
+
+import numpy as np
+import pytest
+import torch
+import torchvision
+from mmdet.registry import DATASETS
+from mmengine.config import DictAction
+from mmengine.registry import DefaultScope
+from sklearn.datasets import load_digits
+
+from ghostdet import CONFIGS
+from ghostdet.engine import load_config, train
+from ghostdet.errors import UserError
+
+CLASSES = [f"digit {number}" for number in range(10)]
+FILES = [f"data_batch_{number}" for number in range(1, 6)] + ["test_batch"]
+PER_FILE = 4
+
+
+def md5(path):
+    return hashlib.md5(path.read_bytes()).hexdigest()
+
+
+@pytest.fixture
+def digits():
+    """Images ``(N, 3, 32, 32)``, uint8, in tints without black; labels."""
+    data = load_digits()
+    images = np.kron(data.images * 15 + 15, np.ones((4, 4)))[:, None]
+    tints = np.array([1, 0.5, 0.25]).reshape(3, 1, 1)
+    return (images * tints).astype(np.uint8), data.target
+
+
+@pytest.fixture
+def root(tmp_path, monkeypatch, digits):
+    """A folder with the pickles of CIFAR-10, whose checksums torchvision expects."""
+    folder = tmp_path / "cifar-10-batches-py"
+    folder.mkdir()
+    images, labels = digits
+    for number, name in enumerate(FILES):
+        part = slice(number * PER_FILE, (number + 1) * PER_FILE)
+        batch = {
+            "batch_label": name,
+            "data": images[part].reshape(PER_FILE, -1),
+            "labels": labels[part].tolist(),
+            "filenames": [f"{index}.png" for index in range(PER_FILE)],
+        }
+        (folder / name).write_bytes(pickle.dumps(batch))
+    meta = {"label_names": CLASSES, "num_cases_per_batch": PER_FILE, "num_vis": 3072}
+    (folder / "batches.meta").write_bytes(pickle.dumps(meta))
+    sums = [[name, md5(folder / name)] for name in FILES]
+    cifar = torchvision.datasets.CIFAR10
+    monkeypatch.setattr(cifar, "train_list", sums[:5])
+    monkeypatch.setattr(cifar, "test_list", sums[5:])
+    meta = {**cifar.meta, "md5": md5(folder / "batches.meta")}
+    monkeypatch.setattr(cifar, "meta", meta)
+    return tmp_path
+
+
+def config(name, root, options=None):
+    loaders = {
+        f"{part}_dataloader.{key}": value
+        for part in ("train", "val", "test")
+        for key, value in (
+            ("batch_size", 8),
+            ("num_workers", 0),
+            ("persistent_workers", False),
+        )
+    }
+    return load_config(
+        f"{CONFIGS}/classification/{name}_cifar10.py",
+        root / "run",
+        root,
+        {**loaders, "train_cfg.max_epochs": 1, **(options or {})},
+    )
+
+
+def build(cfg):
+    with DefaultScope.overwrite_default_scope("mmdet"):
+        return DATASETS.build(cfg)
+
+
+def test_images_as_they_are(root, digits):
+    """The images to test on are not changed, and have height, width, RGB in order."""
+    dataset = build(config("vgg16", root).test_dataloader.dataset)
+    assert dataset.metainfo == {"classes": tuple(CLASSES)}
+    assert len(dataset) == PER_FILE
+    images, labels = (array[5 * PER_FILE :] for array in digits)
+    for sample, image, label in zip(dataset, images, labels):
+        assert np.array_equal(sample["inputs"], image)
+        assert sample["data_samples"]["gt_label"] == label
+
+
+def test_crops_of_the_padded_image(root, digits):
+    """Every image to train on is one of the 9 x 9 crops, flipped or not."""
+    torch.manual_seed(0)
+    dataset = build(config("vgg16", root).train_dataloader.dataset)
+    assert len(dataset) == 5 * PER_FILE
+    seen = set()
+    for index in range(len(dataset)):
+        sample = dataset[index]
+        padded = np.pad(digits[0][index], ((0, 0), (4, 4), (4, 4)))
+        found = {
+            (top, left, flip)
+            for top in range(9)
+            for left in range(9)
+            for flip in (1, -1)
+            if np.array_equal(
+                sample["inputs"],
+                padded[:, top : top + 32, left : left + 32][..., ::flip],
+            )
+        }
+        assert found and sample["data_samples"]["gt_label"] == digits[1][index]
+        seen |= found
+    assert len({flip for *_, flip in seen}) == 2
+    for offsets in list(zip(*seen))[:2]:
+        assert min(offsets) < 2 and max(offsets) > 6
+
+
+@pytest.mark.parametrize("name", ["ghost_vgg16", "ghost_resnet56"])
+def test_training(root, new_run, name):
+    """Two iterations, evaluation and the best checkpoint, by the config's recipe."""
+    new_run()
+    runner = train(config(name, root))
+    assert runner.iter == 2
+    assert runner.optim_wrapper.get_lr()["lr"] == [0.1 * 8 / 128]  # of this batch
+    scores = runner.message_hub.log_scalars
+    assert 0 <= scores["val/accuracy/top1"].current() <= 100
+    assert np.isfinite(scores["train/loss"].current())
+    assert list((root / "run").glob("best_accuracy_top1_*.pth"))
+
+
+def test_overrides_of_the_page(project, root):
+    """Ablations and other recipes, as they are typed on the page."""
+    page = (project / "docs/cifar10.md").read_text()
+    typed = re.findall(r"--cfg-options ((?:\"[^\"]+\"|[\w.]+=\w+|\s)+)", page)
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--cfg-options", nargs="+", action=DictAction)
+    given = [
+        parser.parse_args(["--cfg-options", *shlex.split(text)]).cfg_options
+        for text in typed
+    ]
+    epochs, milestones = "train_cfg.max_epochs", "param_scheduler.0.milestones"
+    assert given == [
+        {"model.backbone.dw_kernel": 1},
+        {epochs: 164, milestones: [82, 123]},
+        {epochs: 400, milestones: [200, 300, 375]},
+        {"model.backbone.ratio": 3},
+        {"model.backbone.dw_kernel": 5},
+    ]
+    cfgs = [config("ghost_vgg16", root, options) for options in given]
+    assert [cfg.model.backbone.get("ratio") for cfg in cfgs] == [2, 2, 2, 3, 2]
+    assert [cfg.train_cfg.max_epochs for cfg in cfgs[1:3]] == [164, 400]
+    assert cfgs[1].param_scheduler[0].milestones == [82, 123]
+    assert cfgs[4].model.backbone.dw_kernel == 5
+
+
+class Trap:
+    def __init__(self, path):
+        self.path = str(path)
+
+    def __reduce__(self):
+        return os.mkdir, (self.path,)
+
+
+def test_what_is_not_cifar10_is_not_unpickled(root):
+    """Checksums are compared before anything in a file can run."""
+    trap = root / "sprung"
+    for name in ("data_batch_3", "batches.meta"):
+        path = root / "cifar-10-batches-py" / name
+        whole = path.read_bytes()
+        path.write_bytes(pickle.dumps(Trap(trap)))
+        with pytest.raises((RuntimeError, UserError)):
+            build(config("vgg16", root).train_dataloader.dataset)
+        assert not trap.exists()
+        path.write_bytes(whole)
+    pickle.loads(pickle.dumps(Trap(trap)))
+    assert trap.exists()  # the trap works

@@ -1,0 +1,144 @@
+"""The whole chain: a folder of images, a classifier, its backbone in a detector."""
+
+import json
+from itertools import islice
+
+import pytest
+import safetensors.torch
+import torch
+from PIL import Image
+from timm.models.ghostnet import _create_ghostnet
+
+from ghostdet import engine
+from ghostdet.engine import CheckpointGuardHook, load_config, load_model, train
+from ghostdet.engine.publish import publish
+from ghostdet.models import GhostNet
+from ghostdet.weights import load_pretrained
+from ghostdet.weights.command import convert
+
+COUNT = {"train": 24, "val": 10}
+SIZE = 64
+
+IN_ONE_PROCESS = {
+    f"{part}_dataloader.{key}": value
+    for part in ("train", "val", "test")
+    for key, value in (("num_workers", 0), ("persistent_workers", False))
+}
+CLASSIFIER = {
+    **IN_ONE_PROCESS,
+    "model.head.num_classes": 3,
+    "train_dataloader.batch_size": 12,
+    "train_dataloader.dataset.pipeline.0.size": SIZE,
+    "train_dataloader.dataset.pipeline.0.scale": (0.5, 1.0),
+    **{
+        f"{part}_dataloader.dataset.pipeline.{step}.size": SIZE
+        for part in ("val", "test")
+        for step in (0, 1)
+    },
+    "val_evaluator.topk": (1, 2),
+    "test_evaluator.topk": (1, 2),
+    "train_cfg.max_epochs": 8,
+    "train_cfg.val_interval": 8,
+    "param_scheduler": [],
+    "optim_wrapper.optimizer": dict(_delete_=True, type="AdamW", lr=0.001),
+    "auto_scale_lr.base_batch_size": 12,
+    "randomness": dict(seed=0),
+}
+DETECTOR = {
+    **IN_ONE_PROCESS,
+    "train_dataloader.dataset.indices": 4,
+    "train_dataloader.dataset.pipeline.2.scale": (256, 256),
+    "val_dataloader.dataset.indices": 2,
+    "val_dataloader.dataset.pipeline.1.scale": (256, 256),
+    "test_dataloader.dataset.indices": 2,
+    "test_dataloader.dataset.pipeline.1.scale": (256, 256),
+    "train_cfg.max_epochs": 1,
+    "param_scheduler": [],
+    "model.test_cfg.score_thr": 0.0,  # an untrained detector scores low
+}
+
+
+@pytest.fixture(scope="module")
+def cells(bccd, tmp_path_factory):
+    """Blood cells as ImageNet's layout has them, each cut out of its picture."""
+    root = tmp_path_factory.mktemp("cells")
+    for part, source in (("train", "train"), ("val", "test")):
+        coco = json.loads((bccd / f"annotations/{source}.json").read_text())
+        files = {image["id"]: image["file_name"] for image in coco["images"]}
+        for category in coco["categories"]:
+            folder = root / part / category["name"]
+            folder.mkdir(parents=True)
+            own = (
+                annotation
+                for annotation in coco["annotations"]
+                if annotation["category_id"] == category["id"]
+                and min(annotation["bbox"][2:]) >= 16
+            )
+            for number, annotation in enumerate(islice(own, COUNT[part])):
+                x, y, width, height = annotation["bbox"]
+                with Image.open(bccd / "images" / files[annotation["image_id"]]) as im:
+                    cell = im.convert("RGB").crop((x, y, x + width, y + height))
+                cell.save(folder / f"{number}.png")
+    return root
+
+
+def test_pretrain_publish_detect(
+    cells, mini_coco, project, tmp_path, new_run, monkeypatch
+):
+    config = project / "configs/classification/ghostnet_110_in1k.py"
+    new_run()
+    train(load_config(config, tmp_path / "classifier", cells, CLASSIFIER))
+    (best,) = (tmp_path / "classifier").glob("best_accuracy_top1_epoch_*.pth")
+
+    out = tmp_path / "cells.safetensors"
+    publish(str(best), str(out), str(config), CLASSIFIER)
+    description = json.loads(out.with_suffix(".json").read_text())
+    assert description["classes"] == ["Platelets", "RBC", "WBC"]
+    assert description["weights"] == "EMA"
+    new_run()
+    metrics = engine.test(load_config(out, tmp_path / "test", cells), out)
+    assert metrics == description["last_validation"]
+    assert metrics["accuracy/top1"] > 60  # by chance 33
+    assert metrics["accuracy/top2"] >= metrics["accuracy/top1"]
+
+    # The checkpoint itself serves as well, and so do its weights in timm.
+    backbone, x = GhostNet(1.1), torch.randn(2, 3, SIZE, SIZE)
+    load_pretrained(backbone, best)
+    published = safetensors.torch.load_file(out)
+    for name, value in backbone.state_dict().items():
+        assert torch.equal(value, published[f"backbone.{name}"]), name
+    convert(str(best), str(tmp_path / "official.safetensors"))
+    theirs = _create_ghostnet("ghostnet_100", width=1.1, num_classes=3).eval()
+    theirs.load_state_dict(
+        safetensors.torch.load_file(tmp_path / "official.safetensors"), strict=True
+    )
+    ours = load_model(out, out)
+    ours.backbone.channels_last = False
+    with torch.no_grad():
+        assert torch.equal(ours(x), theirs(x))
+
+    starts = []
+
+    def keep(hook, runner):
+        weights = runner.model.backbone.state_dict()
+        starts.append({name: value.clone() for name, value in weights.items()})
+
+    monkeypatch.setattr(CheckpointGuardHook, "before_train", keep)
+    config = project / "configs/retinanet_ghostnet_fpn.py"
+    override = {"model.backbone.init_cfg.checkpoint": str(out)}
+    new_run()
+    work_dir = tmp_path / "detector"
+    cfg = load_config(config, work_dir, mini_coco, {**DETECTOR, **override})
+    runner = train(cfg)
+    (start,) = starts
+    for name, value in start.items():
+        assert torch.equal(value, published[f"backbone.{name}"]), name
+    stem = runner.model.backbone.conv_stem.weight
+    assert not torch.equal(stem, start["conv_stem.weight"])
+    (log,) = work_dir.rglob("*.log")
+    assert f"GhostNet 1.1x from {out} (classifier" in log.read_text()
+
+    new_run()
+    cfg = load_config(config, work_dir, mini_coco, {**DETECTOR, **override})
+    metrics = engine.test(cfg, work_dir / "epoch_1.pth")
+    assert 0 <= metrics["coco/bbox_mAP"] <= 1

@@ -1,0 +1,105 @@
+"""The classifier beside timm's, with one state dict in both."""
+
+import pytest
+import torch
+from mmdet.registry import MODELS
+from mmengine.registry import DefaultScope
+from timm.models.ghostnet import _create_ghostnet
+
+from ghostdet import CONFIGS
+from ghostdet.engine import load_config
+from ghostdet.errors import UserError
+from ghostdet.weights import check_state_dict
+
+NAMES = {0.5: "ghostnet_050_in1k", 1.0: "ghostnet_in1k"}
+NAMES |= {1.1: "ghostnet_110_in1k", 1.3: "ghostnet_130_in1k"}
+LAYOUTS = {False: torch.contiguous_format, True: torch.channels_last}
+
+
+def theirs_of(width):
+    torch.manual_seed(0)
+    theirs = _create_ghostnet("ghostnet_100", width=width).eval()
+    for module in theirs.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):  # none is the identity
+            module.weight.data.uniform_(0.5, 1.5)
+            module.bias.data.uniform_(-0.5, 0.5)
+            module.running_mean.uniform_(-0.1, 0.1)
+            module.running_var.uniform_(0.5, 1.5)
+    return theirs
+
+
+def ours_of(width, **backbone):
+    cfg = load_config(f"{CONFIGS}/classification/{NAMES[width]}.py").model
+    cfg.backbone.update(backbone)
+    with DefaultScope.overwrite_default_scope("mmdet"):
+        return MODELS.build(cfg).eval()
+
+
+@pytest.mark.parametrize("width", NAMES)
+@torch.no_grad()
+def test_logits_of_official_weights(width):
+    """The same numbers in the same memory layout, and to rounding in another."""
+    theirs, x = theirs_of(width), torch.randn(2, 3, 96, 64)
+    weights = theirs.state_dict()
+    assert len(weights) == 512
+    for channels_last, layout in LAYOUTS.items():
+        ours = ours_of(width, channels_last=channels_last)
+        ours.load_state_dict(weights)
+        assert torch.equal(ours(x), theirs.to(memory_format=layout)(x))
+    ours = ours_of(width)
+    ours.load_state_dict(weights)
+    expected = theirs(x)
+    assert (ours(x) - expected).abs().max() < 1e-6 * expected.abs().max()
+
+
+def test_fits_under_either_name():
+    ours, official = ours_of(0.5), theirs_of(0.5).state_dict()
+    check_state_dict(ours, official, "a.pth")
+    check_state_dict(ours, ours.state_dict(), "a.pth")
+    ours.load_state_dict(official)
+    own = ours.state_dict()
+    assert own.keys() & official.keys() == set()
+    assert all(name.startswith(("backbone.", "head.")) for name in own)
+
+
+def drop(weights):
+    del weights["classifier.bias"]
+
+
+def add(weights):
+    weights["blocks.10.weight"] = torch.ones(1)
+
+
+def another_width(weights):
+    weights.update(theirs_of(1.0).state_dict())
+
+
+def both(weights):
+    weights["backbone.bn1.bias"] = weights["bn1.bias"]
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (drop, "1 missing: head.classifier.bias"),
+        (add, "1 surplus: blocks.10.weight"),
+        (another_width, r"ghost1.cheap_operation.1.bias is \(8,\), not \(4,\)"),
+        (both, "1 surplus: bn1.bias"),
+    ],
+)
+def test_all_of_it_or_an_error(change, message):
+    weights = theirs_of(0.5).state_dict()
+    change(weights)
+    with pytest.raises(UserError, match=message):
+        check_state_dict(ours_of(0.5), weights, "a.pth")
+
+
+def test_what_may_differ():
+    """Under our names, whatever the names of the file."""
+    weights = theirs_of(0.5).state_dict()
+    weights["classifier.weight"] = torch.ones(7, 1280)
+    weights["classifier.bias"] = torch.ones(7)
+    ours = ours_of(0.5)
+    with pytest.raises(UserError, match=r"allow=\['head.classifier'\]"):
+        check_state_dict(ours, weights, "a.pth")
+    check_state_dict(ours, weights, "a.pth", allow="head.classifier")
