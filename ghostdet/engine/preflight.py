@@ -496,12 +496,13 @@ class _Preflight:
             return
         if writable:
             yield self._disk(size)
-        yield self._memory(size, images)
+        # Images of classifiers have no usual size: 32 px of CIFAR, 224 px of ImageNet.
+        if self.shapes or not isinstance(self.model, ImageClassifier):
+            yield self._memory(size, images)
 
     def _batch_shape(self) -> tuple[int, int]:
         """Height and width of the largest batch, by the images that were tried."""
-        usual = (224, 224) if isinstance(self.model, ImageClassifier) else (800, 1333)
-        shapes = self.shapes or [usual]
+        shapes = self.shapes or [(800, 1333)]
         sampler = self.cfg.train_dataloader.get("batch_sampler") or {}
         if type_name(sampler.get("type")) == "AspectRatioBatchSampler":
             height, width = max(shapes, key=math.prod)

@@ -1,6 +1,7 @@
 import hashlib
 import pickle
 import sys
+import tarfile
 import warnings
 
 import numpy as np
@@ -232,6 +233,20 @@ def test_no_cifar(tmp_path):
     )
     with pytest.raises(UserError, match=message):
         check_dataset(dict(type="CIFAR10", root=str(tmp_path / "nowhere")))
+
+
+def test_downloaded_cifar(cifar, address, tmp_path, monkeypatch):
+    url, folder = address
+    path = folder / CIFAR10.filename
+    with tarfile.open(path, "w:gz") as file:
+        file.add(tmp_path / CIFAR10.base_folder, CIFAR10.base_folder)
+    monkeypatch.setattr(CIFAR10, "url", f"{url}/{CIFAR10.filename}")
+    monkeypatch.setattr(CIFAR10, "tgz_md5", hashlib.md5(path.read_bytes()).hexdigest())
+    cfg = dict(type="CIFAR10", root=str(tmp_path / "new"))
+    with pytest.raises(UserError, match="is not there"):
+        check_dataset(cfg)
+    check_dataset({**cfg, "download": True})
+    check_dataset({**cfg, "train": False})  # comes with it
 
 
 def test_cifar_that_cannot_be_reached(tmp_path, monkeypatch):
