@@ -12,7 +12,7 @@ from torch import nn
 
 from ghostdet import CONFIGS
 from ghostdet.engine import complexity, complexity_table, load_config
-from ghostdet.engine.complexity import PAPER
+from ghostdet.engine.paper import CLASSIFIERS as PAPER
 from ghostdet.errors import UserError
 
 # Parameters and MACs at 224x224 in millions, of bottlenecks alone and with the final

@@ -8,7 +8,8 @@ import pytest
 from mmengine.registry import MODELS
 
 from ghostdet import CONFIGS, engine
-from ghostdet.engine.table import PAPER, write_table
+from ghostdet.engine.paper import COCO
+from ghostdet.engine.table import write_table
 from ghostdet.errors import UserError
 
 CONFIG = "*/vis_data/config.py"
@@ -90,7 +91,7 @@ def test_beside_the_paper(finished, tmp_path):
 def test_papers_figures(project):
     """The same in the configs, the model zoo and the table."""
     zoo = (project / "docs/model_zoo.md").read_text()
-    for name, figure in PAPER.items():
+    for name, figure in COCO.items():
         assert f"mAP {figure}." in Path(CONFIGS, f"{name}.py").read_text()
         assert re.search(rf"`{name}.py` \| [^|]+ \| {figure} \|", zoo)
 
