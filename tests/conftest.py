@@ -78,7 +78,7 @@ def data_set(name: str) -> Path:
     return DATA / name
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def new_run():
     """The function to call before another run in the same process."""
     return forget_runs

@@ -18,24 +18,11 @@ from torch.utils.flop_counter import FlopCounterMode
 from ghostdet.errors import UserError
 from ghostdet.models import ImageClassifier
 
+from . import paper
 from .config import config_mistakes, load_config, require
 
 BACKBONE_SHAPE = (224, 224)  # of ImageNet, at which papers state MACs of backbones
 DETECTOR_SHAPE = (800, 1333)  # of COCO, as MMDetection resizes it
-#: Parameters and MACs in millions and top-1 in percent, by config: the tables of
-#: "GhostNet: More Features from Cheap Operations" (https://arxiv.org/abs/1911.11907),
-#: as others quote them.
-PAPER = {
-    "ghostnet_050_in1k": (2.6, 42, 66.2),
-    "ghostnet_in1k": (5.2, 141, 73.9),
-    "ghostnet_130_in1k": (7.3, 226, 75.7),
-    "ghost_resnet50_in1k": (13, 2200, 75.0),
-    "ghost_resnet50_s4_in1k": (6.5, 1200, 74.1),
-    "vgg16_cifar10": (15, 313, 93.6),
-    "ghost_vgg16_cifar10": (7.7, 158, 93.7),
-    "resnet56_cifar10": (0.85, 125, 93.0),
-    "ghost_resnet56_cifar10": (0.43, 63, 92.7),
-}
 
 
 def complexity(
@@ -105,7 +92,7 @@ def complexity(
 def complexity_table(results: Sequence[dict[str, Any]]) -> str:
     """Lay out results of :func:`complexity` as a Markdown table.
 
-    Classifiers stand beside the paper's figures (``PAPER``, by the config's name), each
+    Classifiers stand beside the paper's figures (:mod:`~ghostdet.engine.paper`), each
     with its own shape; detectors are all of one shape.
 
     Raises:
@@ -152,7 +139,7 @@ def _classifier_rows(results: Sequence[dict[str, Any]]) -> list[list[str]]:
     rows = [head]
     for result in results:
         name = Path(result["config"]).stem
-        params, macs, top1 = PAPER.get(name, (None, None, None))
+        params, macs, top1 = paper.CLASSIFIERS.get(name, (None,) * 3)
         rows.append(
             [
                 name,

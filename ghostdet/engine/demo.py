@@ -23,10 +23,11 @@ from ghostdet.datasets import prepare_trees
 from ghostdet.ops import operator_backend
 
 from .config import check_writable, load_config
-from .history import AP, read_run
+from .history import read_run
 from .infer import load_detector
 from .report import plot_curves, plot_detections
 from .run import train
+from .tasks import AP
 
 SHOWN_SCORE = 0.3  # the lowest score that is drawn
 

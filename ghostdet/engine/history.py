@@ -12,6 +12,7 @@ from typing import Any
 from ghostdet.errors import UserError
 
 from .batch import GlobalBatch
+from .tasks import Task, task_of
 
 #: Lines of MMEngine's log, and of its summary of the environment.
 LOGGED = {
@@ -25,7 +26,6 @@ LOGGED = {
     "torchvision": r"^    TorchVision: (\S+)",
     "mmengine": r"^    MMEngine: (\S+)",
 }
-AP = "coco/bbox_mAP"  # what MMDetection calls COCO's AP
 #: What an evaluation depends on.
 EVALUATED = ("model", "data_root", "load_from", "val_dataloader", "val_evaluator")
 VERSIONS = ("python", "torch", "torchvision", "mmengine")
@@ -55,7 +55,7 @@ class Run:
         name: Name of its config, without ``.py``.
         configs: The resolved config of every start that it is made of.
         losses: Of training, in order.
-        evaluations: With COCO's metrics, in order.
+        evaluations: With its task's metrics, in order.
         trained: Epochs or iterations done, as its config counts them.
         seed: Its seed.
         gpus: Number of processes, one a GPU; at a CPU likewise.
@@ -77,6 +77,11 @@ class Run:
     batches: list[int] = field(default_factory=list)
     epoch_length: int | None = None
     versions: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def task(self) -> Task:
+        """What it trains, by the type of its model."""
+        return task_of(self.configs[-1])
 
     @property
     def unit(self) -> str:
@@ -226,7 +231,7 @@ def _join(run: Run, folder: Path) -> None:
             seconds += row.get("time", 0.0) * (iteration - last)
             last = iteration
             run.losses.append(Point(iteration, seconds, row))
-        elif AP in row:
+        elif run.task.metric in row:
             if not by_epoch:
                 iteration = int(row["step"])
             elif run.epoch_length:
@@ -246,7 +251,8 @@ def _add_test(run: Run, folder: Path) -> None:
         for part in ("dataloader", "evaluator")
     )
     tested = Path(str(config.get("load_from"))).name
-    if same and tested == _last_checkpoint(run) and rows and AP in rows[0]:
+    evaluated = bool(rows) and run.task.metric in rows[0]
+    if same and tested == _last_checkpoint(run) and evaluated:
         used = {key: config[key] for key in EVALUATED if key in config}
         # Like a resumed start, it takes its weights from the checkpoint.
         run.configs.insert(0, {**run.configs[-1], **used, "resume": True})

@@ -21,22 +21,27 @@ Line = tuple[Sequence[float], Sequence[float]]
 
 
 def plot_curves(
-    losses: Mapping[str, Line], metrics: Mapping[str, Line], path: str | Path, over: str
+    losses: Mapping[str, Line],
+    metrics: Mapping[str, Line],
+    path: str | Path,
+    over: str,
+    held_out: str = "Held-out AP",
 ) -> None:
     """Draw losses and metrics, side by side, as a PNG.
 
     Args:
         losses: Labelled lines, of x and y. A line has the colour of its label up to the
             first comma, and those that share it are dashed in different ways.
-        metrics: Likewise, from 0 to 1, empty if there are none.
+        metrics: Likewise, 0 or more, empty if there are none.
         path: The file to write.
         over: What x is.
+        held_out: Title of the metrics.
     """
     groups = list(dict.fromkeys(label.split(",")[0] for label in (*losses, *metrics)))
     height = 3.6 + 0.1 * len(metrics)  # the legend's, in two columns
     figure = Figure(figsize=(9, height), layout="constrained")
     panels = figure.subplots(1, 2)
-    headings = (("Training loss", losses), ("Held-out AP", metrics))
+    headings = (("Training loss", losses), (held_out, metrics))
     for axes, (title, lines) in zip(panels, headings):
         used = dict.fromkeys(groups, 0)
         for label, (x, y) in lines.items():

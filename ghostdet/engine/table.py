@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,30 +14,12 @@ from ghostdet.errors import UserError
 
 from .complexity import complexity
 from .config import check_writable, load_config
-from .history import AP, Run, read_run
+from .history import Run, read_run
 from .loops import use_exact_loops
 from .report import plot_curves
 from .saving import use_safe_checkpoints, write_whole
+from .tasks import Task
 
-#: mAP in percent on COCO, by config: the COCO table of "GhostNet: More Features from
-#: Cheap Operations" (https://arxiv.org/abs/1911.11907), as others quote it.
-PAPER = {
-    "retinanet_ghostnet_fpn": 26.6,
-    "retinanet_mobilenetv2_fpn": 26.7,
-    "retinanet_mobilenetv3_fpn": 26.4,
-    "faster_rcnn_ghostnet_fpn": 26.9,
-    "faster_rcnn_mobilenetv2_fpn": 27.5,
-    "faster_rcnn_mobilenetv3_fpn": 26.9,
-}
-#: Columns and MMDetection's names of COCO's metrics.
-METRICS = {
-    "AP": AP,
-    "AP50": f"{AP}_50",
-    "AP75": f"{AP}_75",
-    "APs": f"{AP}_s",
-    "APm": f"{AP}_m",
-    "APl": f"{AP}_l",
-}
 #: What may differ between runs of one row: where they write, their seed, and how their
 #: processes were started. (What ``auto_scale_lr`` does is seen in the learning rate.)
 FREE = (
@@ -65,6 +47,8 @@ FREE = (
 )
 #: What a start from a checkpoint sets besides: the weights are all in there.
 WEIGHTS = ("model.backbone.init_cfg",)
+#: What a model is trained by and not made of.
+UNCOUNTED = (*WEIGHTS, "model.head.dropout", "model.head.label_smoothing")
 FROM_CHECKPOINT = ("load_from", *WEIGHTS)
 CURVES = "curves.png"
 
@@ -72,7 +56,8 @@ CURVES = "curves.png"
 def write_table(work_dirs: Sequence[str | Path], out: str | Path) -> str:
     """Write ``table.md``, ``table.json`` and ``curves.png`` of finished runs.
 
-    Runs of one config and different seeds make one row. Metrics are those of the last
+    Runs of one config and different seeds make one row; they are of detectors or of
+    classifiers. Metrics are those of the last
     evaluation, in percent. Nothing from the work directories is run.
 
     Args:
@@ -84,7 +69,8 @@ def write_table(work_dirs: Sequence[str | Path], out: str | Path) -> str:
 
     Raises:
         UserError: If a run is not finished or not evaluated, if runs of one config
-            cannot be compared, or ``out`` cannot be written.
+            cannot be compared, if there are detectors and classifiers, or ``out``
+            cannot be written.
     """
     check_writable(out, "--out")
     runs, problems = [], []
@@ -99,10 +85,17 @@ def write_table(work_dirs: Sequence[str | Path], out: str | Path) -> str:
     for run in runs:
         groups.setdefault(run.name, []).append(run)
     problems += filter(None, map(_incomparable, groups.values()))
+    kinds = {run.task.kind: run.work_dir for run in runs}
+    if len(kinds) > 1:
+        (kind, one), (other_kind, other) = kinds.items()
+        problems.append(
+            f"{one} is of {kind} and {other} of {other_kind}, which make two tables; "
+            "give the runs of one kind"
+        )
     if problems:
         raise UserError("no table is written:\n" + "\n".join(problems))
     rows = [_row(group) for group in groups.values()]
-    text = _markdown(rows)
+    text = _markdown(runs[0].task, rows)
     out = Path(out)
     write_whole(out / "table.json", json.dumps({"rows": rows}, indent=1) + "\n")
     write_whole(out / "table.md", text)
@@ -201,12 +194,12 @@ def _flatten(config: dict[str, Any], free: Sequence[str] = ()) -> dict[str, Any]
 
 def _row(runs: Sequence[Run]) -> dict[str, Any]:
     """Make what ``table.json`` holds of the runs of one config."""
-    name = runs[0].name
+    name, task = runs[0].name, runs[0].task
     results = [
         {
             "work_dir": str(run.work_dir),
             "seed": run.seed,
-            **{key: _percent(run, metric) for key, metric in METRICS.items()},
+            **{key: _percent(run, metric) for key, metric in task.metrics.items()},
             "seconds": round(run.losses[-1].seconds, 1) if run.losses else None,
             "gpus": run.gpus,
             "device": run.device,
@@ -215,8 +208,8 @@ def _row(runs: Sequence[Run]) -> dict[str, Any]:
         }
         for run in sorted(runs, key=lambda run: run.seed or 0)
     ]
-    row = {"config": name, **_backbone(runs[0]), "paper": PAPER.get(name)}
-    for key in (*METRICS, "seconds"):
+    row = {"config": name, **_counts(runs[0]), "paper": task.paper.get(name)}
+    for key in (*task.metrics, "seconds"):
         values = [result[key] for result in results]
         if None in values:
             row[key] = None
@@ -225,25 +218,25 @@ def _row(runs: Sequence[Run]) -> dict[str, Any]:
             "mean": statistics.fmean(values),
             "std": statistics.stdev(values) if len(values) > 1 else None,
         }
-    if row["paper"] is not None and row["AP"] is not None:
-        row["difference"] = row["AP"]["mean"] - row["paper"]
+    if row["paper"] is not None and row[task.heading] is not None:
+        row["difference"] = row[task.heading]["mean"] - row["paper"]
     return {**row, "runs": results}
 
 
 def _percent(run: Run, metric: str) -> float | None:
     """A metric in percent; COCO says -1 where no object is of that size."""
     value = run.final.values.get(metric, -1)
-    return None if value < 0 else round(100 * value, 4)
+    return None if value < 0 else round(run.task.percent * value, 4)
 
 
-def _backbone(run: Run) -> dict[str, Any]:
-    """Count the backbone, and say what makes the run differ from the shipped config.
+def _counts(run: Run) -> dict[str, Any]:
+    """Count the model, and say what makes the run differ from the shipped config.
 
     A model of a foreign config is not built: MMEngine imports whatever its ``type``
-    names. The backbone is counted where it is that of a config of ours.
+    names. It is counted where it is that of a config of ours.
     """
     path = next(Path(CONFIGS).rglob(f"{run.name}.py"), None)
-    result: dict[str, Any] = dict.fromkeys(("params", "macs_224", "changed"))
+    result: dict[str, Any] = dict.fromkeys((*run.task.counts, "changed"))
     if path is None:
         return result
     cfg = load_config(path)
@@ -251,32 +244,37 @@ def _backbone(run: Run) -> dict[str, Any]:
     use_safe_checkpoints(cfg)
     shipped, own = cfg.to_dict(), run.configs[-1]
     result["changed"] = _differences(shipped, own)
-    backbones = [
-        _flatten({"model": {"backbone": config["model"].get("backbone")}}, WEIGHTS)
+    models = [
+        _flatten(
+            {"model": {part: config["model"].get(part) for part in run.task.parts}},
+            UNCOUNTED,
+        )
         for config in (shipped, own)
     ]
-    if backbones[0] == backbones[1]:
+    if models[0] == models[1]:
+        # Of these, only the sizes of images are read.
+        cfg.train_dataloader = own["train_dataloader"]
+        cfg.val_dataloader = cfg.test_dataloader = own.get("val_dataloader")
         count = complexity(cfg)
-        result["params"] = count["params"]["backbone"]
-        result["macs_224"] = count["backbone_macs_224"]
+        result |= {key: c.take(count) for key, c in run.task.counts.items()}
     return result
 
 
-def _markdown(rows: Sequence[dict[str, Any]]) -> str:
+def _markdown(task: Task, rows: Sequence[dict[str, Any]]) -> str:
     """Lay out what ``table.json`` holds."""
-    head = ["config", "backbone, params", "backbone, MACs at 224x224", "paper, mAP"]
-    head += [*METRICS, "difference", "seeds", "training, s", "GPUs", "global batch"]
+    head = ["config", *(count.heading for count in task.counts.values())]
+    head += [f"paper, {task.papers}", *task.metrics, "difference"]
+    head += ["seeds", "training, s", "GPUs", "global batch"]
     lines = [head, ["---"] * len(head)]
     for row in rows:
         runs = row["runs"]
         lines.append(
             [
                 row["config"],
-                _cell(row["params"], "{:.2f}M", 1e-6),
-                _cell(row["macs_224"], "{:.1f}M", 1e-6),
-                _cell(row["paper"], "{:.1f}"),
-                *(_spread(row[key], ".1f") for key in METRICS),
-                _cell(row.get("difference"), "{:+.1f}"),
+                *(_cell(row[key], c.text) for key, c in task.counts.items()),
+                _cell(row["paper"], "{:.1f}".format),
+                *(_spread(row[key], ".1f") for key in task.metrics),
+                _cell(row.get("difference"), "{:+.1f}".format),
                 ", ".join(str(run["seed"]) for run in runs),
                 _spread(row["seconds"], ".0f"),
                 _once(f"{run['gpus']} {run['device']}" for run in runs),
@@ -288,7 +286,7 @@ def _markdown(rows: Sequence[dict[str, Any]]) -> str:
         "Metrics in percent, of the last evaluation"
         + (", mean ± standard deviation over seeds" if _several(rows) else "")
         + ". Seconds are those of training alone, without starts and evaluations. "
-        "Parameters and multiply-accumulates are of the backbone up to its last tap.\n"
+        f"Parameters and multiply-accumulates are of {task.counted}.\n"
     )
     for row in rows:
         if row["changed"]:
@@ -301,15 +299,15 @@ def _markdown(rows: Sequence[dict[str, Any]]) -> str:
         for row in rows
         for run in row["runs"]
     )
-    return f"{text}\nVersions: {versions}.\n\n![Loss and AP]({CURVES})\n"
+    return f"{text}\nVersions: {versions}.\n\n![Loss and {task.heading}]({CURVES})\n"
 
 
 def _several(rows: Sequence[dict[str, Any]]) -> bool:
     return any(len(row["runs"]) > 1 for row in rows)
 
 
-def _cell(value: float | None, form: str, scale: float = 1) -> str:
-    return "-" if value is None else form.format(value * scale)
+def _cell(value: Any, text: Callable[[Any], str]) -> str:
+    return "-" if value is None else text(value)
 
 
 def _spread(value: dict[str, float] | None, form: str) -> str:
@@ -324,17 +322,18 @@ def _once(texts: Iterable[str]) -> str:
 
 
 def _draw(runs: Sequence[Run], path: Path) -> None:
-    """Draw loss and AP of every run, over epochs where all count epochs."""
+    """Draw loss and the first metric of runs, over epochs where all count epochs."""
     epochs = all(run.epoch_length for run in runs)
     losses, metrics = {}, {}
     for run in runs:
         label = f"{run.name}, seed {run.seed}"
         for lines, points, key in (
             (losses, run.losses, "loss"),
-            (metrics, run.evaluations, AP),
+            (metrics, run.evaluations, run.task.metric),
         ):
             lines[label] = (
                 [p.iteration / (run.epoch_length if epochs else 1) for p in points],
                 [p.values[key] for p in points],
             )
-    plot_curves(losses, metrics, path, "epochs" if epochs else "iterations")
+    over = "epochs" if epochs else "iterations"
+    plot_curves(losses, metrics, path, over, runs[0].task.held_out)

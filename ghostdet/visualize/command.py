@@ -13,9 +13,9 @@ import torch
 from mmcv.transforms import Compose
 from mmdet.utils import get_test_pipeline_cfg
 from mmengine.config import Config
-from PIL import Image
 from torch import Tensor, nn
 
+from ghostdet.datasets.classification import load_image
 from ghostdet.engine import load_config
 from ghostdet.engine.config import require
 from ghostdet.engine.model import load_model
@@ -166,11 +166,7 @@ def _read(cfg: Config, model: nn.Module, path: Path) -> dict[str, Any]:
     """A batch of the one image."""
     pipeline = Compose(get_test_pipeline_cfg(cfg))
     if isinstance(model, ImageClassifier):
-        try:
-            picture = Image.open(path).convert("RGB")
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as err:
-            raise UserError(f"{path}: cannot be read as an image ({err})") from err
-        return dict(inputs=[pipeline(picture)])
+        return dict(inputs=[pipeline(load_image(str(path)))])
     try:
         sample = pipeline(dict(img_path=str(path), img_id=0))
     except cv2.error as error:

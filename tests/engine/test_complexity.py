@@ -11,8 +11,7 @@ from mmengine.registry import DefaultScope
 from torch import nn
 
 from ghostdet import CONFIGS
-from ghostdet.engine import complexity, complexity_table, load_config
-from ghostdet.engine.complexity import PAPER
+from ghostdet.engine import complexity, complexity_table, load_config, paper
 from ghostdet.errors import UserError
 
 # Parameters and MACs at 224x224 in millions, of bottlenecks alone and with the final
@@ -159,7 +158,7 @@ def test_papers_figures_of_classifiers(project):
         ("ghost_resnet50_s4_in1k", "params"): 8.15,
         ("ghost_resnet56_cifar10", "macs"): 65.29,  # tests/models/test_cifar.py
     }
-    for name, (params, macs, top1) in PAPER.items():
+    for name, (params, macs, top1) in paper.CLASSIFIERS.items():
         path = project / f"configs/classification/{name}.py"
         assert f"the paper's top-1 {top1}" in path.read_text()
         result = classifier(name)
@@ -252,8 +251,8 @@ def test_figures_of_the_cifar_page(project):
         params, macs = (result[key]["total"] / 1e6 for key in ("params", "macs"))
         digits = 2 if params > 1 else 3
         figures = [f"{params:.{digits}f}M", f"{macs:.1f}M"]
-        paper = PAPER[f"{name}_cifar10"]
-        figures += [f"{paper[0]}M", f"{paper[1]}M", str(paper[2])]
+        params, macs, top1 = paper.CLASSIFIERS[f"{name}_cifar10"]
+        figures += [f"{params}M", f"{macs}M", str(top1)]
         assert f"| `{name}_cifar10.py` | {' | '.join(figures)} |" in page
 
 

@@ -5,13 +5,28 @@ from pathlib import Path
 
 import cv2
 import pytest
-from mmengine.registry import MODELS
+from mmdet.registry import MODELS as DETECTORS
+from mmengine.registry import MODELS, DefaultScope
 
 from ghostdet import CONFIGS, engine
-from ghostdet.engine.table import PAPER, write_table
+from ghostdet.engine.paper import COCO
+from ghostdet.engine.table import write_table
 from ghostdet.errors import UserError
 
 CONFIG = "*/vis_data/config.py"
+SCALARS = "*/vis_data/scalars.json"
+# The smallest run of a classifier that is evaluated twice.
+DIGITS = {
+    "train_cfg.max_epochs": 2,
+    "train_cfg.val_interval": 1,
+    "param_scheduler.0.total_steps": 2,
+    **{
+        f"{part}_dataloader.{key}": value
+        for part in ("train", "val", "test")
+        for key, value in (("num_workers", 0), ("persistent_workers", False))
+    },
+    **{f"{part}_evaluator.topk": (1, 5) for part in ("val", "test")},
+}
 
 
 def edit(run: Path, pattern: str, old: str, new: str) -> None:
@@ -41,18 +56,45 @@ def _ap(value, key=""):
     return f'"coco/bbox_mAP{key}": {value}'
 
 
+def load_digits(work_dir):
+    path = f"{CONFIGS}/classification/ghostnet_digits.py"
+    return engine.load_config(path, work_dir, cfg_options=DIGITS)
+
+
+@pytest.fixture(scope="module")
+def trained_digits(tmp_path_factory, new_run):
+    new_run()
+    work_dir = tmp_path_factory.mktemp("digits")
+    engine.train(load_digits(work_dir))
+    return work_dir
+
+
+@pytest.fixture
+def classifier(trained_digits, tmp_path):
+    """A function: a copy of a classifier's run of two epochs."""
+
+    def copy(name):
+        return Path(shutil.copytree(trained_digits, tmp_path / name))
+
+    return copy
+
+
+def cells_of(text):
+    """The first row of a table, by heading."""
+    head, _, line = [
+        [cell.strip() for cell in line.split("|")[1:-1]]
+        for line in text.splitlines()[:3]
+    ]
+    return dict(zip(head, line))
+
+
 def test_table(finished, tmp_path):
     edit(finished("b", 1, 0.27), CONFIG, "work_dir = '[^']+'", "work_dir = 'other'")
     edit(tmp_path / "b", CONFIG, r"/[\w/]+/bccd/", "elsewhere/")  # its data root
     text = write_table([finished("a"), tmp_path / "b"], tmp_path / "out")
     assert text == (tmp_path / "out/table.md").read_text()
     assert cv2.imread(str(tmp_path / "out/curves.png")).std() > 1
-    head, _, line = [
-        [cell.strip() for cell in line.split("|")[1:-1]]
-        for line in text.splitlines()
-        if line.startswith("|")
-    ]
-    cells = dict(zip(head, line))
+    cells = cells_of(text)
     expected = {
         "config": "retinanet_ghostnet_bccd",
         "backbone, params": "0.65M",  # ../shared/ghostnet-facts.md
@@ -90,7 +132,7 @@ def test_beside_the_paper(finished, tmp_path):
 def test_papers_figures(project):
     """The same in the configs, the model zoo and the table."""
     zoo = (project / "docs/model_zoo.md").read_text()
-    for name, figure in PAPER.items():
+    for name, figure in COCO.items():
         assert f"mAP {figure}." in Path(CONFIGS, f"{name}.py").read_text()
         assert re.search(rf"`{name}.py` \| [^|]+ \| {figure} \|", zoo)
 
@@ -167,3 +209,79 @@ def test_nothing_of_a_foreign_run_is_called(finished, tmp_path):
     assert not planted.exists()
     MODELS.build(component)
     assert planted.exists()  # it would have
+
+
+def test_table_of_classifiers(classifier, tmp_path):
+    """The last of what was logged, and the classifier as the run has built it."""
+    runs = classifier("a"), classifier("b")
+    edit(runs[1], CONFIG, "seed=0", "seed=1")
+    edit(runs[1], SCALARS, r'("accuracy/top1"): [^,]+', r"\1: 50.0")
+    text = write_table(runs, tmp_path / "out")
+    log = next(runs[0].glob(SCALARS)).read_text()
+    top1, top5 = (
+        float(re.findall(rf'"accuracy/{key}": ([^,]+)', log)[-1])
+        for key in ("top1", "top5")
+    )
+    assert 10 < top1 < 99 and top1 < top5 <= 100
+    model = engine.load_config(next(runs[0].glob("*.py"))).model
+    with DefaultScope.overwrite_default_scope("mmdet"):
+        params = sum(p.numel() for p in DETECTORS.build(model).parameters())
+    macs = engine.complexity(load_digits(tmp_path), (32, 32))["macs"]["total"]
+    cells = cells_of(text)
+    training = cells.pop("training, s")
+    assert cells == {
+        "config": "ghostnet_digits",
+        "image": "32x32",
+        "params": f"{params / 1e6:.2f}M",
+        "MACs": f"{macs / 1e6:.1f}M",
+        "paper, top-1": "-",
+        "top-1": f"{(top1 + 50) / 2:.1f} ± {abs(top1 - 50) / 2**0.5:.1f}",
+        "top-5": f"{top5:.1f} ± 0.0",
+        "difference": "-",
+        "seeds": "0, 1",
+        "GPUs": "1 CPU",
+        "global batch": "64",
+    }
+    assert "- `train_cfg.max_epochs: 40 and 2`" in text.splitlines()
+    (row,) = json.loads((tmp_path / "out/table.json").read_text())["rows"]
+    assert [run["top-1"] for run in row["runs"]] == pytest.approx([top1, 50], abs=1e-4)
+    assert training == f"{row['seconds']['mean']:.0f} ± 0"
+    assert (row["params"], row["macs"], row["shape"]) == (params, macs, [32, 32])
+
+
+def test_classifiers_beside_the_paper(classifier, tmp_path):
+    """Another size of images is counted; another model is not; top-5 need not be."""
+    run = classifier("a")
+    edit(run, CONFIG, "size=32", "size=64")
+    edit(run, CONFIG, "'ImageClassifier'", "'mmdet.ImageClassifier'")
+    edit(run, CONFIG, r"num_classes=10,", "num_classes=10, label_smoothing=0.1,")
+    edit(run, SCALARS, r'("accuracy/top1"): [^,]+, "accuracy/top5": [^,]+', r"\1: 90.0")
+    cells = cells_of(write_table([run], tmp_path / "out"))
+    macs = engine.complexity(load_digits(tmp_path), (64, 64))["macs"]["total"]
+    assert (cells["image"], cells["MACs"]) == ("64x64", f"{macs / 1e6:.1f}M")
+    assert (cells["top-1"], cells["top-5"]) == ("90.0", "-")
+    next(run.glob("*.py")).rename(run / "ghost_vgg16_cifar10.py")
+    cells = cells_of(write_table([run], tmp_path / "out"))
+    assert (cells["paper, top-1"], cells["difference"]) == ("93.7", "-3.7")
+    assert (cells["image"], cells["params"], cells["MACs"]) == ("-", "-", "-")
+
+
+def test_a_classifier_evaluated_afterwards(classifier, new_run, tmp_path):
+    run = classifier("a")
+    edit(run, SCALARS, r'("accuracy/top1".*"step"): 2', r"\1: 1")
+    with pytest.raises(UserError, match="tools/test.py .*/epoch_2.pth --work-dir"):
+        write_table([run], tmp_path / "out")
+    new_run()
+    metrics = engine.test(load_digits(run), run / "epoch_2.pth")
+    write_table([run], tmp_path / "out")
+    (row,) = json.loads((tmp_path / "out/table.json").read_text())["rows"]
+    assert row["top-1"]["mean"] == pytest.approx(metrics["accuracy/top1"], abs=1e-4)
+
+
+def test_detectors_and_classifiers(finished, classifier, tmp_path):
+    runs = finished("a"), classifier("b")
+    with pytest.raises(
+        UserError, match="/a is of a detector and .*/b of a classifier, which make two"
+    ):
+        write_table(runs, tmp_path / "out")
+    assert not list((tmp_path / "out").iterdir())
