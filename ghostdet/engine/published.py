@@ -21,7 +21,6 @@ from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
 from ghostdet.errors import UserError
-from ghostdet.findings import shorten
 from ghostdet.weights.source import fetch, sha256
 
 #: Of what is written, under the key ``published``.
@@ -209,19 +208,7 @@ def check_weights(cfg: Config, checkpoint: str | Path) -> None:
 
 @HOOKS.register_module()
 class PublishedWeightsHook(Hook):
-    """Refuses weights and data that are not those of a published config."""
-
-    def before_test(self, runner: Runner) -> None:
-        """Compare classes: folders of other names would be labels of other classes."""
-        dataset = runner.test_dataloader.dataset
-        classes, own = dataset.metainfo["classes"], runner.cfg.dataset_meta["classes"]
-        told = "metainfo" in runner.cfg.test_dataloader.dataset
-        if not told and tuple(classes) != tuple(own):
-            raise UserError(
-                f"the test set has the classes {shorten(classes)}, and "
-                f"{runner.cfg.filename} {shorten(own)}; give the data of these with "
-                "--data-root"
-            )
+    """Refuses weights that are not those of a published config."""
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Compare checksums, see :func:`check_weights`."""

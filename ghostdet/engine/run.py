@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -18,9 +19,10 @@ from mmengine.runner import Runner
 
 from ghostdet.components import coco_metrics
 from ghostdet.datasets import check_dataset, check_evaluation
+from ghostdet.datasets.classification import ClassificationDataset
 from ghostdet.errors import UserError
 from ghostdet.export.exported import ExportedDetector, is_exported
-from ghostdet.findings import findings_table
+from ghostdet.findings import findings_table, shorten
 from ghostdet.weights import weights_of
 from ghostdet.weights.source import REMOTE
 
@@ -155,7 +157,7 @@ def test(
         )
         cfg.load_from = cfg.data_preprocessor = None
     else:
-        read_checkpoint(str(checkpoint))
+        meta = read_checkpoint(str(checkpoint)).get("meta", {})
         cfg.load_from = str(checkpoint)
     start_processes(cfg)
     on_first_rank(check_data, cfg, "test")
@@ -175,6 +177,9 @@ def test(
     with config_mistakes(cfg):
         runner = _build_runner(cfg)
         _check_classes(runner, "test_loop")
+        if isinstance(runner.test_dataloader.dataset, ClassificationDataset):
+            trained = cfg.get("dataset_meta") or meta.get("dataset_meta") or {}
+            _check_names(runner, trained.get("classes"), checkpoint)
         if amp and not is_exported(checkpoint):
             use_amp(getattr(runner.model, "module", runner.model))
         if out is not None:
@@ -253,6 +258,21 @@ def check_data(cfg: Config, part: str) -> None:
     evaluator = f"{part}_evaluator"
     for key, metric in coco_metrics(cfg.get(evaluator), evaluator):
         check_evaluation(metric["ann_file"], metric.get("backend_args"), key)
+
+
+def _check_names(
+    runner: Runner, trained: Sequence[str] | None, checkpoint: str | Path
+) -> None:
+    """Check that folders are of the classes that a classifier knows.
+
+    Of others, as many, the labels would be numbers of other classes.
+    """
+    classes = runner.test_dataloader.dataset.metainfo["classes"]
+    if trained is not None and tuple(classes) != tuple(trained):
+        raise UserError(
+            f"the test set has the classes {shorten(classes)}, and {checkpoint} was "
+            f"trained on {shorten(trained)}; give the data of these with --data-root"
+        )
 
 
 def _is_coco(metric: BaseMetric) -> bool:

@@ -110,7 +110,11 @@ def difference(one, two):
 @pytest.mark.parametrize(
     "options",
     [
-        pytest.param(["custom_hooks.0.type=FrozenNorms"], id="frozen-bn"),
+        pytest.param(
+            ["custom_hooks.0.type=FrozenNorms"],
+            id="frozen-bn",
+            marks=pytest.mark.long,
+        ),
         # As in test_equal.py, rounding grows with batch statistics.
         pytest.param(["sync_bn=torch", "model.type=DoubleClassifier"], id="sync-bn"),
     ],
@@ -133,7 +137,12 @@ def test_two_processes_equal_one(run, base, options):
 @pytest.mark.parametrize(
     "base, checkpoint, done, last",
     [
-        pytest.param(AVERAGED, "epoch_1.pth", 5, "epoch_3.pth", id="at an epoch"),
+        pytest.param(
+            AVERAGED,
+            *("epoch_1.pth", 5, "epoch_3.pth"),
+            id="at an epoch",
+            marks=pytest.mark.long,
+        ),
         pytest.param(
             AVERAGED + COSINE, "iter_8.pth", 8, "iter_15.pth", id="in the middle of one"
         ),

@@ -164,12 +164,20 @@ def test_weights_of_a_published_classifier(classifier, monkeypatch):
     theirs.load_state_dict(read_weights(published).state_dict, strict=True)
 
 
-def test_classifier_on_other_classes(own_classifier, tmp_path, new_run):
+def test_classifier_on_other_classes(classifier, own_classifier, tmp_path, new_run):
     change(own_classifier, lambda content: content["classes"].reverse())
     cfg = load_config(own_classifier, tmp_path / "run")
     new_run()
-    with pytest.raises(UserError, match="the test set has the classes 0, 1.*a.json 9,"):
+    message = "the test set has the classes 0, 1.*{} was trained on 9, 8"
+    with pytest.raises(UserError, match=message.format("a.safetensors")):
         engine.test(cfg, own_classifier)
+
+    checkpoint = torch.load(classifier[0])
+    checkpoint["meta"]["dataset_meta"] = dict(classes=Digits.classes[::-1])
+    torch.save(checkpoint, tmp_path / "b.pth")
+    new_run()
+    with pytest.raises(UserError, match=message.format("b.pth")):
+        engine.test(load_config(DIGITS, tmp_path / "run"), tmp_path / "b.pth")
 
 
 def test_classifier_of_unknown_classes(classifier, tmp_path):
