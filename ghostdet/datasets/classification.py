@@ -162,8 +162,9 @@ class CIFAR10(ClassificationDataset, torchvision.datasets.CIFAR10):
         root: Where it is, or is downloaded to.
         train: Images to train on, or those to test.
         pipeline: As of :class:`ImageFolder`.
-        download: Download it if it is not there. In a run of several processes, the
-            first one does so in the check at the start.
+        download: Download it if it is not there. The check at the start does so in the
+            first process alone; without it (``--no-check``), or on several machines,
+            have it there before.
 
     Raises:
         UserError: If it is not there, or damaged.
@@ -188,6 +189,7 @@ class CIFAR10(ClassificationDataset, torchvision.datasets.CIFAR10):
             problem = "is damaged" if os.path.isdir(folder) else "is not there"
             raise UserError(
                 f"{folder}: CIFAR-10 {problem}; --cfg-options "
-                "train_dataloader.dataset.download=True fetches it (170 MB), and "
-                "--data-root DIR names the directory that holds it already"
+                "train_dataloader.dataset.download=True (to test, that of "
+                "test_dataloader) fetches it, 170 MB, and --data-root DIR names the "
+                "directory that holds it already"
             ) from error

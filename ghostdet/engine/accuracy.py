@@ -9,7 +9,7 @@ import numpy as np
 from mmdet.registry import METRICS
 from mmengine.evaluator import BaseMetric
 
-from ghostdet.errors import ConfigError
+from ghostdet.errors import ConfigError, UserError
 
 
 @METRICS.register_module()
@@ -22,8 +22,8 @@ class Accuracy(BaseMetric):
         prefix: As of MMEngine's metrics.
 
     Raises:
-        ConfigError: If a k is not positive, or there are fewer classes, which the
-            Runner makes known before it starts.
+        ConfigError: If a k is no positive integer, or there are fewer classes, which
+            the Runner makes known before it starts.
 
     Example:
         >>> import torch
@@ -44,10 +44,10 @@ class Accuracy(BaseMetric):
         prefix: str | None = None,
     ) -> None:
         super().__init__(collect_device, prefix)
-        self.topk = (topk,) if isinstance(topk, int) else tuple(topk)
-        if not self.topk or min(self.topk) < 1:
+        self.topk = tuple(topk) if isinstance(topk, Sequence) else (topk,)
+        if not self.topk or not all(type(k) is int and k > 0 for k in self.topk):
             raise ConfigError(
-                f"topk is {topk}, expected numbers of 1 or more; correct "
+                f"topk is {topk!r}, expected integers of 1 or more; correct "
                 "val_evaluator.topk and test_evaluator.topk"
             )
 
@@ -68,17 +68,29 @@ class Accuracy(BaseMetric):
             )
 
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
-        """Note how many classes have a higher score than the right one.
+        """Note how many classes come before the right one.
+
+        Of equal scores that of the lower number comes first, as ``argmax`` has it.
 
         Args:
             data_batch: Not used.
             data_samples: For each image ``pred_score`` ``(num_classes,)`` and
                 ``gt_label``.
+
+        Raises:
+            UserError: If a score is not finite.
         """
         for sample in data_samples:
             scores, label = sample["pred_score"], int(sample["gt_label"])
             self._check(len(scores))
-            self.results.append(int((scores > scores[label]).sum()))
+            if not scores.isfinite().all():
+                raise UserError(
+                    f"the scores of {sample.get('img_path', 'an image')} are not "
+                    "finite, and there is nothing to evaluate: the weights have "
+                    "diverged, or --amp is too coarse for them"
+                )
+            before = (scores > scores[label]).sum()
+            self.results.append(int(before + (scores[:label] == scores[label]).sum()))
 
     def compute_metrics(self, results: list[int]) -> dict[str, float]:
         """Give ``top1`` and so on, in percent."""

@@ -10,16 +10,22 @@ from mmengine.runner.amp import autocast
 from mmengine.utils import apply_to
 from torch import Tensor, nn
 
+from ghostdet.models import ImageClassifier
+
 
 def use_amp(model: nn.Module) -> None:
-    """Make a detector predict in mixed precision: fp16 on a GPU, bf16 on a CPU.
+    """Make a model predict in mixed precision: fp16 on a GPU, bf16 on a CPU.
 
     The network does; what heads make of its maps is computed in fp32, since a side of
     1333 px has more pixels than bf16 can count.
 
     Args:
-        model: A detector.
+        model: A detector or a classifier.
     """
+    if isinstance(model, ImageClassifier):
+        model.backbone.forward = _with_autocast(model.backbone.forward)
+        model.head.forward = _in_fp32(_with_autocast(model.head.forward))
+        return
     model.extract_feat = _with_autocast(model.extract_feat)
     for module in model.modules():
         if hasattr(module, "predict_by_feat"):

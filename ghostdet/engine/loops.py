@@ -29,6 +29,7 @@ from torch import nn
 from torch.utils.data import BatchSampler, DataLoader, Sampler
 
 from ghostdet.components import type_name
+from ghostdet.errors import UserError
 
 EXACT = {
     "EpochBasedTrainLoop": "ExactEpochLoop",
@@ -222,6 +223,12 @@ class ExactEpochLoop(_Exact, EpochBasedTrainLoop):
     def run(self) -> nn.Module:
         """Train; evaluate where a run ended before its last evaluation."""
         length = len(self.dataloader)
+        if not length:
+            raise UserError(
+                f"{len(self.dataloader.dataset):,} images make no batch: they are "
+                "fewer than train_dataloader.batch_size on each rank, and "
+                "drop_last=True leaves them out; set a smaller batch_size"
+            )
         if self.resumed_length != length and self._iter != self._epoch * length:
             self._restart_epoch(length)
         ended = self._epoch >= self._max_epochs

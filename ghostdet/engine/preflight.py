@@ -135,6 +135,7 @@ class _Preflight:
             ("pretrained weights", self._weights()),
             ("memory", self._sizes()),
             ("learning rate", self._learning_rate()),
+            ("train images", self._batches()),
         ):
             for finding in _guarded(name, step):
                 # Training has no need of what is tested afterwards.
@@ -589,6 +590,44 @@ class _Preflight:
             )
         else:
             yield Finding("learning rate", "pass", batch.describe(rate))
+        yield from self._schedule()
+
+    def _schedule(self) -> Iterator[Finding]:
+        """Whether training ends before its schedule does."""
+        epochs = "max_epochs" in self.cfg.train_cfg
+        length = self.cfg.train_cfg["max_epochs" if epochs else "max_iters"]
+        schedulers = self.cfg.get("param_scheduler") or []
+        for i, scheduler in enumerate(_listed(schedulers)):
+            for key in ("end", "total_steps", "T_max"):
+                of_units = scheduler.get("by_epoch", True) == epochs
+                if of_units and scheduler.get(key, 0) > length:
+                    unit = "epoch" if epochs else "iteration"
+                    place = "param_scheduler" + f".{i}" * isinstance(schedulers, list)
+                    yield Finding(
+                        "learning rate",
+                        "warn",
+                        f"{place}.{key} is {unit} {scheduler[key]}, and training ends "
+                        f"at {length}, in the middle of the schedule",
+                        f"--cfg-options {place}.{key}=NUMBER, so that it fits",
+                    )
+
+    def _batches(self) -> Iterator[Finding]:
+        """Whether the images of training make a batch on each rank."""
+        loader, batch = self.cfg.train_dataloader, global_batch(self.cfg)
+        if not loader.get("drop_last") or "max_epochs" not in self.cfg.train_cfg:
+            return
+        for _, check in self.data:
+            whole = check.key == "train_dataloader.dataset" and check.known
+            if whole and len(check) < batch.ranks * batch.images:
+                yield Finding(
+                    "train images",
+                    "fail",
+                    f"{len(check):,} images make no batch of {batch.images} on "
+                    f"{batch.ranks} rank{'s' * (batch.ranks > 1)}, and drop_last=True "
+                    "leaves them out",
+                    "--cfg-options train_dataloader.batch_size="
+                    f"{max(1, len(check) // batch.ranks)}",
+                )
 
 
 def _guarded(check: str, step: Iterator[Finding]) -> Iterator[Finding]:

@@ -114,8 +114,9 @@ def check_state_dict(
     if all("head" in name for name in unfit):
         heads = sorted({name.rpartition(".")[0] for name in unfit})
         advice += (
-            "; to train other heads from it, name what may differ: "
-            f"custom_hooks=[dict(type='CheckpointGuardHook', allow={heads})]"
+            "; to train other heads from it, name what may differ: in our configs "
+            f"--cfg-options 'custom_hooks.0.allow=[{','.join(heads)}]', in one without "
+            f"hooks custom_hooks=[dict(type='CheckpointGuardHook', allow={heads})]"
         )
     lines.append(advice)
     raise UserError("\n".join(lines))

@@ -4,7 +4,7 @@ import torch
 from sklearn.metrics import top_k_accuracy_score
 
 from ghostdet.engine.accuracy import Accuracy
-from ghostdet.errors import ConfigError
+from ghostdet.errors import ConfigError, UserError
 
 
 def evaluate(metric, scores, labels, batch=7):
@@ -34,9 +34,36 @@ def test_labels_as_the_model_gives_them():
     }
 
 
-@pytest.mark.parametrize("topk", [0, (), (1, -5), (0, 1)])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_equal_scores(dtype):
+    """The first of those that are equal comes first, as argmax has it."""
+    scores = torch.randint(5, (200, 10)).to(dtype)
+    labels = torch.randint(10, (200,))
+    right = (scores.argmax(1) == labels).float().mean() * 100
+    assert evaluate(Accuracy(1), scores, labels)["accuracy/top1"] == pytest.approx(
+        right
+    )
+    assert evaluate(Accuracy(1), torch.ones(4, 4), range(4))["accuracy/top1"] == 25
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_scores_that_are_not_finite(value):
+    with pytest.raises(UserError, match="the scores of a.jpg are not finite"):
+        Accuracy(1).process(
+            None,
+            [
+                dict(
+                    pred_score=torch.tensor([0.1, value]),
+                    gt_label=0,
+                    img_path="a.jpg",
+                )
+            ],
+        )
+
+
+@pytest.mark.parametrize("topk", [0, (), (1, -5), (0, 1), 2.5, [None], True, "15"])
 def test_no_such_k(topk):
-    with pytest.raises(ConfigError, match="expected numbers of 1 or more"):
+    with pytest.raises(ConfigError, match="expected integers of 1 or more"):
         Accuracy(topk)
 
 

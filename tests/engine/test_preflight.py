@@ -285,6 +285,16 @@ FAULTS = {
 }
 
 
+@pytest.fixture
+def tiny(tiny):
+    """The small config without its schedule, which is longer than four iterations."""
+
+    def load(options=None, *args, **kwargs):
+        return tiny({"param_scheduler": [], **(options or {})}, *args, **kwargs)
+
+    return load
+
+
 @pytest.mark.parametrize("fault", FAULTS)
 def test_planted_fault(tiny, own_bccd, fault):
     plant, (name, status, remedy) = FAULTS[fault]

@@ -24,6 +24,7 @@ V2 = "torchvision.transforms.v2."
 SMALL = {
     "model.head.num_classes": 4,
     "train_cfg.max_epochs": 1,
+    "param_scheduler": [],
     "train_dataloader.batch_size": 4,
     "train_dataloader.dataset.pipeline.0.size": 32,
     **{
@@ -184,7 +185,7 @@ FAULTS = {
     ),
     "no topk": (
         options(val_evaluator__topk=()),
-        {"val evaluator": ("fail", "expected numbers of 1 or more", "val_evaluator")},
+        {"val evaluator": ("fail", "expected integers of 1 or more", "val_evaluator")},
     ),
     "argument of a metric": (
         options(val_evaluator__k=5),
@@ -223,8 +224,28 @@ FAULTS = {
         {"train data set": ("fail", "'roots'", "correct train_dataloader.dataset")},
     ),
     "batch larger than the memory": (
-        options(train_dataloader__batch_size=10**8),
+        options(train_dataloader__batch_size=10**8, train_dataloader__drop_last=False),
         {"memory": ("warn", "of 32x32", "--cfg-options train_dataloader.batch_size=")},
+    ),
+    "batch larger than the data set": (
+        options(train_dataloader__batch_size=25),
+        {
+            "train images": (
+                "fail",
+                "24 images make no batch",
+                "train_dataloader.batch_size=",
+            )
+        },
+    ),
+    "schedule longer than the training": (
+        lambda root: {"param_scheduler": [dict(type="CosineAnnealingLR", T_max=400)]},
+        {
+            "learning rate": (
+                "warn",
+                "param_scheduler.0.T_max is epoch 400, and training ends at 1",
+                "--cfg-options param_scheduler.0.T_max=NUMBER",
+            )
+        },
     ),
 }
 
@@ -304,7 +325,10 @@ def test_no_cifar(tmp_path):
 
 
 # Faults that end a run before its first iteration: by the check, and without it.
-STOPPING = ["no folder", "no folder to evaluate", "empty class", "num_classes", "topk"]
+STOPPING = [
+    *("no folder", "no folder to evaluate", "empty class", "num_classes", "topk"),
+    "batch larger than the data set",
+]
 
 
 @pytest.mark.parametrize("check", [True, False])
