@@ -5,8 +5,8 @@ from __future__ import annotations
 import gc
 import os
 import re
-from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from mmdet.evaluation import CocoMetric, DumpDetResults
@@ -89,7 +89,7 @@ def train(
     if resume is not None:
         cfg.resume = True
         cfg.load_from = None if resume == "auto" else resume
-    _check_start(cfg)
+    meta = _check_start(cfg)
     if check:
         on_first_rank(_preflight, cfg)
     resumed = cfg.load_from if cfg.get("resume") else None
@@ -103,6 +103,7 @@ def train(
             runner.register_hook(SurviveHook())
             runner.logger.info(f"Learning rate: {lr}")
             _check_classes(runner, "train_loop", "val_loop")
+            _check_names(runner, "train_loop", meta, cfg.load_from)
             runner.train()
     except RuntimeError as error:
         if not lost_peer(error):
@@ -156,8 +157,11 @@ def test(
             precision="bf16" if amp else "fp32",
         )
         cfg.load_from = cfg.data_preprocessor = None
+        meta = {}
     else:
         meta = read_checkpoint(str(checkpoint)).get("meta", {})
+        if "dataset_meta" in cfg:  # of published weights, beside them
+            meta = dict(dataset_meta=cfg.dataset_meta)
         cfg.load_from = str(checkpoint)
     start_processes(cfg)
     on_first_rank(check_data, cfg, "test")
@@ -177,9 +181,7 @@ def test(
     with config_mistakes(cfg):
         runner = _build_runner(cfg)
         _check_classes(runner, "test_loop")
-        if isinstance(runner.test_dataloader.dataset, ClassificationDataset):
-            trained = cfg.get("dataset_meta") or meta.get("dataset_meta") or {}
-            _check_names(runner, trained.get("classes"), checkpoint)
+        _check_names(runner, "test_loop", meta, checkpoint)
         if amp and not is_exported(checkpoint):
             use_amp(getattr(runner.model, "module", runner.model))
         if out is not None:
@@ -208,8 +210,12 @@ def _preflight(cfg: Config) -> None:
     print(findings_table(findings))
 
 
-def _check_start(cfg: Config) -> None:
-    """Find and check the checkpoint from which a run starts or goes on."""
+def _check_start(cfg: Config) -> dict[str, Any]:
+    """Find and check the checkpoint from which a run starts or goes on.
+
+    Returns:
+        What the checkpoint says of the run that goes on, empty if none does.
+    """
     if cfg.get("resume") and not cfg.get("load_from"):
         cfg.load_from = on_first_rank(find_whole_checkpoint, cfg.work_dir)
         if cfg.load_from is None:
@@ -220,7 +226,7 @@ def _check_start(cfg: Config) -> None:
             cfg.resume = False
     path = cfg.get("load_from")
     if not path or ("://" in path and not path.startswith(REMOTE)):
-        return  # MMEngine's own schemes
+        return {}  # MMEngine's own schemes
     state = read_checkpoint(path)
     # MMEngine initialises a model before it loads all of it: a download for nothing.
     backbone = cfg.model.get("backbone") or {}
@@ -236,7 +242,7 @@ def _check_start(cfg: Config) -> None:
     ):
         backbone.init_cfg = None
     if not cfg.get("resume"):
-        return
+        return {}
     if not {"meta", "message_hub"} <= state.keys():
         raise UserError(
             f"{cfg.load_from} holds weights without the state of a run, so there "
@@ -249,6 +255,7 @@ def _check_start(cfg: Config) -> None:
             **cfg.get("randomness", {}),
             "seed": state["meta"].get("seed"),
         }
+    return state["meta"]
 
 
 def check_data(cfg: Config, part: str) -> None:
@@ -261,17 +268,24 @@ def check_data(cfg: Config, part: str) -> None:
 
 
 def _check_names(
-    runner: Runner, trained: Sequence[str] | None, checkpoint: str | Path
+    runner: Runner, loop: str, meta: dict[str, Any], checkpoint: str | Path | None
 ) -> None:
     """Check that folders are of the classes that a classifier knows.
 
     Of others, as many, the labels would be numbers of other classes.
     """
-    classes = runner.test_dataloader.dataset.metainfo["classes"]
-    if trained is not None and tuple(classes) != tuple(trained):
+    trained = (meta.get("dataset_meta") or {}).get("classes")
+    if trained is None or not isinstance(runner, Runner):
+        return
+    dataset = getattr(runner, loop).dataloader.dataset
+    dataset = getattr(dataset, "dataset", dataset)  # out of the loop's wrapper
+    if not isinstance(dataset, ClassificationDataset):
+        return
+    if tuple(dataset.classes) != tuple(trained):
         raise UserError(
-            f"the test set has the classes {shorten(classes)}, and {checkpoint} was "
-            f"trained on {shorten(trained)}; give the data of these with --data-root"
+            f"{dataset.source} has the classes {shorten(dataset.classes)}, and "
+            f"{checkpoint} was trained on {shorten(trained)}; give the data of these "
+            "with --data-root"
         )
 
 

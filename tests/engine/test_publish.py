@@ -168,7 +168,7 @@ def test_classifier_on_other_classes(classifier, own_classifier, tmp_path, new_r
     change(own_classifier, lambda content: content["classes"].reverse())
     cfg = load_config(own_classifier, tmp_path / "run")
     new_run()
-    message = "the test set has the classes 0, 1.*{} was trained on 9, 8"
+    message = r"Digits \(test\) has the classes 0, 1.*{} was trained on 9, 8"
     with pytest.raises(UserError, match=message.format("a.safetensors")):
         engine.test(cfg, own_classifier)
 

@@ -1,0 +1,71 @@
+"""Training and testing a classifier."""
+
+import pytest
+import torch
+
+from ghostdet import CONFIGS
+from ghostdet.datasets import Digits
+from ghostdet.engine import load_config, train
+from ghostdet.engine import test as evaluate
+from ghostdet.engine.amp import use_amp
+from ghostdet.engine.model import build_model
+from ghostdet.errors import UserError
+
+DIGITS = f"{CONFIGS}/classification/ghostnet_digits.py"
+SHORT = {
+    "train_cfg.max_epochs": 1,
+    "param_scheduler": [],
+    "train_dataloader.num_workers": 0,
+    "train_dataloader.persistent_workers": False,
+}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, new_run):
+    new_run()
+    work_dir = tmp_path_factory.mktemp("digits")
+    train(load_config(DIGITS, work_dir, None, SHORT))
+    return work_dir
+
+
+def test_resumed_on_other_classes(run, tmp_path, new_run):
+    checkpoint = torch.load(run / "epoch_1.pth", weights_only=False)
+    assert checkpoint["meta"]["dataset_meta"] == dict(classes=Digits.classes)
+    checkpoint["meta"]["dataset_meta"] = dict(classes=Digits.classes[::-1])
+    torch.save(checkpoint, tmp_path / "a.pth")
+    new_run()
+    cfg = load_config(DIGITS, tmp_path / "run", None, SHORT)
+    with pytest.raises(UserError, match=r"\(train\) has the classes 0, 1.*a.pth was"):
+        train(cfg, resume=str(tmp_path / "a.pth"))
+
+
+def test_diverged_weights(run, tmp_path, new_run):
+    checkpoint = torch.load(run / "epoch_1.pth", weights_only=False)
+    checkpoint["state_dict"]["head.classifier.bias"][3] = float("nan")
+    torch.save(checkpoint, tmp_path / "a.pth")
+    new_run()
+    with pytest.raises(UserError, match=r"scores of Digits \(test\) 0 are not finite"):
+        evaluate(load_config(DIGITS, tmp_path / "run"), tmp_path / "a.pth")
+
+
+def test_amp():
+    """Logits are near those in fp32, and are fp32."""
+    torch.manual_seed(0)
+    model = build_model(load_config(DIGITS)).eval()
+    x = torch.randn(4, 3, 32, 32)
+    with torch.no_grad():
+        expected = model(x)
+        use_amp(model)
+        logits = model(x)
+    assert logits.dtype == torch.float32
+    assert not torch.equal(logits, expected)
+    torch.testing.assert_close(logits, expected, atol=0.02, rtol=0.05)
+
+
+def test_amp_of_a_run(run, tmp_path, new_run):
+    found = []
+    for amp in (False, True):
+        new_run()
+        cfg = load_config(DIGITS, tmp_path / "run")
+        found.append(evaluate(cfg, run / "epoch_1.pth", amp=amp)["accuracy/top1"])
+    assert abs(found[0] - found[1]) < 5
