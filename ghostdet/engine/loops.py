@@ -21,7 +21,7 @@ import torch
 from mmdet.registry import DATA_SAMPLERS, DATASETS, LOOPS
 from mmengine.config import Config
 from mmengine.dataset import InfiniteSampler
-from mmengine.dist import get_rank
+from mmengine.dist import get_rank, get_world_size
 from mmengine.logging import print_log
 from mmengine.registry import FUNCTIONS
 from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner
@@ -224,10 +224,11 @@ class ExactEpochLoop(_Exact, EpochBasedTrainLoop):
         """Train; evaluate where a run ended before its last evaluation."""
         length = len(self.dataloader)
         if not length:
+            images = len(self.dataloader.dataset)
             raise UserError(
-                f"{len(self.dataloader.dataset):,} images make no batch: they are "
-                "fewer than train_dataloader.batch_size on each rank, and "
-                "drop_last=True leaves them out; set a smaller batch_size"
+                f"{images:,} images make no batch on each rank, and drop_last=True "
+                "leaves them out; --cfg-options train_dataloader.batch_size="
+                f"{max(1, images // get_world_size())}"
             )
         if self.resumed_length != length and self._iter != self._epoch * length:
             self._restart_epoch(length)
