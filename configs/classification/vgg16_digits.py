@@ -1,4 +1,4 @@
-# VGG-16 on scikit-learn's handwritten digits, in the time of ghost_vgg16_digits.py.
+# VGG-16 on scikit-learn's handwritten digits, the peer of ghost_vgg16_digits.py.
 _base_ = [
     "../_base_/models/cifar_classifier.py",
     "../_base_/datasets/digits.py",

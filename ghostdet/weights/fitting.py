@@ -41,8 +41,8 @@ def check_state_dict(
     state_dict: Mapping[str, torch.Tensor],
     source: str,
     allow: str | Sequence[str] = (),
-    advice: str = "use the config it was trained with (same widen_factor, classes and "
-    "neck)",
+    advice: str = "use the config as the run wrote it into its work directory, with "
+    "all that was set on the command line",
 ) -> None:
     """Check that a state dict fits a model: same names, same shapes.
 

@@ -231,8 +231,9 @@ def _refuse_others(state_dict: Mapping[str, Any], source: str) -> None:
         )
     found = ", ".join(map(str, list(state_dict)[:3])) or "nothing"
     raise UserError(
-        f"{source} is of another architecture, or not of a GhostNet alone: it begins "
-        f"with {found}; expected names such as conv_stem.weight and "
+        f"{source} is of another architecture than GhostNet, GhostNetV2 and "
+        f"GhostNetV3, or not of one alone: it begins with {found}; expected names such "
+        "as conv_stem.weight and "
         "blocks.0.0.ghost1.primary_conv.0.weight, bare or behind backbone."
     )
 

@@ -216,7 +216,7 @@ def _check_network(backbone: GhostNet, weights: Weights) -> None:
 def _check_classifier(module: ImageClassifier, weights: Weights) -> None:
     """See that there is a classifier in the weights, of as many classes."""
     alone = (
-        "; to start from the backbone alone, which serves any classes: --cfg-options "
+        "to start from the backbone alone, which serves any classes: --cfg-options "
         "model.init_cfg=None model.backbone.init_cfg.type=GhostNetPretrained "
         f"model.backbone.init_cfg.checkpoint={weights.source}"
     )
@@ -229,13 +229,14 @@ def _check_classifier(module: ImageClassifier, weights: Weights) -> None:
         )
         raise ConfigError(
             f"{weights} ({weights.format}) has no {', '.join(sorted(missing))}"
-            f"{other}, which a whole classifier needs{alone}"
+            f"{other}, which a whole classifier needs; {alone}"
         )
     classes = len(weights.state_dict["classifier.weight"])
     if classes != module.head.num_classes:
         raise ConfigError(
             f"{weights} has {classes} classes, and the head "
-            f"{module.head.num_classes}; set model.head.num_classes={classes}{alone}"
+            f"{module.head.num_classes}; {alone}\n"
+            f"For the classes of the weights: model.head.num_classes={classes}"
         )
 
 

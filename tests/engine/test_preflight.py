@@ -268,7 +268,7 @@ FAULTS = {
     ),
     "checkpoint of another detector": (
         other_detector,
-        ("pretrained weights", "fail", "use the config it was trained with"),
+        ("pretrained weights", "fail", "use the config as the run wrote it"),
     ),
     "work directory": (
         lambda root: (root.parent / "run").touch(),

@@ -133,7 +133,9 @@ def test_another_classifier(official, paddle, tmp_path):
     path, _ = official
     with pytest.raises(ConfigError, match="1000 classes, and the head 10; ") as caught:
         build(OFFICIAL, **init(path), **{"model.head.num_classes": 10})
-    typed = caught.value.text.partition("--cfg-options ")[2].split()
+    remedy, other = caught.value.text.splitlines()
+    assert other.endswith("model.head.num_classes=1000")
+    typed = remedy.partition("--cfg-options ")[2].split()
     assert typed == [
         "model.init_cfg=None",
         "model.backbone.init_cfg.type=GhostNetPretrained",

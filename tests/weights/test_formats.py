@@ -11,7 +11,7 @@ import torch
 from timm.models.ghostnet import checkpoint_filter_fn
 
 from ghostdet.errors import UserError
-from ghostdet.models import GhostNet
+from ghostdet.models import CifarVGG16, GhostNet
 from ghostdet.weights import load_pretrained, read_weights
 
 
@@ -137,6 +137,11 @@ class Foreign:
             "with NaN or infin",
         ),
         ("a.pth", {"layer1.weight": torch.ones(1)}, "another architecture.*layer1"),
+        (
+            "a.pth",
+            {f"backbone.{n}": v for n, v in CifarVGG16(ratio=2).state_dict().items()},
+            "another architecture than GhostNet, .*layers.0.primary_conv",
+        ),
         (
             "a.pth",
             {"features.1.conv.0.primary_conv.0.weight": torch.ones(1)},
