@@ -1,4 +1,4 @@
-"""Detect objects in pictures: python tools/infer.py IMAGES --config C --checkpoint F"""
+"""Detect objects in pictures, or classify these: python tools/infer.py IMAGES ..."""
 
 import argparse
 
@@ -6,7 +6,9 @@ import _cli
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Detect objects in pictures")
+    parser = argparse.ArgumentParser(
+        description="Detect objects in pictures, or classify these"
+    )
     parser.add_argument("images", help="an image, or a folder of images")
     parser.add_argument(
         "--config",
@@ -15,7 +17,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         "--checkpoint",
         required=True,
-        help="checkpoint trained with that config, or what it was exported to",
+        help="checkpoint trained with that config, or what a detector was exported to",
     )
     parser.add_argument(
         "--out", default="outputs", metavar="DIR", help="folder to write to"
@@ -23,8 +25,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         "--score-thr",
         type=float,
-        default=0.3,
-        help="lowest score that is drawn; results.json holds all (default: 0.3)",
+        help="lowest score of a detection that is drawn; results.json holds all "
+        "(default: 0.3)",
     )
     parser.add_argument(
         "--amp",

@@ -1,4 +1,4 @@
-"""Evaluate a detector: python tools/test.py CONFIG CHECKPOINT"""
+"""Evaluate a detector or classifier: python tools/test.py CONFIG CHECKPOINT"""
 
 import argparse
 
@@ -6,7 +6,7 @@ import _cli
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Evaluate a detector")
+    parser = argparse.ArgumentParser(description="Evaluate a detector or classifier")
     parser.add_argument("config", help="config file")
     parser.add_argument(
         "checkpoint",

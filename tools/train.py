@@ -1,4 +1,4 @@
-"""Train a detector: python tools/train.py configs/retinanet_ghostnet_fpn.py"""
+"""Train a detector or classifier: python tools/train.py CONFIG"""
 
 import argparse
 
@@ -6,7 +6,7 @@ import _cli
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Train a detector")
+    parser = argparse.ArgumentParser(description="Train a detector or classifier")
     parser.add_argument("config", help="config file")
     parser.add_argument(
         "--resume",

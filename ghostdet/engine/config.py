@@ -133,16 +133,25 @@ def require(cfg: Config, *keys: str) -> None:
         )
 
 
-def require_detector(cfg: Config) -> None:
+def is_classifier(cfg: Config) -> bool:
+    """Whether a config is of a classifier, and not of a detector."""
+    return type_name(cfg.model.get("type")) == "ImageClassifier"
+
+
+def require_detector(cfg: Config, what: str) -> None:
     """See that a config is not of a classifier, for what these cannot do.
+
+    Args:
+        cfg: A config with a model.
+        what: What is for detectors only, for the message.
 
     Raises:
         UserError: If it is.
     """
-    if type_name(cfg.model.get("type")) == "ImageClassifier":
+    if is_classifier(cfg):
         raise UserError(
-            f"{cfg.filename} is of a classifier, and this is for detectors; "
-            "tools/train.py, tools/test.py and tools/weights.py take classifiers"
+            f"{cfg.filename} is of a classifier, and {what} is for detectors; "
+            "docs/classification.md says what there is for classifiers"
         )
 
 

@@ -55,7 +55,7 @@ def train(
     auto_scale_lr: bool = True,
     check: bool = True,
 ) -> Runner:
-    """Train a detector, validating as the config says.
+    """Train a detector or classifier, validating as the config says.
 
     Args:
         cfg: A config from :func:`load_config`.
@@ -146,9 +146,10 @@ def test(
         if not out.endswith((".pkl", ".pickle")):
             raise UserError(f"--out is {out!r}, expected a file that ends in .pkl")
         check_writable(os.path.dirname(out) or ".", "--out")
-    if show_dir is not None or is_exported(checkpoint):
-        require_detector(cfg)
+    if show_dir is not None:
+        require_detector(cfg, "--show-dir")
     if is_exported(checkpoint):
+        require_detector(cfg, str(checkpoint))
         if cfg.launcher != "none":
             raise UserError(f"{checkpoint} runs in one process; leave out --launcher")
         cfg.model = dict(

@@ -79,7 +79,7 @@ def export(
     require_packages(*REQUIRED[format], *(["nncf"] if int8 else []))
     cfg = config if isinstance(config, Config) else load_config(config)
     require(cfg, "model", "test_dataloader")
-    require_detector(cfg)
+    require_detector(cfg, "tools/export.py")
     out = _out(cfg, format, int8, out)
     if int8:
         if calibration_images < 1:

@@ -14,6 +14,7 @@ from pycocotools.coco import COCO
 
 from ghostdet import engine
 from ghostdet.engine import infer, load_config
+from ghostdet.engine.model import build_model
 from ghostdet.errors import UserError
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -200,6 +201,63 @@ def test_out_that_cannot_be_written(tmp_path, trained, config, images):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="with --out"):
         infer(images, config, trained / "iter_4.pth", tmp_path / "file/below")
+
+
+@pytest.fixture
+def classifier(tmp_path, digit_folders):
+    """A config of four folders of digits, and a checkpoint with random weights."""
+    path = CONFIGS / "classification/ghostnet_digits.py"
+    cfg = load_config(path, tmp_path / "run", cfg_options={"model.head.num_classes": 4})
+    steps = cfg.test_dataloader.dataset.pipeline
+    steps[0].size = (32, 32)
+    root = str(digit_folders / "val")
+    cfg.test_dataloader.dataset = dict(type="ImageFolder", root=root, pipeline=steps)
+    torch.manual_seed(0)
+    content = dict(
+        state_dict=build_model(cfg).state_dict(),
+        meta=dict(dataset_meta=dict(classes=("n0", "n1", "n2", "n3"))),
+    )
+    torch.save(content, tmp_path / "a.pth")
+    return cfg, tmp_path / "a.pth"
+
+
+def test_classifier_as_in_evaluation(classifier, tmp_path, capsys, new_run):
+    cfg, checkpoint = classifier
+    new_run()
+    engine.test(cfg, checkpoint, out=str(tmp_path / "out.pkl"))
+    rows = pickle.loads((tmp_path / "out.pkl").read_bytes())[:3]
+    capsys.readouterr()
+    folder = Path(rows[0]["img_path"]).parent
+    results = infer(folder, cfg, checkpoint, tmp_path / "out")
+    shown = capsys.readouterr().out
+    found = json.loads(results.read_text())
+    assert [f["file_name"] for f in found] == [Path(r["img_path"]).name for r in rows]
+    for image, row in zip(found, rows):
+        scores, labels = row["pred_score"].sort(descending=True)
+        predictions = image["predictions"]
+        assert [p["category_id"] for p in predictions] == labels.tolist()
+        assert [p["category_name"] for p in predictions] == [f"n{i}" for i in labels]
+        assert [p["score"] for p in predictions] == pytest.approx(scores.tolist())
+        assert f"{image['file_name']}: n{labels[0]} {scores[0]:.1%}, " in shown
+    assert list((tmp_path / "out").iterdir()) == [results]  # and no pictures
+    results = infer(folder, cfg, checkpoint, tmp_path / "out", amp=True)
+    amp = json.loads(results.read_text())[0]["predictions"][0]["score"]
+    plain = found[0]["predictions"][0]["score"]
+    assert amp != plain and amp == pytest.approx(plain, abs=0.02)
+
+
+def test_classifier_of_unknown_classes_and_a_broken_image(classifier, tmp_path):
+    cfg, checkpoint = classifier
+    torch.save(torch.load(checkpoint)["state_dict"], checkpoint)
+    folder = Path(cfg.test_dataloader.dataset.root, "n1")
+    broken, *others = sorted(folder.iterdir())
+    broken.write_bytes(b"a text")
+    with pytest.raises(UserError, match=f"{broken.name}: cannot be read as an image"):
+        infer(folder, cfg, checkpoint, tmp_path / "out")
+    found = json.loads((tmp_path / "out/results.json").read_text())
+    assert [image["file_name"] for image in found] == [path.name for path in others]
+    names = {p["category_name"] for p in found[0]["predictions"]}
+    assert names == {"0", "1", "2", "3"}
 
 
 def test_inferencer_of_mmdetection(tmp_path, trained, config, images):

@@ -6,6 +6,7 @@ import shutil
 import sys
 from collections import OrderedDict
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import mmcv.ops
@@ -145,6 +146,12 @@ def test_classifier_evaluates_as_the_checkpoint(classifier, tmp_path, new_run):
         cfg = load_config(config, tmp_path / "run")
         metrics.append(engine.test(cfg, weights))
     assert metrics[0] == metrics[1] and 0 < metrics[0]["accuracy/top1"] < 100
+    Digits(train=False).images[0].save(tmp_path / "a.png")
+    files = [
+        infer(tmp_path / "a.png", *pair, tmp_path / name)
+        for name, pair in (("a", (DIGITS, checkpoint)), ("b", (published, published)))
+    ]
+    assert files[0].read_text() == files[1].read_text()
 
 
 def test_weights_of_a_published_classifier(classifier, monkeypatch):
@@ -192,13 +199,18 @@ def test_only_for_detectors(classifier, tmp_path):
     checkpoint, published = classifier
     (tmp_path / "a.png").touch()
     cfg = load_config(DIGITS, tmp_path / "run")
+    detect = partial(infer, tmp_path / "a.png", cfg, out=tmp_path / "b")
     for run in (
-        lambda: infer(tmp_path / "a.png", published, published, tmp_path / "b"),
+        lambda: load_detector(published, published),
+        lambda: detect(tmp_path / "a.onnx"),
+        lambda: detect(checkpoint, score_thr=0.3),
         lambda: export(cfg, checkpoint, out=tmp_path / "a.onnx"),
         lambda: engine.test(cfg, checkpoint, show_dir=str(tmp_path / "c")),
         lambda: engine.test(cfg, tmp_path / "a.onnx"),
     ):
-        with pytest.raises(UserError, match="is of a classifier, and this is for det"):
+        with pytest.raises(
+            UserError, match="is of a classifier, and .* is for detectors"
+        ):
             run()
 
 
