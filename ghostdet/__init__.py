@@ -11,13 +11,13 @@ from ghostdet.ops import ensure_mmcv_ops
 
 ensure_mmcv_ops()
 
-from ghostdet import datasets, engine, models, weights  # noqa: E402
-
 _folder = _Path(__file__).parent
 #: Folder of our configs, in a wheel or a checkout. In a config of your own:
 #: ``_base_ = __import__("ghostdet").CONFIGS + "/retinanet_ghostnet_fpn.py"``.
 CONFIGS = str(
     next(filter(_Path.is_dir, (_folder / ".mim/configs", _folder.parent / "configs")))
 )
+
+from ghostdet import datasets, engine, models, weights  # noqa: E402
 
 __all__ = ["CONFIGS", "__version__", "datasets", "engine", "models", "weights"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import statistics
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -49,6 +50,10 @@ FREE = (
 WEIGHTS = ("model.backbone.init_cfg",)
 #: What a model is trained by and not made of.
 UNCOUNTED = (*WEIGHTS, "model.head.dropout", "model.head.label_smoothing")
+#: What the paper's figures are of, with the classes in the heads.
+NETWORK = ("backbone", "neck", "rpn_head", "roi_head", "bbox_head", "head")
+#: The size of images, in the pipelines.
+SIZE = re.compile(r"\.pipeline\.\d+\.(size|crop_size|scales?)(\.|$)")
 FROM_CHECKPOINT = ("load_from", *WEIGHTS)
 CURVES = "curves.png"
 
@@ -208,7 +213,7 @@ def _row(runs: Sequence[Run]) -> dict[str, Any]:
         }
         for run in sorted(runs, key=lambda run: run.seed or 0)
     ]
-    row = {"config": name, **_counts(runs[0]), "paper": task.paper.get(name)}
+    row = {"config": name, **_beside_shipped(runs[0])}
     for key in (*task.metrics, "seconds"):
         values = [result[key] for result in results]
         if None in values:
@@ -229,14 +234,15 @@ def _percent(run: Run, metric: str) -> float | None:
     return None if value < 0 else round(run.task.percent * value, 4)
 
 
-def _counts(run: Run) -> dict[str, Any]:
-    """Count the model, and say what makes the run differ from the shipped config.
+def _beside_shipped(run: Run) -> dict[str, Any]:
+    """Count the model, say what makes the run differ from the shipped config.
 
     A model of a foreign config is not built: MMEngine imports whatever its ``type``
-    names. It is counted where it is that of a config of ours.
+    names. It is counted where it is that of a config of ours. The paper's figure is
+    given where the network, its classes and the size of images are those of ours.
     """
     path = next(Path(CONFIGS).rglob(f"{run.name}.py"), None)
-    result: dict[str, Any] = dict.fromkeys((*run.task.counts, "changed"))
+    result: dict[str, Any] = dict.fromkeys((*run.task.counts, "changed", "paper"))
     if path is None:
         return result
     cfg = load_config(path)
@@ -244,20 +250,29 @@ def _counts(run: Run) -> dict[str, Any]:
     use_safe_checkpoints(cfg)
     shipped, own = cfg.to_dict(), run.configs[-1]
     result["changed"] = _differences(shipped, own)
-    models = [
-        _flatten(
-            {"model": {part: config["model"].get(part) for part in run.task.parts}},
-            UNCOUNTED,
-        )
-        for config in (shipped, own)
-    ]
-    if models[0] == models[1]:
+    if _parts(shipped, NETWORK) == _parts(own, NETWORK) and (
+        _sizes(shipped) == _sizes(own)
+    ):
+        result["paper"] = run.task.paper.get(run.name)
+    if _parts(shipped, run.task.parts) == _parts(own, run.task.parts):
         # Of these, only the sizes of images are read.
         cfg.train_dataloader = own["train_dataloader"]
         cfg.val_dataloader = cfg.test_dataloader = own.get("val_dataloader")
         count = complexity(cfg)
         result |= {key: c.take(count) for key, c in run.task.counts.items()}
     return result
+
+
+def _parts(config: dict[str, Any], names: Iterable[str]) -> dict[str, Any]:
+    """Flatten these parts of a config's model, less what it is trained by."""
+    parts = {name: config["model"].get(name) for name in names}
+    return _flatten({"model": parts}, UNCOUNTED)
+
+
+def _sizes(config: dict[str, Any]) -> list[Any]:
+    """The sizes to which a config's pipelines bring images, in order."""
+    loaders = {part: config.get(f"{part}_dataloader") for part in ("train", "val")}
+    return [size for key, size in _flatten(loaders).items() if SIZE.search(key)]
 
 
 def _markdown(task: Task, rows: Sequence[dict[str, Any]]) -> str:

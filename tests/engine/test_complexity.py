@@ -233,6 +233,22 @@ def test_classifiers_of_the_page(project):
     assert complexity_table([classifier(path.stem) for path in paths]) in page
 
 
+@pytest.mark.parametrize(
+    "options, shape, shown",
+    [
+        ({"model.head.dropout": 0.1, "optim_wrapper.optimizer.lr": 0.3}, None, True),
+        ({"model.head.num_classes": 100}, None, False),
+        ({"model.backbone.ratio": 3}, None, False),
+        ({}, (64, 64), False),
+    ],
+)
+def test_paper_beside_what_is_shipped(options, shape, shown):
+    """A config of that name which counts otherwise is not the paper's."""
+    cfg = config("classification/ghost_vgg16_cifar10", options)
+    row = complexity_table([complexity(cfg, shape)]).splitlines()[-1]
+    assert row.endswith(" | 7.7M | 158M | 93.7 |" if shown else " | - | - | - |")
+
+
 def test_ablations_of_the_page(project, capsys, monkeypatch):
     """What the code on the page prints begins the rows of its table."""
     monkeypatch.chdir(project)

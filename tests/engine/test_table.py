@@ -116,16 +116,52 @@ def test_table(finished, tmp_path):
     assert row["runs"][0]["versions"]["mmengine"] in text
 
 
-def test_beside_the_paper(finished, tmp_path):
-    """The name of a config says which figure is meant, whatever was trained."""
-    runs = [finished("a", ap=0.25), finished("b", ap=0.3)]
-    next(runs[0].glob("*.py")).rename(runs[0] / "faster_rcnn_mobilenetv2_fpn.py")
-    text = write_table(runs, tmp_path / "out")
-    ours, other = text.splitlines()[2:4]
-    assert " | 27.5 | 25.0 | " in ours and " | -2.5 | " in ours
-    assert "| - | - |" in ours  # it has another backbone, which is not counted
-    assert " | - | 30.0 | " in other
-    assert "faster_rcnn_mobilenetv2_fpn was not run as it is shipped" in text
+def imitate(run, config, options):
+    """Make a run one of another config, as long as it is."""
+    (path,) = run.glob(CONFIG)
+    cfg = engine.load_config(f"{CONFIGS}/{config}", cfg_options=options)
+    own = engine.load_config(path)
+    cfg.train_cfg, cfg.default_hooks = own.train_cfg, own.default_hooks
+    cfg.dump(path)
+    next(run.glob("*.py")).rename(run / Path(config).name)
+
+
+PIPELINE = "val_dataloader.dataset.pipeline"
+
+
+@pytest.mark.parametrize(
+    "options, shown",
+    [
+        ({}, True),
+        (
+            {"model.backbone.init_cfg": None, "optim_wrapper.optimizer.lr": 0.01},
+            True,
+        ),
+        ({f"{PIPELINE}.1.scale": (1000, 600)}, False),
+        ({"model.roi_head.bbox_head.num_classes": 3}, False),
+        ({"model.neck.out_channels": 64}, False),
+        ({"model.backbone.type": "MobileNetV2"}, False),
+    ],
+)
+def test_beside_the_paper(finished, tmp_path, options, shown):
+    """Its figure is of the network, the classes and the size of images."""
+    run = finished("a")
+    imitate(run, "faster_rcnn_mobilenetv2_fpn.py", options)
+    text = write_table([run], tmp_path / "out")
+    cells = cells_of(text)
+    assert cells["AP"] == "25.0"
+    expected = ("27.5", "-2.5") if shown else ("-", "-")
+    assert (cells["paper, mAP"], cells["difference"]) == expected
+    for key in options:
+        assert key == "model.backbone.init_cfg" or f"- `{key}" in text
+
+
+def test_another_run_of_that_name(finished, tmp_path):
+    """The name of its config alone does not say that it is the paper's."""
+    run = finished("a")
+    next(run.glob("*.py")).rename(run / "faster_rcnn_mobilenetv2_fpn.py")
+    text = write_table([run], tmp_path / "out")
+    assert "| - | - | - | 25.0 | " in text  # nor is its backbone counted
     assert "- `model.backbone.type: TappedMobileNetV2 and GhostNet`" in text
 
 
@@ -250,7 +286,7 @@ def test_table_of_classifiers(classifier, tmp_path):
 
 
 def test_classifiers_beside_the_paper(classifier, tmp_path):
-    """Another size of images is counted; another model is not; top-5 need not be."""
+    """Another size is counted, another model is not, and the paper's is of neither."""
     run = classifier("a")
     edit(run, CONFIG, "size=32", "size=64")
     edit(run, CONFIG, "'ImageClassifier'", "'mmdet.ImageClassifier'")
@@ -260,10 +296,17 @@ def test_classifiers_beside_the_paper(classifier, tmp_path):
     macs = engine.complexity(load_digits(tmp_path), (64, 64))["macs"]["total"]
     assert (cells["image"], cells["MACs"]) == ("64x64", f"{macs / 1e6:.1f}M")
     assert (cells["top-1"], cells["top-5"]) == ("90.0", "-")
-    next(run.glob("*.py")).rename(run / "ghost_vgg16_cifar10.py")
-    cells = cells_of(write_table([run], tmp_path / "out"))
-    assert (cells["paper, top-1"], cells["difference"]) == ("93.7", "-3.7")
-    assert (cells["image"], cells["params"], cells["MACs"]) == ("-", "-", "-")
+    crop = "train_dataloader.dataset.pipeline.0.size"
+    for name, options, figure, difference in (
+        ("vgg16", {}, "93.6", "-3.6"),
+        ("ghost_vgg16", {"model.head.dropout": 0.1}, "93.7", "-3.7"),
+        ("ghost_vgg16", {"model.head.num_classes": 9}, "-", "-"),
+        ("ghost_vgg16", {crop: 64}, "-", "-"),
+    ):
+        imitate(run, f"classification/{name}_cifar10.py", options)
+        cells = cells_of(write_table([run], tmp_path / "out"))
+        assert (cells["paper, top-1"], cells["difference"]) == (figure, difference)
+        assert (cells["params"] == "-") == ("model.head.num_classes" in options)
 
 
 def test_a_classifier_evaluated_afterwards(classifier, new_run, tmp_path):
