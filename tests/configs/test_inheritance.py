@@ -1,9 +1,12 @@
 """Our configs from a project elsewhere, and the six of the paper side by side."""
 
 import pytest
+import torch
 from mmengine.config import Config
+from timm.models.ghostnet import _create_ghostnet
 
 from ghostdet import CONFIGS
+from ghostdet.engine import load_config, preflight
 
 
 def test_by_the_line_that_the_docs_show(tmp_path, project):
@@ -14,6 +17,27 @@ def test_by_the_line_that_the_docs_show(tmp_path, project):
     cfg = Config.fromfile(path)
     assert cfg.model.bbox_head.num_classes == 2
     assert cfg.model.backbone.type == "GhostNet"
+
+
+def test_folders_of_classes_as_the_docs_have_them(tmp_path, project, digit_folders):
+    """What the page shows passes the check, with weights of a file."""
+    page = (project / "docs/classification.md").read_text()
+    section = page.partition("## Your own folders of classes\n")[2]
+    block = section.partition("```python\n")[2].partition("```")[0]
+    path = tmp_path / "flowers.py"
+    path.write_text(block)
+    weights = tmp_path / "ghostnet_100.pth"
+    torch.save(_create_ghostnet("ghostnet_100").state_dict(), weights)
+    options = {
+        "model.backbone.init_cfg.checkpoint": str(weights),
+        "train_dataloader.batch_size": 8,  # there are few images
+    }
+    cfg = load_config(path, tmp_path / "run", digit_folders, options)
+    findings = {finding.check: finding for finding in preflight(cfg)}
+    assert {f.status for f in findings.values()} == {"pass"}, findings
+    assert "fills GhostNet" in findings["pretrained weights"].text
+    assert findings["val evaluator"].text == "top-1 of 4 classes"
+    assert "0.01 x 8/64" in findings["learning rate"].text
 
 
 @pytest.mark.parametrize("detector", ["retinanet", "faster_rcnn"])
