@@ -172,6 +172,26 @@ FAULTS = {
             )
         },
     ),
+    "head of another width": (
+        options(model__head__in_channels=960),
+        {
+            "config": (
+                "fail",
+                "head.in_channels is 960, and the backbone gives 480",
+                "--cfg-options model.head.in_channels=480",
+            )
+        },
+    ),
+    "more than all of a target": (
+        options(model__head__label_smoothing=1.1),
+        {
+            "config": (
+                "fail",
+                "label_smoothing is 1.1, expected 0 to 1",
+                "--cfg-options model.head.label_smoothing=",
+            )
+        },
+    ),
     "topk": (
         options(val_evaluator__topk=(1, 5), test_evaluator__topk=(1, 5)),
         {
