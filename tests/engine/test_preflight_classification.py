@@ -109,6 +109,21 @@ def rename(old, new):
     return lambda root: (root / old).rename(root / new)
 
 
+def keep_one_class(root):
+    for name in ("n1", "n2", "n3"):
+        for part in ("train", "val"):
+            shutil.rmtree(root / part / name)
+    topk = {f"{part}_evaluator__topk": 1 for part in ("val", "test")}
+    return {"model__head__num_classes": 1, **topk}
+
+
+def spoil_by_macos(root):
+    """Two of its files, and an image that is broken besides."""
+    for name in ("n0", "n1"):
+        (root / f"train/{name}/._a.jpg").write_bytes(b"\0\5\26\7")
+    cut("train/n3")(root)
+
+
 def options(**keys):
     return lambda root: keys
 
@@ -140,6 +155,27 @@ FAULTS = {
                 "1 of 24 images that were read are broken",
                 "",
             )
+        },
+    ),
+    "files of macOS": (
+        spoil_by_macos,
+        {
+            "train images": (
+                "fail",
+                "3 of 26 images that were read are broken, as",
+                "/train -name '._*' -delete; restore broken files",
+            )
+        },
+    ),
+    "image beside the folders": (
+        lambda root: first_image(root, "val/n1").rename(root / "val/stray.png"),
+        {"val+test images": ("warn", "val: 1 image beside", "folders of their")},
+    ),
+    "one class": (
+        keep_one_class,
+        {
+            f"{part} classes": ("warn", "one class, n0: there is nothing", "a folder")
+            for part in ("train", "val+test")
         },
     ),
     "class that is only trained on": (
