@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -12,6 +13,7 @@ import torch
 from mmdet.registry import DATASETS
 from mmengine.dataset import Compose
 from torch.utils.data import DataLoader, Dataset
+from torchvision.datasets.folder import is_image_file
 from tqdm import tqdm
 
 from ghostdet.errors import ConfigError, UserError
@@ -138,11 +140,19 @@ class ClassificationCheck:
         counts = np.bincount(self.dataset.targets, minlength=len(self.classes))
         least, most = f"{min(counts):,}", f"{max(counts):,}"
         each = most if least == most else f"{least} to {most}"
-        yield Finding(
-            "classes",
-            "pass",
-            f"{len(counts):,}, of {each} images each: {shorten(self.classes)}",
-        )
+        if len(counts) > 1:
+            text = f"{len(counts):,}, of {each} images each: {shorten(self.classes)}"
+            yield Finding("classes", "pass", text)
+        else:
+            yield Finding(
+                "classes",
+                "warn",
+                f"{self.source}: one class, {self.classes[0]}: there is nothing to "
+                "tell apart",
+                "Add images of others, in a folder for each",
+            )
+        if isinstance(self.dataset, ImageFolder):
+            yield from self._strays()
         chosen = _spread(len(self), images)
         broken = {}
         for index, why, content in _read(self.dataset, chosen, workers, hashed):
@@ -152,19 +162,33 @@ class ClassificationCheck:
                 self.contents[self.dataset.path(index)] = content
         self.unreadable.update(broken)
         if broken:
-            text, _, remedy = next(iter(broken.values())).partition("; ")
+            parts = [why.partition("; ") for why in broken.values()]
             yield Finding(
                 "images",
                 "fail",
                 f"{len(broken):,} of {len(chosen):,} images that were read are broken, "
-                f"as {text}",
-                remedy if len(broken) == 1 else "Restore these files, or remove them",
+                f"as {parts[0][0]}",
+                "; ".join(dict.fromkeys(remedy for *_, remedy in parts)),
             )
             return
         looked = "not opened" if not chosen else "read"
         if 0 < len(chosen) < len(self):
             looked = f"{len(chosen):,} of them read"
         yield Finding("images", "pass", f"{self.source}: {len(self):,}, {looked}")
+
+    def _strays(self) -> Iterator[Finding]:
+        """Images beside the folders of classes, which belong to none."""
+        root = self.dataset.root
+        images = filter(is_image_file, os.listdir(root))
+        strays = sorted(set(images).difference(self.classes))
+        if strays:
+            yield Finding(
+                "images",
+                "warn",
+                f"{root}: {len(strays):,} image{'s' * (len(strays) > 1)} beside the "
+                f"folders of classes, not used, as {strays[0]}",
+                "Move them into the folders of their classes, or away",
+            )
 
 
 def _spread(length: int, count: int | None) -> list[int]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -80,7 +82,8 @@ class ImageFolder(ClassificationDataset, torchvision.datasets.ImageFolder):
     """
 
     def __init__(self, root: str, pipeline: Sequence[dict] = ()) -> None:
-        super().__init__(root, Compose(pipeline), loader=load_image, allow_empty=True)
+        super().__init__(root, Compose(pipeline), allow_empty=True)
+        self.loader = partial(load_image, root=self.root)
         counts = np.bincount(self.targets, minlength=len(self.classes))
         empty = [name for name, count in zip(self.classes, counts) if not count]
         if empty:
@@ -133,11 +136,12 @@ def _no_classes(root: str, error: OSError) -> str:
     )
 
 
-def load_image(path: str) -> Any:
+def load_image(path: str, root: str | None = None) -> Any:
     """Read an image as torchvision does, and name the file if it is broken.
 
     Args:
         path: The file.
+        root: The folder of all images, for the message; by default that of the file.
 
     Returns:
         A PIL image in RGB.
@@ -148,9 +152,15 @@ def load_image(path: str) -> Any:
     try:
         return default_loader(path)
     except Exception as error:  # decoders raise what they like
+        why = str(error) or type(error).__name__
+        remedy = "restore broken files, or remove them"
+        folder, name = os.path.split(path)
+        if name.startswith("._"):
+            why = "it is an AppleDouble file of macOS"
+            folder = shlex.quote(root or folder or ".")
+            remedy = f"delete all of these: find {folder} -name '._*' -delete"
         raise UserError(
-            f"{path}: cannot be read as an image ({str(error) or type(error).__name__})"
-            "; restore the file, or remove it"
+            f"{path}: cannot be read as an image ({why}); {remedy}"
         ) from error
 
 

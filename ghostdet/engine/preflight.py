@@ -190,6 +190,7 @@ class _Preflight:
             loader = self.cfg.get(f"{part}_dataloader")
             if not loader:
                 continue
+            yield from _workers(f"{part}_dataloader", loader)
             for key, cfg in parts_of(loader.dataset, f"{part}_dataloader.dataset"):
                 same = [p for p, check in self.data if check.cfg == cfg]
                 if same and part not in same[0]:
@@ -637,6 +638,19 @@ def _guarded(check: str, step: Iterator[Finding]) -> Iterator[Finding]:
     except Exception as error:  # of foreign components, or a fault of the check
         text = f"could not be checked: {type(error).__name__}: {str(error)[:200]}"
         yield Finding(check, "warn", text)
+
+
+def _workers(key: str, loader: dict) -> Iterator[Finding]:
+    """Whether a data loader has the processes that its options are for."""
+    for option, off in (("persistent_workers", False), ("prefetch_factor", None)):
+        if loader.get(option) and not loader.get("num_workers"):
+            yield Finding(
+                key.replace("_dataloader", " data loader"),
+                "fail",
+                f"{key}.{option} is {loader[option]} with num_workers=0, and is of "
+                "use to processes alone",
+                f"--cfg-options {key}.{option}={off}",
+            )
 
 
 def _difference(classes: Sequence[str], others: Sequence[str]) -> str:

@@ -10,6 +10,8 @@ from mmdet.registry import MODELS
 from mmengine.model import BaseModel
 from torch import Tensor, nn
 
+from ghostdet.errors import ConfigError
+
 
 @MODELS.register_module()
 class ClassificationHead(nn.Module):
@@ -27,6 +29,10 @@ class ClassificationHead(nn.Module):
             0.2 is that of the official ``ghostnet_pytorch/ghostnet.py``.
         label_smoothing: Share of the target that is spread over all classes.
 
+    Raises:
+        ConfigError: If ``dropout`` or ``label_smoothing`` is not from 0 to 1, or in
+            ``forward`` if the backbone delivers other channels.
+
     Example:
         >>> import torch
         >>> head = ClassificationHead(960, num_classes=1000).eval()
@@ -43,6 +49,14 @@ class ClassificationHead(nn.Module):
         label_smoothing: float = 0.0,
     ) -> None:
         super().__init__()
+        shares = dict(dropout=dropout, label_smoothing=label_smoothing)
+        for name, share in shares.items():
+            if not 0 <= share <= 1:
+                raise ConfigError(
+                    f"{name} is {share!r}, expected 0 to 1; give another: "
+                    f"--cfg-options model.head.{name}=0.1"
+                )
+        self.in_channels = in_channels
         self.num_classes = num_classes
         self.label_smoothing = label_smoothing
         self.dropout = nn.Dropout(dropout)
@@ -60,6 +74,13 @@ class ClassificationHead(nn.Module):
         Returns:
             Logits ``(N, num_classes)``.
         """
+        channels = features[-1].shape[1]
+        if channels != self.in_channels:
+            raise ConfigError(
+                f"head.in_channels is {self.in_channels}, and the backbone gives "
+                f"{channels}; give the head as many: --cfg-options "
+                f"model.head.in_channels={channels}"
+            )
         x = F.adaptive_avg_pool2d(features[-1], 1)
         if self.conv_head is not None:
             x = F.relu(self.conv_head(x))

@@ -167,8 +167,16 @@ def test_broken_image(digit_folders, failure, fault, workers):
     IMAGES[fault](path)
     error = failure(DataLoader(data, num_workers=workers))
     assert error.text.startswith(f"{path}: cannot be read as an image (")
-    assert error.text.endswith("; restore the file, or remove it")
+    assert error.text.endswith("; restore broken files, or remove them")
     assert "\n" not in error.text
+
+
+def test_file_of_macos(digit_folders):
+    root = digit_folders / "train"
+    (root / "n0/._a.jpg").write_bytes(b"\0\5\26\7")
+    with pytest.raises(UserError, match="AppleDouble") as caught:
+        list(ImageFolder(str(root)))
+    assert caught.value.text.endswith(f": find {root} -name '._*' -delete")
 
 
 def test_large_image_is_no_error(digit_folders, monkeypatch):

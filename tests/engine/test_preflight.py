@@ -274,6 +274,14 @@ FAULTS = {
         lambda root: (root.parent / "run").touch(),
         ("work dir", "fail", "--work-dir"),
     ),
+    "workers that stay, and none": (
+        options(val_dataloader__persistent_workers=True),
+        ("val data loader", "fail", "val_dataloader.persistent_workers=False"),
+    ),
+    "batches that no worker fetches": (
+        options(test_dataloader__prefetch_factor=2),
+        ("test data loader", "warn", "test_dataloader.prefetch_factor=None"),
+    ),
     "batch larger than the memory": (
         options(train_dataloader__batch_size=10**6),
         ("memory", "warn", "--cfg-options train_dataloader.batch_size="),

@@ -109,6 +109,21 @@ def rename(old, new):
     return lambda root: (root / old).rename(root / new)
 
 
+def keep_one_class(root):
+    for name in ("n1", "n2", "n3"):
+        for part in ("train", "val"):
+            shutil.rmtree(root / part / name)
+    topk = {f"{part}_evaluator__topk": 1 for part in ("val", "test")}
+    return {"model__head__num_classes": 1, **topk}
+
+
+def spoil_by_macos(root):
+    """Two of its files, and an image that is broken besides."""
+    for name in ("n0", "n1"):
+        (root / f"train/{name}/._a.jpg").write_bytes(b"\0\5\26\7")
+    cut("train/n3")(root)
+
+
 def options(**keys):
     return lambda root: keys
 
@@ -142,6 +157,27 @@ FAULTS = {
             )
         },
     ),
+    "files of macOS": (
+        spoil_by_macos,
+        {
+            "train images": (
+                "fail",
+                "3 of 26 images that were read are broken, as",
+                "/train -name '._*' -delete; restore broken files",
+            )
+        },
+    ),
+    "image beside the folders": (
+        lambda root: first_image(root, "val/n1").rename(root / "val/stray.png"),
+        {"val+test images": ("warn", "val: 1 image beside", "folders of their")},
+    ),
+    "one class": (
+        keep_one_class,
+        {
+            f"{part} classes": ("warn", "one class, n0: there is nothing", "a folder")
+            for part in ("train", "val+test")
+        },
+    ),
     "class that is only trained on": (
         lambda root: shutil.rmtree(root / "val/n1"),
         {
@@ -169,6 +205,26 @@ FAULTS = {
                 "fail",
                 "head has num_classes=3, and the data set has 4 classes: n0, n1,",
                 "set num_classes=4: --cfg-options model.head.num_classes=4",
+            )
+        },
+    ),
+    "head of another width": (
+        options(model__head__in_channels=960),
+        {
+            "config": (
+                "fail",
+                "head.in_channels is 960, and the backbone gives 480",
+                "--cfg-options model.head.in_channels=480",
+            )
+        },
+    ),
+    "more than all of a target": (
+        options(model__head__label_smoothing=1.1),
+        {
+            "config": (
+                "fail",
+                "label_smoothing is 1.1, expected 0 to 1",
+                "--cfg-options model.head.label_smoothing=",
             )
         },
     ),

@@ -75,7 +75,7 @@ def test_resume_of_a_folder_that_was_moved(tiny, tmp_path, trained):
         ({"model.backbone.depth": 50}, "cannot be run: .*argument 'depth'; correct"),
         (
             {"train_dataloader.persistent_workers": True},
-            "cannot be run: persistent_workers option needs num_workers > 0",
+            "persistent_workers is True with num_workers=0",
         ),
         (
             {"param_scheduler.0.type": "Linear"},
@@ -89,6 +89,12 @@ def test_resume_of_a_folder_that_was_moved(tiny, tmp_path, trained):
 def test_mistakes_in_the_config(tiny, options, message):
     with pytest.raises(UserError, match=message):
         train(tiny(options))
+
+
+def test_mistake_that_no_check_finds(tiny):
+    cfg = tiny({"train_dataloader.persistent_workers": True})
+    with pytest.raises(UserError, match="persistent_workers option needs num_workers"):
+        train(cfg, check=False)
 
 
 def test_bugs_keep_their_traceback(tiny, monkeypatch):
