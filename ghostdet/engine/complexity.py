@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from ghostdet import CONFIGS
+from ghostdet.components import parts_of
 from ghostdet.errors import UserError
 from ghostdet.models import ImageClassifier
 
@@ -170,12 +171,13 @@ def _pipeline_shape(cfg: Config) -> tuple[int, int]:
     step, but that for training may crop them.
     """
     for part in ("test", "val", "train"):
-        dataset = (cfg.get(f"{part}_dataloader") or {}).get("dataset", {})
-        steps = dataset.get("pipeline") or []
-        sizes = [step["size"] for step in steps if "size" in step]
-        if sizes:
-            size = [sizes[-1]] if isinstance(sizes[-1], int) else sizes[-1]
-            return size[0], size[-1]
+        loader = cfg.get(f"{part}_dataloader") or {}
+        for _, dataset in parts_of(loader.get("dataset") or {}):
+            steps = dataset.get("pipeline") or []
+            sizes = [step["size"] for step in steps if "size" in step]
+            if sizes:
+                size = [sizes[-1]] if isinstance(sizes[-1], int) else sizes[-1]
+                return size[0], size[-1]
     return BACKBONE_SHAPE
 
 

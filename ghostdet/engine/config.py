@@ -14,12 +14,12 @@ from typing import Any
 from mmengine.config import Config
 from torch import nn
 
-from ghostdet.components import type_name
 from ghostdet.datasets import use_readable_images
 from ghostdet.errors import ConfigError, UserError
 from ghostdet.findings import shorten
 
 from .published import DESCRIPTION, WEIGHTS, load_published
+from .tasks import CLASSIFICATION, task_of
 
 COCO_LAYOUT = (
     "annotations/instances_train2017.json, annotations/instances_val2017.json, "
@@ -133,11 +133,6 @@ def require(cfg: Config, *keys: str) -> None:
         )
 
 
-def is_classifier(cfg: Config) -> bool:
-    """Whether a config is of a classifier, and not of a detector."""
-    return type_name(cfg.model.get("type")) == "ImageClassifier"
-
-
 def require_detector(cfg: Config, what: str) -> None:
     """See that a config is not of a classifier, for what these cannot do.
 
@@ -148,7 +143,7 @@ def require_detector(cfg: Config, what: str) -> None:
     Raises:
         UserError: If it is.
     """
-    if is_classifier(cfg):
+    if task_of(cfg) is CLASSIFICATION:
         raise UserError(
             f"{cfg.filename} is of a classifier, and {what} is for detectors; "
             "docs/classification.md says what there is for classifiers"

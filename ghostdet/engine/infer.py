@@ -27,12 +27,12 @@ from .amp import use_amp
 from .config import (
     check_num_classes,
     check_writable,
-    is_classifier,
     load_config,
     require,
     require_detector,
 )
 from .model import load_model
+from .tasks import CLASSIFICATION, task_of
 
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"}
 TOP = 5  # classes of an image
@@ -134,7 +134,7 @@ def infer(
         require_detector(cfg, "--score-thr")
     if is_exported(checkpoint):
         require_detector(cfg, str(checkpoint))
-    if is_classifier(cfg):
+    if task_of(cfg) is CLASSIFICATION:
         model = _Classifier(cfg, checkpoint, amp)
     else:
         model = _Detector(

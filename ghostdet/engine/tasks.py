@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
+
+from ghostdet.components import type_name
 
 from . import paper
 
@@ -113,11 +115,11 @@ CLASSIFICATION = Task(
 )
 
 
-def task_of(config: dict[str, Any]) -> Task:
+def task_of(config: Mapping[str, Any]) -> Task:
     """Tell by the type of its model what a config trains.
 
     Args:
-        config: A config as a dict, of which nothing is run.
+        config: A config, or one as a dict, of which nothing is run.
     """
-    kind = str(config["model"].get("type")).rpartition(".")[2]
+    kind = type_name(config["model"].get("type"))
     return CLASSIFICATION if kind == "ImageClassifier" else DETECTION

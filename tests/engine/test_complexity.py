@@ -143,6 +143,14 @@ def test_shape_of_the_pipeline(name, options, shape):
     assert complexity(config(f"classification/{name}", options))["shape"] == shape
 
 
+def test_shape_of_a_wrapped_pipeline():
+    size = {"test_dataloader.dataset.pipeline.1.size": [96]}
+    cfg = config("classification/ghostnet_in1k", size)
+    loader = cfg.test_dataloader
+    loader.dataset = dict(type="ConcatDataset", datasets=[loader.dataset])
+    assert complexity(cfg)["shape"] == (96, 96)
+
+
 def test_no_pipeline():
     cfg = config("classification/ghostnet_digits")
     for part in "train", "val", "test":
