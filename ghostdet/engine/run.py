@@ -103,7 +103,7 @@ def train(
             runner.register_hook(SurviveHook())
             runner.logger.info(f"Learning rate: {lr}")
             _check_classes(runner, "train_loop", "val_loop")
-            _check_names(runner, "train_loop", meta, cfg.load_from)
+            _check_names(runner, "train_loop", meta, cfg.get("load_from"))
             runner.train()
     except RuntimeError as error:
         if not lost_peer(error):
