@@ -24,7 +24,8 @@ def deploy(model: nn.Module) -> nn.Module:
     checkpoint.
 
     Args:
-        model: A detector, a classifier or a part of one, in evaluation mode; changed in place.
+        model: A detector, a classifier or a part of one, in evaluation mode; changed
+            in place.
 
     Returns:
         The model (a bottleneck itself is changed no further than its BN).
