@@ -73,6 +73,9 @@ def run(main: Callable[[], object]) -> None:
     """Run a tool: what the user can mend ends in one message and exit code 1."""
     try:
         main()
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)  # as a shell says of SIGINT
     except Exception as error:
         from ghostdet.errors import UserError
 

@@ -162,13 +162,16 @@ class ClassificationCheck:
                 self.contents[self.dataset.path(index)] = content
         self.unreadable.update(broken)
         if broken:
-            parts = [why.partition("; ") for why in broken.values()]
+            kinds: dict[str, str] = {}  # an example by what is to be done
+            for why in broken.values():
+                text, _, remedy = why.partition("; ")
+                kinds.setdefault(remedy, text)
             yield Finding(
                 "images",
                 "fail",
                 f"{len(broken):,} of {len(chosen):,} images that were read are broken, "
-                f"as {parts[0][0]}",
-                "; ".join(dict.fromkeys(remedy for *_, remedy in parts)),
+                f"as {' and '.join(kinds.values())}",
+                "; ".join(kinds),
             )
             return
         looked = "not opened" if not chosen else "read"

@@ -12,10 +12,14 @@ import numpy as np
 import torchvision
 from mmdet.registry import DATASETS
 from mmengine.dataset import Compose
-from torchvision.datasets.folder import IMG_EXTENSIONS, default_loader, is_image_file
+from PIL import Image
+from torchvision.datasets.folder import IMG_EXTENSIONS, is_image_file
 
 from ghostdet.errors import UserError
 from ghostdet.findings import shorten
+
+# Modes of PIL's of which each value over 255 becomes 255 in RGB.
+_DEEP = {"I", "F", "I;16", "I;16L", "I;16B", "I;16N"}
 
 
 class ClassificationDataset:
@@ -37,6 +41,13 @@ class ClassificationDataset:
     def source(self) -> str:
         """What the data set is called in messages."""
         return f"{type(self).__name__} ({'train' if self.train else 'test'})"
+
+    def full_init(self) -> None:
+        """Nothing, which MMEngine's wrappers want done before they use a data set."""
+
+    def get_cat_ids(self, index: int) -> list[int]:
+        """The class of an image, by which ``ClassBalancedDataset`` repeats it."""
+        return [int(self.targets[index])]
 
     def path(self, index: int) -> str:
         """What an image is called in messages."""
@@ -147,10 +158,14 @@ def load_image(path: str, root: str | None = None) -> Any:
         A PIL image in RGB.
 
     Raises:
-        UserError: If that gives no whole image.
+        UserError: If that gives no whole image, or has more than 8 bits a pixel of
+            grey, which would be cut.
     """
     try:
-        return default_loader(path)
+        with Image.open(path) as image:
+            mode = image.mode
+            if mode not in _DEEP:
+                return image.convert("RGB")
     except Exception as error:  # decoders raise what they like
         why = str(error) or type(error).__name__
         remedy = "restore broken files, or remove them"
@@ -162,6 +177,10 @@ def load_image(path: str, root: str | None = None) -> Any:
         raise UserError(
             f"{path}: cannot be read as an image ({why}); {remedy}"
         ) from error
+    raise UserError(
+        f"{path}: has 16 bits a pixel or more (PIL's mode {mode}), of which those over "
+        "255 would all be white; scale such images to 8 bits"
+    )
 
 
 @DATASETS.register_module()

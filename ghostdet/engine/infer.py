@@ -17,6 +17,7 @@ from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.registry import init_default_scope
 from torch import nn
+from torchvision.datasets.folder import IMG_EXTENSIONS, is_image_file
 from tqdm import tqdm
 
 from ghostdet.datasets.classification import load_image
@@ -34,7 +35,6 @@ from .config import (
 from .model import load_model
 from .tasks import CLASSIFICATION, task_of
 
-IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"}
 TOP = 5  # classes of an image
 SHOWN = 10  # images whose classes are printed
 
@@ -133,7 +133,7 @@ def infer(
     if score_thr is not None:
         require_detector(cfg, "--score-thr")
     if is_exported(checkpoint):
-        require_detector(cfg, str(checkpoint))
+        require_detector(cfg, "an exported file")
     if task_of(cfg) is CLASSIFICATION:
         model = _Classifier(cfg, checkpoint, amp)
     else:
@@ -267,25 +267,22 @@ def _image_paths(images: Path) -> list[Path]:
     if images.is_file():
         return [images]
     paths = (
-        sorted(p for p in images.iterdir() if _is_image(p) and p.is_file())
+        sorted(p for p in images.iterdir() if is_image_file(p.name) and p.is_file())
         if images.is_dir()
         else []
     )
     if not paths:
         raise UserError(
             f"no image at {str(images)!r}; give an image or a folder with images "
-            f"({', '.join(sorted(IMAGE_SUFFIXES))})"
+            f"({', '.join(IMG_EXTENSIONS)}); those in folders of it are not looked for"
         )
     return paths
 
 
-def _is_image(path: Path) -> bool:
-    return path.suffix.lower() in IMAGE_SUFFIXES
-
-
 def _picture_name(path: Path) -> str:
     """The image's own name, where OpenCV can write a file of that name."""
-    return path.name if _is_image(path) else f"{path.name}.jpg"
+    grey = path.suffix.lower() == ".pgm"
+    return path.name if is_image_file(path.name) and not grey else f"{path.name}.jpg"
 
 
 def _coco_ids(cfg: Config) -> tuple[dict[str, int], dict[str, int]]:

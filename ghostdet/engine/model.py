@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from mmdet.registry import MODELS
 from mmengine.config import Config
@@ -15,7 +16,7 @@ from ghostdet.weights import check_state_dict, weights_of
 
 from .checkpoint import read_checkpoint
 from .config import check_num_classes, config_mistakes, load_config, require
-from .published import check_weights
+from .published import check_weights, meta_beside
 
 
 def build_model(cfg: Config) -> nn.Module:
@@ -52,9 +53,25 @@ def load_model(config: str | Path | Config, checkpoint: str | Path) -> nn.Module
     state_dict = weights_of(loaded)
     check_state_dict(model, state_dict, str(checkpoint))
     model.load_state_dict(state_dict, strict=False)  # checked: fits
-    dataset_meta = (loaded.get("meta") or {}).get("dataset_meta") or {}
-    model.dataset_meta = {**(cfg.get("dataset_meta") or {}), **dataset_meta}
+    model.dataset_meta = dataset_meta_of(cfg, checkpoint, loaded)
     if "language_model" not in cfg.model:  # whose classes are words
         check_num_classes(model, model.dataset_meta.get("classes"))
     model.cfg = cfg
     return model.to(get_device()).eval()
+
+
+def dataset_meta_of(
+    cfg: Config, checkpoint: str | Path, loaded: dict[str, Any]
+) -> dict[str, Any]:
+    """What a model was trained on.
+
+    Args:
+        cfg: Its config.
+        checkpoint: Its checkpoint.
+        loaded: What that holds.
+
+    Returns:
+        ``classes``, where the files name them.
+    """
+    own = (loaded.get("meta") or {}).get("dataset_meta")
+    return dict(own or cfg.get("dataset_meta") or meta_beside(checkpoint))

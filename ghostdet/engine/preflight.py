@@ -594,16 +594,26 @@ class _Preflight:
         yield from self._schedule()
 
     def _schedule(self) -> Iterator[Finding]:
-        """Whether training ends before its schedule does."""
+        """Whether training ends before its schedule does, or a cosine rises again."""
         epochs = "max_epochs" in self.cfg.train_cfg
         length = self.cfg.train_cfg["max_epochs" if epochs else "max_iters"]
         schedulers = self.cfg.get("param_scheduler") or []
         for i, scheduler in enumerate(_listed(schedulers)):
+            if scheduler.get("by_epoch", True) != epochs:
+                continue
+            unit = "epoch" if epochs else "iteration"
+            place = "param_scheduler" + f".{i}" * isinstance(schedulers, list)
+            bottom = scheduler.get("begin", 0) + (scheduler.get("T_max") or math.inf)
+            if bottom < min(length, scheduler.get("end", math.inf)):
+                yield Finding(
+                    "learning rate",
+                    "warn",
+                    f"{place} is at its lowest at {unit} {bottom} and rises again, "
+                    f"and training ends at {length}",
+                    f"--cfg-options {place}.T_max={length - scheduler.get('begin', 0)}",
+                )
             for key in ("end", "total_steps", "T_max"):
-                of_units = scheduler.get("by_epoch", True) == epochs
-                if of_units and scheduler.get(key, 0) > length:
-                    unit = "epoch" if epochs else "iteration"
-                    place = "param_scheduler" + f".{i}" * isinstance(schedulers, list)
+                if scheduler.get(key, 0) > length:
                     yield Finding(
                         "learning rate",
                         "warn",

@@ -34,6 +34,7 @@ from .published import (
     WEIGHTS,
     check_config,
     encoded,
+    is_description,
 )
 
 # What a config says by them, a published one says by leaving them out.
@@ -113,7 +114,8 @@ def publish(
             },
             path,
             # Names and shapes do not tell it, and backbones can be filled from here.
-            {"format": "pt", "se_gate": se_gate},
+            # With two entries, whose order is chance, checksums would be two as well.
+            {"se_gate": se_gate},
         )
         content["sha256"] = sha256(path)
         (folder / description.name).write_text(_dumped(content, config), "utf-8")
@@ -186,9 +188,7 @@ def _out(out: str) -> tuple[Path, Path]:
     if weights.suffix != WEIGHTS:
         raise UserError(f"{out!r} does not end in {WEIGHTS}, which is what is written")
     description = weights.with_suffix(DESCRIPTION)
-    published = (
-        description.is_file() and b'"published"' in description.read_bytes()[:100]
-    )
+    published = is_description(description)
     for path in (description, weights):
         if path.is_dir() or (path.exists() and not published):
             raise UserError(

@@ -183,6 +183,31 @@ def load_published(path: Path) -> Config:
     )
 
 
+def is_description(path: Path) -> bool:
+    """Whether a file describes published weights."""
+    return path.is_file() and b'"published"' in path.read_bytes()[:100]
+
+
+def meta_beside(checkpoint: str | Path) -> dict[str, Any]:
+    """What published weights were trained on, by the description beside them.
+
+    Args:
+        checkpoint: Where weights are, published or not.
+
+    Returns:
+        ``classes``, or nothing where there is no description.
+
+    Raises:
+        UserError: If the description is of other weights, or not to be read.
+    """
+    description = Path(checkpoint).with_suffix(DESCRIPTION)
+    if Path(checkpoint).suffix != WEIGHTS or not is_description(description):
+        return {}
+    cfg = load_published(description)
+    check_weights(cfg, checkpoint)
+    return cfg.dataset_meta
+
+
 def check_weights(cfg: Config, checkpoint: str | Path) -> None:
     """See that weights are those that a published config was written with.
 

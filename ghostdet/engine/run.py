@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,7 @@ from .config import (
 )
 from .launch import on_first_rank, restarted, start_processes
 from .loops import use_exact_loops
+from .model import dataset_meta_of
 from .preflight import preflight
 from .saving import (
     begun,
@@ -89,7 +91,7 @@ def train(
     if resume is not None:
         cfg.resume = True
         cfg.load_from = None if resume == "auto" else resume
-    meta = _check_start(cfg)
+    trained = _check_start(cfg)
     if check:
         on_first_rank(_preflight, cfg)
     resumed = cfg.load_from if cfg.get("resume") else None
@@ -103,7 +105,7 @@ def train(
             runner.register_hook(SurviveHook())
             runner.logger.info(f"Learning rate: {lr}")
             _check_classes(runner, "train_loop", "val_loop")
-            _check_names(runner, "train_loop", meta, cfg.get("load_from"))
+            _check_names(runner, "train_loop", trained, cfg.get("load_from"))
             runner.train()
     except RuntimeError as error:
         if not lost_peer(error):
@@ -149,7 +151,7 @@ def test(
     if show_dir is not None:
         require_detector(cfg, "--show-dir")
     if is_exported(checkpoint):
-        require_detector(cfg, str(checkpoint))
+        require_detector(cfg, "an exported file")
         if cfg.launcher != "none":
             raise UserError(f"{checkpoint} runs in one process; leave out --launcher")
         cfg.model = dict(
@@ -158,11 +160,9 @@ def test(
             precision="bf16" if amp else "fp32",
         )
         cfg.load_from = cfg.data_preprocessor = None
-        meta = {}
+        trained = {}
     else:
-        meta = read_checkpoint(str(checkpoint)).get("meta", {})
-        if "dataset_meta" in cfg:  # of published weights, beside them
-            meta = dict(dataset_meta=cfg.dataset_meta)
+        trained = dataset_meta_of(cfg, checkpoint, read_checkpoint(str(checkpoint)))
         cfg.load_from = str(checkpoint)
     start_processes(cfg)
     on_first_rank(check_data, cfg, "test")
@@ -181,8 +181,8 @@ def test(
         )
     with config_mistakes(cfg):
         runner = _build_runner(cfg)
+        _check_names(runner, "test_loop", trained, checkpoint)
         _check_classes(runner, "test_loop")
-        _check_names(runner, "test_loop", meta, checkpoint)
         if amp and not is_exported(checkpoint):
             use_amp(getattr(runner.model, "module", runner.model))
         if out is not None:
@@ -215,7 +215,7 @@ def _check_start(cfg: Config) -> dict[str, Any]:
     """Find and check the checkpoint from which a run starts or goes on.
 
     Returns:
-        What the checkpoint says of the run that goes on, empty if none does.
+        What the run that goes on was trained on, empty if none does.
     """
     if cfg.get("resume") and not cfg.get("load_from"):
         cfg.load_from = on_first_rank(find_whole_checkpoint, cfg.work_dir)
@@ -256,7 +256,7 @@ def _check_start(cfg: Config) -> dict[str, Any]:
             **cfg.get("randomness", {}),
             "seed": state["meta"].get("seed"),
         }
-    return state["meta"]
+    return state["meta"].get("dataset_meta") or {}
 
 
 def check_data(cfg: Config, part: str) -> None:
@@ -269,25 +269,34 @@ def check_data(cfg: Config, part: str) -> None:
 
 
 def _check_names(
-    runner: Runner, loop: str, meta: dict[str, Any], checkpoint: str | Path | None
+    runner: Runner, loop: str, trained: dict[str, Any], checkpoint: str | Path | None
 ) -> None:
     """Check that folders are of the classes that a classifier knows.
 
     Of others, as many, the labels would be numbers of other classes.
     """
-    trained = (meta.get("dataset_meta") or {}).get("classes")
-    if trained is None or not isinstance(runner, Runner):
+    classes = trained.get("classes")
+    if classes is None or not isinstance(runner, Runner):
         return
-    dataset = getattr(runner, loop).dataloader.dataset
-    dataset = getattr(dataset, "dataset", dataset)  # out of the loop's wrapper
-    if not isinstance(dataset, ClassificationDataset):
-        return
-    if tuple(dataset.classes) != tuple(trained):
-        raise UserError(
-            f"{dataset.source} has the classes {shorten(dataset.classes)}, and "
-            f"{checkpoint} was trained on {shorten(trained)}; give the data of these "
-            "with --data-root"
-        )
+    for dataset in _unwrapped(getattr(runner, loop).dataloader.dataset):
+        if not isinstance(dataset, ClassificationDataset):
+            continue
+        if tuple(dataset.classes) != tuple(classes):
+            raise UserError(
+                f"{dataset.source} has the classes {shorten(dataset.classes)}, and "
+                f"{checkpoint} was trained on {shorten(classes)}; give the data of "
+                "these with --data-root"
+            )
+
+
+def _unwrapped(dataset: Any) -> Iterator[Any]:
+    """The data sets in a data set, out of the loop's wrapper and the config's."""
+    inner = getattr(dataset, "datasets", None) or [getattr(dataset, "dataset", None)]
+    if inner == [None]:
+        yield dataset
+    else:
+        for part in inner:
+            yield from _unwrapped(part)
 
 
 def _is_coco(metric: BaseMetric) -> bool:

@@ -51,7 +51,7 @@ class ClassificationHead(nn.Module):
         super().__init__()
         shares = dict(dropout=dropout, label_smoothing=label_smoothing)
         for name, share in shares.items():
-            if not 0 <= share <= 1:
+            if not (isinstance(share, (int, float)) and 0 <= share <= 1):
                 raise ConfigError(
                     f"{name} is {share!r}, expected 0 to 1; give another: "
                     f"--cfg-options model.head.{name}=0.1"

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 import torch
 import torchvision
+from mmdet.registry import DATASETS
+from mmengine.registry import DefaultScope
 from PIL import Image
 from sklearn.datasets import load_digits
 from torch.utils.data import DataLoader, default_collate
@@ -169,6 +171,50 @@ def test_broken_image(digit_folders, failure, fault, workers):
     assert error.text.startswith(f"{path}: cannot be read as an image (")
     assert error.text.endswith("; restore broken files, or remove them")
     assert "\n" not in error.text
+
+
+@pytest.mark.parametrize(
+    "dtype, name", [(np.uint16, "a.png"), (np.uint16, "a.tif"), (np.float32, "a.tif")]
+)
+def test_more_than_8_bits(digit_folders, dtype, name):
+    """torchvision would make 255 of all that is more."""
+    values = np.arange(48 * 40, dtype=dtype).reshape(48, 40)
+    Image.fromarray(values).save(digit_folders / "train/n0" / name)
+    with pytest.raises(UserError, match=f"{name}: has 16 bits a pixel or more"):
+        list(ImageFolder(str(digit_folders / "train")))
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA", "CMYK", "YCbCr"])
+def test_other_modes(digit_folders, mode):
+    path = first_image(digit_folders / "train/n0")
+    image = Image.open(path).convert(mode)
+    path.unlink()
+    path = path.with_suffix(".tif")
+    image.save(path)
+    samples = ImageFolder(str(path.parents[1]), [TO_TENSOR])
+    (found,) = (s for s in samples if s["data_samples"]["img_path"] == str(path))
+    expected = np.asarray(torchvision.datasets.folder.default_loader(path))
+    assert np.array_equal(found["inputs"].permute(1, 2, 0), expected)
+
+
+def test_in_wrappers(digit_folders):
+    """Of MMEngine's, by which data sets are joined, repeated and balanced."""
+    for path in list((digit_folders / "train/n3").iterdir())[3:]:
+        path.unlink()
+    data = dict(type="ImageFolder", root=str(digit_folders / "train"))
+    whole = DATASETS.build(data)
+
+    def labels(**wrapper):
+        with DefaultScope.overwrite_default_scope("mmdet"):
+            wrapped = DATASETS.build(wrapper)
+        assert wrapped.metainfo["classes"] == tuple(whole.classes)
+        return [wrapped[i]["data_samples"]["gt_label"] for i in range(len(wrapped))]
+
+    assert labels(type="ConcatDataset", datasets=[data, data]) == 2 * whole.targets
+    assert labels(type="RepeatDataset", dataset=data, times=3) == 3 * whole.targets
+    # Of n3 there are 3 in 21: repeated by the root of 0.5 over that.
+    balanced = labels(type="ClassBalancedDataset", dataset=data, oversample_thr=0.5)
+    assert [balanced.count(label) for label in range(4)] == [12, 12, 12, 6]
 
 
 def test_file_of_macos(digit_folders):

@@ -10,7 +10,7 @@ from mmdet.registry import MODELS
 from PIL import Image
 
 from ghostdet import CONFIGS
-from ghostdet.datasets import CIFAR10
+from ghostdet.datasets import CIFAR10, ImageFolder
 from ghostdet.engine import load_config, preflight, train
 from ghostdet.engine import test as evaluate
 from ghostdet.errors import UserError
@@ -162,7 +162,8 @@ FAULTS = {
         {
             "train images": (
                 "fail",
-                "3 of 26 images that were read are broken, as",
+                "_a.jpg: cannot be read as an image (it is an AppleDouble file of "
+                "macOS) and ",
                 "/train -name '._*' -delete; restore broken files",
             )
         },
@@ -217,6 +218,10 @@ FAULTS = {
                 "--cfg-options model.head.in_channels=480",
             )
         },
+    ),
+    "no number": (
+        options(model__head__dropout=None),
+        {"config": ("fail", "dropout is None, expected 0 to 1", "head.dropout=")},
     ),
     "more than all of a target": (
         options(model__head__label_smoothing=1.1),
@@ -293,6 +298,19 @@ FAULTS = {
             )
         },
     ),
+    "cosine that rises again": (
+        lambda root: {
+            "param_scheduler": [dict(type="CosineAnnealingLR", T_max=30)],
+            "train_cfg.max_epochs": 60,
+        },
+        {
+            "learning rate": (
+                "warn",
+                "param_scheduler.0 is at its lowest at epoch 30 and rises again",
+                "--cfg-options param_scheduler.0.T_max=60",
+            )
+        },
+    ),
     "schedule longer than the training": (
         lambda root: {"param_scheduler": [dict(type="CosineAnnealingLR", T_max=400)]},
         {
@@ -357,12 +375,10 @@ def test_full(small, digit_folders):
 
 def test_quick_reads_little(small, monkeypatch):
     read = []
-
-    def reading(path):
-        read.append(path)
-        return Image.open(path).convert("RGB")
-
-    monkeypatch.setattr("ghostdet.datasets.classification.default_loader", reading)
+    load = ImageFolder.__getitem__
+    monkeypatch.setattr(
+        ImageFolder, "__getitem__", lambda self, i: read.append(i) or load(self, i)
+    )
     assert not not_passed(preflight(small(), quick=True))
     assert len(read) == 4 + 2
 

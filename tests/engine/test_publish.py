@@ -17,6 +17,7 @@ from mmdet.models.task_modules.tracking import CameraMotionCompensation
 from mmdet.registry import MODELS, TASK_UTILS
 from mmengine.hooks import EMAHook
 from mmengine.registry import DefaultScope
+from safetensors import safe_open
 from timm.models.ghostnet import _create_ghostnet
 
 from ghostdet import engine
@@ -152,6 +153,11 @@ def test_classifier_evaluates_as_the_checkpoint(classifier, tmp_path, new_run):
         for name, pair in (("a", (DIGITS, checkpoint)), ("b", (published, published)))
     ]
     assert files[0].read_text() == files[1].read_text()
+    # With a config of one's own, the classes are those of the description.
+    found = infer(tmp_path / "a.png", DIGITS, published, tmp_path / "c")
+    assert found.read_text() == files[0].read_text()
+    with safe_open(published, "pt") as file:
+        assert len(file.metadata()) == 1  # the order of more is chance
 
 
 def test_weights_of_a_published_classifier(classifier, monkeypatch):
@@ -173,11 +179,11 @@ def test_weights_of_a_published_classifier(classifier, monkeypatch):
 
 def test_classifier_on_other_classes(classifier, own_classifier, tmp_path, new_run):
     change(own_classifier, lambda content: content["classes"].reverse())
-    cfg = load_config(own_classifier, tmp_path / "run")
-    new_run()
     message = r"Digits \(test\) has the classes 0, 1.*{} was trained on 9, 8"
-    with pytest.raises(UserError, match=message.format("a.safetensors")):
-        engine.test(cfg, own_classifier)
+    for config in (own_classifier, DIGITS):
+        new_run()
+        with pytest.raises(UserError, match=message.format("a.safetensors")):
+            engine.test(load_config(config, tmp_path / "run"), own_classifier)
 
     checkpoint = torch.load(classifier[0])
     checkpoint["meta"]["dataset_meta"] = dict(classes=Digits.classes[::-1])

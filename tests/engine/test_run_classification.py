@@ -39,6 +39,41 @@ def test_resumed_on_other_classes(run, tmp_path, new_run):
         train(cfg, resume=str(tmp_path / "a.pth"))
 
 
+def test_evaluated_on_fewer_classes(run, digit_folders, tmp_path, new_run):
+    """What is given is the wrong data, not the wrong head."""
+    new_run()
+    cfg = load_config(DIGITS, tmp_path / "run")
+    folder = dict(type="ImageFolder", root=str(digit_folders / "val"))
+    cfg.test_dataloader.dataset = folder | dict(
+        pipeline=cfg.test_dataloader.dataset.pipeline
+    )
+    with pytest.raises(UserError, match="n0, n1, n2, n3, and .* was trained on 0, 1"):
+        evaluate(cfg, run / "epoch_1.pth")
+
+
+def test_in_wrappers(run, tmp_path, new_run):
+    """Each image twice is as accurate as each once, and of the same classes."""
+    metrics = []
+    for times in (1, 2):
+        new_run()
+        cfg = load_config(DIGITS, tmp_path / "run", None, SHORT)
+        for part in ("train", "test"):
+            loader = cfg[f"{part}_dataloader"]
+            loader.dataset = dict(
+                type="ConcatDataset", datasets=[loader.dataset] * times
+            )
+        metrics.append(evaluate(cfg, run / "epoch_1.pth"))
+    assert metrics[0] == metrics[1]
+    new_run()
+    assert train(cfg).iter == 2 * 22
+    checkpoint = torch.load(run / "epoch_1.pth", weights_only=False)
+    checkpoint["meta"]["dataset_meta"] = dict(classes=Digits.classes[::-1])
+    torch.save(checkpoint, tmp_path / "a.pth")
+    new_run()
+    with pytest.raises(UserError, match="has the classes 0, 1, .* was trained on 9, 8"):
+        evaluate(cfg, tmp_path / "a.pth")
+
+
 def test_diverged_weights(run, tmp_path, new_run):
     checkpoint = torch.load(run / "epoch_1.pth", weights_only=False)
     checkpoint["state_dict"]["head.classifier.bias"][3] = float("nan")

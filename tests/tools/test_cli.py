@@ -32,6 +32,15 @@ def in_process(project, monkeypatch, cli, new_run):
     return run
 
 
+def test_interrupted(cli, capsys):
+    def main():
+        raise KeyboardInterrupt
+
+    with pytest.raises(SystemExit, match="130"):
+        cli.run(main)
+    assert capsys.readouterr().err == "interrupted\n"
+
+
 def check_error(result, *texts):
     """A message that a shell shows on its own, behind logs and warnings of others."""
     assert result.returncode == 1, result.stderr
