@@ -114,7 +114,6 @@ with DefaultScope.overwrite_default_scope("mmdet"):
         ("light/light_s_320_coco", 320, 320, 32),
         ("bccd/retinanet_ghostnet_bccd", 256, 256, 8),
         ("classification/ghostnet_in1k", 224, 224, 32),
-        ("classification/ghostnet_digits", 32, 32, 1024),
     ],
 )
 def test_estimate_against_the_peak_of_a_step(command, name, height, width, images):
