@@ -15,13 +15,13 @@ from mmengine.registry import DefaultScope
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from ghostdet import CONFIGS
 from ghostdet.components import parts_of
 from ghostdet.errors import UserError
 from ghostdet.models import ImageClassifier
 
 from . import paper
 from .config import config_mistakes, load_config, require
+from .shipped import as_in_the_paper, shipped_config
 
 BACKBONE_SHAPE = (224, 224)  # of ImageNet, at which papers state MACs of backbones
 DETECTOR_SHAPE = (800, 1333)  # of COCO, as MMDetection resizes it
@@ -46,8 +46,9 @@ def complexity(
 
     Returns:
         ``config``, ``shape`` (padded), ``params`` and ``macs`` of ``backbone``,
-        ``neck`` (of detectors) and ``head`` and in ``total``, and
-        ``backbone_macs_224``, those of the backbone on 224x224.
+        ``neck`` (of detectors) and ``head`` and in ``total``; ``backbone_macs_224``,
+        those of the backbone on 224x224; and ``paper``, the paper's parameters and MACs
+        in millions and top-1 of a classifier that is as ours of its name is shipped.
 
     Raises:
         UserError: If the config has no such model, or ``shape`` is empty.
@@ -68,7 +69,9 @@ def complexity(
         classifier = isinstance(model, ImageClassifier)
         if not classifier:
             check_kind(model, str(cfg.filename))
-        shape = shape or (_pipeline_shape(cfg) if classifier else DETECTOR_SHAPE)
+        usual = _pipeline_shape(cfg) if classifier else DETECTOR_SHAPE
+        shape = shape or usual
+        figures = _paper(cfg) if tuple(shape) == usual else None
         divisor = getattr(model.data_preprocessor, "pad_size_divisor", 1)
         shape = tuple(-(-side // divisor) * divisor for side in shape)
         small, _ = _count(model.backbone, torch.empty(1, 3, *BACKBONE_SHAPE))
@@ -88,6 +91,7 @@ def complexity(
         "params": {**params, "total": sum(params.values())},
         "macs": {**macs, "total": sum(macs.values())},
         "backbone_macs_224": small,
+        "paper": figures,
     }
 
 
@@ -95,8 +99,8 @@ def complexity_table(results: Sequence[dict[str, Any]]) -> str:
     """Lay out results of :func:`complexity` as a Markdown table.
 
     Classifiers stand beside the paper's figures (:mod:`~ghostdet.engine.paper`) where
-    they count as the config of that name as it is shipped, each with its own shape;
-    detectors are all of one shape.
+    they are as the config of that name is shipped, each with its own shape; detectors
+    are all of one shape.
 
     Raises:
         UserError: If detectors' shapes differ, since configs pad otherwise, or if there
@@ -141,27 +145,28 @@ def _classifier_rows(results: Sequence[dict[str, Any]]) -> list[list[str]]:
     head += ["paper, params", "paper, MACs", "paper, top-1"]
     rows = [head]
     for result in results:
-        name = Path(result["config"]).stem
+        params, macs, top1 = result["paper"] or (None,) * 3
         rows.append(
             [
-                name,
+                Path(result["config"]).stem,
                 "x".join(map(str, result["shape"])),
                 *(f"{result['params'][part] / 1e6:.2f}M" for part in parts),
                 *(f"{result['macs'][part] / 1e6:.1f}M" for part in parts),
-                *_paper(name, result),
+                "-" if params is None else f"{params}M",
+                "-" if macs is None else f"{macs}M",
+                "-" if top1 is None else str(top1),
             ]
         )
     return rows
 
 
-def _paper(name: str, result: dict[str, Any]) -> list[str]:
-    """The paper's figures, where the counts are those of the config as shipped."""
-    if name in paper.CLASSIFIERS:
-        shipped = complexity(next(Path(CONFIGS).rglob(f"{name}.py")))
-        if {**result, "config": None} == {**shipped, "config": None}:
-            params, macs, top1 = paper.CLASSIFIERS[name]
-            return [f"{params}M", f"{macs}M", str(top1)]
-    return ["-"] * 3
+def _paper(cfg: Config) -> tuple[float, float, float] | None:
+    """What the paper says of a config, if it is that of its name as shipped."""
+    figures = paper.CLASSIFIERS.get(Path(str(cfg.filename)).stem)
+    if figures is None:
+        return None
+    shipped = shipped_config(Path(str(cfg.filename)).stem)
+    return figures if as_in_the_paper(shipped.to_dict(), cfg.to_dict()) else None
 
 
 def _pipeline_shape(cfg: Config) -> tuple[int, int]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import os
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,6 @@ from mmengine.runner import Runner
 
 from ghostdet.components import coco_metrics
 from ghostdet.datasets import check_dataset, check_evaluation
-from ghostdet.datasets.classification import ClassificationDataset
 from ghostdet.errors import UserError
 from ghostdet.export.exported import ExportedDetector, is_exported
 from ghostdet.findings import findings_table, shorten
@@ -48,6 +46,7 @@ from .saving import (
     use_safe_checkpoints,
 )
 from .survive import SurviveHook, lost_peer
+from .tasks import CLASSIFICATION, task_of
 
 
 def train(
@@ -275,28 +274,17 @@ def _check_names(
 
     Of others, as many, the labels would be numbers of other classes.
     """
-    classes = trained.get("classes")
-    if classes is None or not isinstance(runner, Runner):
+    if not isinstance(runner, Runner) or task_of(runner.cfg) is not CLASSIFICATION:
         return
-    for dataset in _unwrapped(getattr(runner, loop).dataloader.dataset):
-        if not isinstance(dataset, ClassificationDataset):
-            continue
-        if tuple(dataset.classes) != tuple(classes):
-            raise UserError(
-                f"{dataset.source} has the classes {shorten(dataset.classes)}, and "
-                f"{checkpoint} was trained on {shorten(classes)}; give the data of "
-                "these with --data-root"
-            )
-
-
-def _unwrapped(dataset: Any) -> Iterator[Any]:
-    """The data sets in a data set, out of the loop's wrapper and the config's."""
-    inner = getattr(dataset, "datasets", None) or [getattr(dataset, "dataset", None)]
-    if inner == [None]:
-        yield dataset
-    else:
-        for part in inner:
-            yield from _unwrapped(part)
+    dataset = getattr(runner, loop).dataloader.dataset  # or a wrapper's, of one kind
+    classes = getattr(dataset, "metainfo", {}).get("classes")
+    known = trained.get("classes")
+    if known is not None and classes is not None and tuple(classes) != tuple(known):
+        raise UserError(
+            f"{getattr(dataset, 'source', 'the data set')} has the classes "
+            f"{shorten(classes)}, and {checkpoint} was trained on {shorten(known)}; "
+            "give the data of these with --data-root"
+        )
 
 
 def _is_coco(metric: BaseMetric) -> bool:

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import json
-import os
-import re
 import statistics
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from ghostdet import CONFIGS
 from ghostdet.errors import UserError
 
 from .complexity import complexity
-from .config import check_writable, load_config
+from .config import check_writable
 from .history import Run, read_run
 from .loops import use_exact_loops
 from .report import plot_curves
 from .saving import use_safe_checkpoints, write_whole
+from .shipped import (
+    WEIGHTS,
+    as_in_the_paper,
+    flatten,
+    same_parts,
+    shipped_config,
+)
 from .tasks import Task
 
 #: What may differ between runs of one row: where they write, their seed, and how their
@@ -46,14 +50,6 @@ FREE = (
     ),
     "default_hooks.visualization",
 )
-#: What a start from a checkpoint sets besides: the weights are all in there.
-WEIGHTS = ("model.backbone.init_cfg",)
-#: What a model is trained by and not made of.
-UNCOUNTED = (*WEIGHTS, "model.head.dropout", "model.head.label_smoothing")
-#: What the paper's figures are of, with the classes in the heads.
-NETWORK = ("backbone", "neck", "rpn_head", "roi_head", "bbox_head", "head")
-#: The size of images, in the pipelines.
-SIZE = re.compile(r"\.pipeline\.\d+\.(size|crop_size|scales?)(\.|$)")
 FROM_CHECKPOINT = ("load_from", *WEIGHTS)
 CURVES = "curves.png"
 
@@ -163,38 +159,12 @@ def _differences(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
     free = FREE
     if any(config.get("resume") and config.get("load_from") for config in (one, other)):
         free += FROM_CHECKPOINT
-    one, other = (_flatten(config, free) for config in (one, other))
+    one, other = (flatten(config, free) for config in (one, other))
     return [
         f"{key}: {one.get(key, 'not set')!s:.60} and {other.get(key, 'not set')!s:.60}"
         for key in sorted({*one, *other})
         if one.get(key, "not set") != other.get(key, "not set")
     ]
-
-
-def _flatten(config: dict[str, Any], free: Sequence[str] = ()) -> dict[str, Any]:
-    """Flatten a config to dotted keys, without those that are free.
-
-    Paths in the data set are written from its root. Tuples become lists, as which the
-    command line gives them.
-    """
-    flat: dict[str, Any] = {}
-    root = os.path.join(config.get("data_root") or "", "")
-
-    def add(key: str, node: Any) -> None:
-        if key in free or key.endswith(".data_root"):
-            return
-        if isinstance(node, (list, tuple)):
-            node = list(node) and dict(enumerate(node))
-        if isinstance(node, dict) and node:
-            for name, value in node.items():
-                add(f"{key}.{name}", value)
-        else:
-            moved = isinstance(node, str) and root and node.startswith(root)
-            flat[key] = node[len(root) :] if moved else node
-
-    for name, value in config.items():
-        add(str(name), value)
-    return flat
 
 
 def _row(runs: Sequence[Run]) -> dict[str, Any]:
@@ -241,38 +211,23 @@ def _beside_shipped(run: Run) -> dict[str, Any]:
     names. It is counted where it is that of a config of ours. The paper's figure is
     given where the network, its classes and the size of images are those of ours.
     """
-    path = next(Path(CONFIGS).rglob(f"{run.name}.py"), None)
+    cfg = shipped_config(run.name)
     result: dict[str, Any] = dict.fromkeys((*run.task.counts, "changed", "paper"))
-    if path is None:
+    if cfg is None:
         return result
-    cfg = load_config(path)
     use_exact_loops(cfg)
     use_safe_checkpoints(cfg)
     shipped, own = cfg.to_dict(), run.configs[-1]
     result["changed"] = _differences(shipped, own)
-    if _parts(shipped, NETWORK) == _parts(own, NETWORK) and (
-        _sizes(shipped) == _sizes(own)
-    ):
+    if as_in_the_paper(shipped, own):
         result["paper"] = run.task.paper.get(run.name)
-    if _parts(shipped, run.task.parts) == _parts(own, run.task.parts):
+    if same_parts(shipped, own, run.task.parts):
         # Of these, only the sizes of images are read.
         cfg.train_dataloader = own["train_dataloader"]
         cfg.val_dataloader = cfg.test_dataloader = own.get("val_dataloader")
         count = complexity(cfg)
         result |= {key: c.take(count) for key, c in run.task.counts.items()}
     return result
-
-
-def _parts(config: dict[str, Any], names: Iterable[str]) -> dict[str, Any]:
-    """Flatten these parts of a config's model, less what it is trained by."""
-    parts = {name: config["model"].get(name) for name in names}
-    return _flatten({"model": parts}, UNCOUNTED)
-
-
-def _sizes(config: dict[str, Any]) -> list[Any]:
-    """The sizes to which a config's pipelines bring images, in order."""
-    loaders = {part: config.get(f"{part}_dataloader") for part in ("train", "val")}
-    return [size for key, size in _flatten(loaders).items() if SIZE.search(key)]
 
 
 def _markdown(task: Task, rows: Sequence[dict[str, Any]]) -> str:

@@ -114,13 +114,19 @@ with DefaultScope.overwrite_default_scope("mmdet"):
         ("light/light_s_320_coco", 320, 320, 32),
         ("bccd/retinanet_ghostnet_bccd", 256, 256, 8),
         ("classification/ghostnet_in1k", 224, 224, 32),
+        ("classification/ghostnet_digits", 32, 32, 1024),
     ],
 )
-def test_estimate_against_the_peak_of_a_step(command, name, height, width, images):
+def test_estimate_against_the_peak_of_a_step(
+    command, monkeypatch, name, height, width, images
+):
+    # Otherwise glibc's heap keeps what is freed between what is not, and the peak is
+    # that of chance: 532 to 614 MB for one batch of digits.
+    monkeypatch.setenv("MALLOC_MMAP_THRESHOLD_", "65536")
     result = command("-c", MEASURE, f"{CONFIGS}/{name}.py", height, width, images)
     assert result.returncode == 0, result.stderr
     peak = float(re.search(r"MB ([\d.]+)", result.stdout)[1])
     size, _ = footprint_of(name, (height, width), images)
     estimate = (size.gradients + size.activations) / 1e6
     print(f"| `{name}` | {images} of {width}x{height} | {estimate:.0f} | {peak:.0f} |")
-    assert estimate == pytest.approx(peak, rel=0.2)
+    assert estimate == pytest.approx(peak, rel=0.1)
