@@ -130,3 +130,23 @@ def start(base, tmp_path):
 def run(start):
     """The same, to its end."""
     return lambda *options, **more: start(*options, **more).end()
+
+
+@pytest.fixture
+def difference():
+    """A function: the largest difference of two state dicts."""
+
+    def largest(one, two, buffers=True):
+        """Without ``buffers``, of what was trained: BN counts whatever it learns."""
+        assert one.keys() == two.keys()
+        names = [
+            name
+            for name in one
+            if buffers or not name.endswith(("running_mean", "running_var", "tracked"))
+        ]
+        return max(
+            float((one[name].double() - two[name].double()).abs().max())
+            for name in names
+        )
+
+    return largest
