@@ -164,6 +164,7 @@ def test_an_entry_for_every_content(cache, own_bccd, parsed):
 
 def test_one_process_parses_and_the_others_wait(cache, data, monkeypatch):
     load = CocoDataset.load_data_list
+    arguments = data("bccd")  # where that skips, it must not do so in a child
     context = multiprocessing.get_context("fork")
     ready, results = context.Barrier(3), context.SimpleQueue()
 
@@ -174,7 +175,7 @@ def test_one_process_parses_and_the_others_wait(cache, data, monkeypatch):
 
     def rank():
         ready.wait()
-        dataset = SharedCocoDataset(**data("bccd"))
+        dataset = SharedCocoDataset(**arguments)
         results.put(sum(len(dataset.get_cat_ids(i)) for i in range(len(dataset))))
 
     monkeypatch.setattr(CocoDataset, "load_data_list", slow)

@@ -5,7 +5,9 @@ import torch
 
 from ghostdet.engine import read_checkpoint
 
-STEPS = "train_cfg.max_iters=20", "default_hooks.checkpoint.interval=10"
+STEPS = "train_cfg.max_iters=10", "default_hooks.checkpoint.interval=5"
+# Batch statistics of a random network multiply rounding by six in an iteration.
+TOLERANCE = torch.finfo(torch.float64).eps * 6**10
 
 
 @pytest.mark.parametrize(
@@ -15,29 +17,28 @@ STEPS = "train_cfg.max_iters=20", "default_hooks.checkpoint.interval=10"
             ["custom_hooks.0.type=FrozenNorms", "optim_wrapper.optimizer.lr=0.01"],
             id="frozen-bn",
         ),
-        # Batch statistics of random networks multiply rounding by six in an iteration.
         pytest.param(
-            [
-                "sync_bn=torch",
-                "model.type=DoubleGFL",
-                "optim_wrapper.optimizer.lr=1e-4",
-            ],
-            id="sync-bn",
+            ["sync_bn=torch", "optim_wrapper.optimizer.lr=1e-4"], id="sync-bn"
         ),
     ],
 )
 def test_two_processes_equal_one(run, difference, options):
-    """With GFL, whose losses are normalised over all ranks, as RetinaNet's are not."""
+    """With GFL, whose losses are normalised over all ranks, as RetinaNet's are not.
+
+    In double precision: in single precision the rounding of a processor's own kernels
+    grows to more than 1e-5.
+    """
+    options = [*options, "model.type=DoubleGFL"]
     one = run(*STEPS, *options, "train_dataloader.batch_size=4", name="one")
     two = run(*STEPS, *options, "train_dataloader.batch_size=2", ranks=2, name="two")
     assert "1 rank x 4 images x 1 accumulated = batch 4, for 2" in one.output
     assert "2 ranks x 2 images x 1 accumulated = batch 4, for 2" in two.output
     first, second, early = (
         read_checkpoint(str(run.work_dir / f"iter_{step}.pth"))["state_dict"]
-        for run, step in ((one, 20), (two, 20), (one, 10))
+        for run, step in ((one, 10), (two, 10), (one, 5))
     )
     same = difference(first, second)
-    assert same < 1e-5
+    assert same < TOLERANCE
     assert difference(first, early, buffers=False) > 100 * same  # it did learn
 
 

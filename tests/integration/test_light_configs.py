@@ -1,5 +1,6 @@
 """The light detectors through their own pipelines: training, checkpoints, AP."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -40,7 +41,9 @@ def test_train_and_test(tmp_path, project, mini_coco, new_run, name, side):
         runner.message_hub.get_scalar(f"train/{loss}").data[0]
         for loss in ("loss_cls", "loss_bbox", "loss_dfl")
     ]
-    assert all(len(loss) == 2 and 0 < min(loss) < 20 for loss in losses)
+    # A crop may show no object, and then only the classification has a loss.
+    assert all(len(loss) == 2 and np.isfinite(loss).all() for loss in losses)
+    assert min(losses[0]) > 0
 
     # What is saved, for inference, is the average, and validation saw it.
     saved = torch.load(tmp_path / "epoch_1.pth", weights_only=False)
