@@ -84,15 +84,6 @@ def new_run():
     return forget_runs
 
 
-@pytest.fixture(scope="session", autouse=True)
-def own_cache(tmp_path_factory):
-    """A cache of the tests' own, in which shared annotations lie."""
-    with pytest.MonkeyPatch.context() as patch:
-        folder = tmp_path_factory.mktemp("cache")
-        patch.setenv("XDG_CACHE_HOME", str(folder))
-        yield folder
-
-
 @pytest.fixture(scope="session")
 def project() -> Path:
     return PROJECT

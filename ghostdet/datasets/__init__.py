@@ -5,7 +5,6 @@ from ghostdet.datasets.classification import CIFAR10, ImageFolder
 from ghostdet.datasets.coco import prepare_coco
 from ghostdet.datasets.digits import Digits
 from ghostdet.datasets.loading import LoadReadableImage, use_readable_images
-from ghostdet.datasets.shared import SharedCocoDataset
 from ghostdet.datasets.trees import prepare_trees
 
 __all__ = [
@@ -13,7 +12,6 @@ __all__ = [
     "Digits",
     "ImageFolder",
     "LoadReadableImage",
-    "SharedCocoDataset",
     "check_dataset",
     "check_evaluation",
     "prepare_coco",

@@ -206,8 +206,6 @@ class DatasetCheck:
         # Needs MMCV's operators, which importing this module must not.
         from mmdet.datasets import CocoDataset
 
-        from .shared import SharedCocoDataset
-
         kind = self.cfg.get("type")
         if kind is None:
             raise ConfigError(f"a data set has no type, only {shorten(list(self.cfg))}")
@@ -221,8 +219,7 @@ class DatasetCheck:
                 )
         # Subclasses that read a file of their own kind do as they like.
         if not isinstance(kind, type) or any(
-            getattr(kind, method, None)
-            not in (getattr(CocoDataset, method), getattr(SharedCocoDataset, method))
+            getattr(kind, method, None) is not getattr(CocoDataset, method)
             for method in _READING
         ):
             return

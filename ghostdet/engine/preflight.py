@@ -34,6 +34,7 @@ from mmdet.registry import (
 from mmengine.config import Config
 from mmengine.logging import MMLogger
 from mmengine.model import initialize
+from mmengine.optim import build_optim_wrapper
 from mmengine.registry import DefaultScope, Registry
 from torch import nn
 
@@ -48,7 +49,6 @@ from ghostdet.datasets.check import (
 )
 from ghostdet.errors import ConfigError, UserError
 from ghostdet.findings import Finding, shorten
-from ghostdet.models import ImageClassifier
 from ghostdet.ops import operator_backend
 from ghostdet.weights import check_state_dict, weights_of
 from ghostdet.weights.source import REMOTE, cached
@@ -57,11 +57,9 @@ from .accuracy import Accuracy
 from .batch import global_batch
 from .checkpoint import read_checkpoint
 from .config import check_num_classes, check_writable, config_mistakes, require
-from .footprint import Footprint, footprint
 
 SAMPLE = 200  # images that are read of each data set
 Check = DatasetCheck | ClassificationCheck
-_RESERVE = 0.8  # share of the memory up to which an estimate is trusted
 _REGISTRIES = {
     "train_cfg": LOOPS,
     "val_cfg": LOOPS,
@@ -133,7 +131,7 @@ class _Preflight:
             ("num_classes", self._num_classes()),
             ("pipelines", self._pipelines()),
             ("pretrained weights", self._weights()),
-            ("memory", self._sizes()),
+            ("work dir", self._disk()),
             ("learning rate", self._learning_rate()),
             ("train images", self._batches()),
         ):
@@ -474,62 +472,34 @@ class _Preflight:
             )
         return Finding(check, "pass", f"{source} fills {type(module).__name__}")
 
-    def _sizes(self) -> Iterator[Finding]:
-        """Whether the disk takes the checkpoints, and the device the batch."""
+    def _disk(self) -> Iterator[Finding]:
+        """Whether the disk takes the checkpoints."""
         cfg = self.cfg
         try:
             check_writable(cfg.work_dir)
-            yield Finding("work dir", "pass", f"{cfg.work_dir} can be written")
-            writable = True
         except UserError as error:
             yield Finding.of_error("work dir", error)
-            writable = False
+            return
+        yield Finding("work dir", "pass", f"{cfg.work_dir} can be written")
         if self.model is None:
             return
-        images = global_batch(cfg).images
-        try:
-            with config_mistakes(cfg):
-                size = footprint(cfg, self.model, self._batch_shape(), images)
-        except UserError as error:
-            if isinstance(error, ConfigError):  # of the optimiser
-                yield Finding.of_error("config", error)
-            else:
-                yield replace(Finding.of_error("memory", error), status="warn")
-            return
-        if writable:
-            yield self._disk(size)
-        # Images of classifiers have no usual size: 32 px of CIFAR, 224 px of ImageNet.
-        if self.shapes or not isinstance(self.model, ImageClassifier):
-            yield self._memory(size, images)
-
-    def _batch_shape(self) -> tuple[int, int]:
-        """Height and width of the largest batch, by the images that were tried."""
-        shapes = self.shapes or [(800, 1333)]
-        sampler = self.cfg.train_dataloader.get("batch_sampler") or {}
-        if type_name(sampler.get("type")) == "AspectRatioBatchSampler":
-            height, width = max(shapes, key=math.prod)
-        else:  # upright and wide ones are padded to both
-            height, width = np.max(shapes, axis=0).tolist()
-        divisor = getattr(self.model.data_preprocessor, "pad_size_divisor", 1)
-        return tuple(math.ceil(side / divisor) * divisor for side in (height, width))
-
-    def _disk(self, size: Footprint) -> Finding:
-        hook = (self.cfg.get("default_hooks") or {}).get("checkpoint") or {}
+        hook = (cfg.get("default_hooks") or {}).get("checkpoint") or {}
         count = self._checkpoints(hook)
-        optimizer = size.optimizer if hook.get("save_optimizer", True) else 0
-        each = size.weights + size.averaged + optimizer
-        free = shutil.disk_usage(self.cfg.work_dir).free
-        there = sum(p.stat().st_size for p in Path(self.cfg.work_dir).glob("*.pth"))
+        with config_mistakes(cfg):
+            each = _checkpoint_size(cfg, self.model, hook.get("save_optimizer", True))
+        free = shutil.disk_usage(cfg.work_dir).free
+        there = sum(p.stat().st_size for p in Path(cfg.work_dir).glob("*.pth"))
         needed = max(count * each - there, 0)  # by a run that is resumed
         have = f" ({_size(there)} are there)" if there else ""
         text = (
             f"up to {count} checkpoint{'s' * (count != 1)} of {_size(each)}, "
             f"{_size(count * each)} in all{have}; {_size(free)} are free in "
-            f"{self.cfg.work_dir}"
+            f"{cfg.work_dir}"
         )
         if needed <= free:
-            return Finding("disk", "pass", text)
-        return Finding(
+            yield Finding("disk", "pass", text)
+            return
+        yield Finding(
             "disk",
             "fail" if free < each else "warn",
             text,
@@ -550,31 +520,6 @@ class _Preflight:
         if 0 < keep < count:
             count = keep + 1  # the old one goes when the new one is there
         return count + len(_listed(hook.get("save_best")))
-
-    def _memory(self, size: Footprint, images: int) -> Finding:
-        height, width = self._batch_shape()
-        if torch.cuda.is_available():
-            free, where = torch.cuda.mem_get_info()[0], torch.cuda.get_device_name()
-        else:
-            free, where = _free_memory(), "memory, without a GPU"
-        text = (
-            f"about {_size(size.memory)}, an estimate, for {images} image"
-            f"{'s' * (images != 1)} of {width}x{height}: weights "
-            f"{_size(size.weights + size.averaged)}, gradients "
-            f"{_size(size.gradients)}, optimiser {_size(size.optimizer)}, activations "
-            f"{_size(size.activations)}; {_size(free)} are free ({where})"
-        )
-        if size.memory <= _RESERVE * free:
-            return Finding("memory", "pass", text)
-        fixed = size.memory - size.activations
-        fitting = int(images * (_RESERVE * free - fixed) / size.activations)
-        remedy = (
-            f"--cfg-options train_dataloader.batch_size={fitting} "
-            f"optim_wrapper.accumulative_counts={math.ceil(images / fitting)}"
-            if fitting > 0
-            else "Smaller images (scale of Resize in the pipeline) or another device"
-        )
-        return Finding("memory", "warn", text, remedy)
 
     def _learning_rate(self) -> Iterator[Finding]:
         batch = global_batch(self.cfg)
@@ -732,14 +677,25 @@ def _cores() -> int:
     return os.cpu_count() or 1
 
 
-def _free_memory() -> int:
-    """Bytes of memory that programs can have."""
-    try:
-        with open("/proc/meminfo") as file:
-            fields = dict(line.split(":") for line in file)
-        return int(fields["MemAvailable"].split()[0]) * 1024
-    except (OSError, KeyError):  # of another system
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+def _checkpoint_size(cfg: Config, model: nn.Module, save_optimizer: bool) -> int:
+    """Bytes of a checkpoint of a model on the meta device."""
+    weights = sum(x.nbytes for x in (*model.parameters(), *model.buffers()))
+    kinds = [type_name(hook.get("type")) for hook in cfg.get("custom_hooks") or []]
+    size = weights * (1 + any(kind.endswith("EMAHook") for kind in kinds))
+    if save_optimizer:  # after a step, which computes nothing there
+        optimizer = copy.deepcopy(cfg.optim_wrapper.optimizer)
+        wrapper = dict(type="OptimWrapper", optimizer=optimizer)
+        optimizer = build_optim_wrapper(model, wrapper).optimizer
+        for parameter in filter(lambda p: p.requires_grad, model.parameters()):
+            parameter.grad = torch.empty_like(parameter)
+        optimizer.step()
+        size += sum(
+            value.nbytes
+            for state in optimizer.state.values()
+            for value in state.values()
+            if isinstance(value, torch.Tensor)
+        )
+    return size
 
 
 def _size(count: float) -> str:

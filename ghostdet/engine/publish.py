@@ -150,8 +150,6 @@ def published_config(cfg: Config) -> dict[str, Any]:
         for key, value in loader["dataset"].items()
         if key not in ("metainfo", "download")
     }
-    if dataset.get("type") == "SharedCocoDataset":  # the same, less its cache
-        dataset["type"] = "CocoDataset"
     published = dict(
         model=_without(model, dict.fromkeys(INITIAL, ...)),
         test_dataloader=_without(

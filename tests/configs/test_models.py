@@ -51,8 +51,7 @@ def test_types(path):
     ]
     types = set(values_of(Config.fromfile(path)._cfg_dict.to_dict(), "type"))
     folders = {"ImageFolder", "CIFAR10", "Digits"}
-    coco = {"CocoDataset", "SharedCocoDataset"}
-    assert types & (folders if path in CLASSIFIERS else coco)
+    assert types & (folders if path in CLASSIFIERS else {"CocoDataset"})
     assert "CheckpointGuardHook" in types
     for name in types:
         # Operators are named without a registry.

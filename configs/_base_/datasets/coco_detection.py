@@ -1,6 +1,5 @@
 # COCO 2017 at 1333x800. Another place: `tools/train.py CONFIG --data-root DIR`.
-# CocoDataset, its annotations in memory once a machine.
-dataset_type = "SharedCocoDataset"
+dataset_type = "CocoDataset"
 data_root = "data/coco/"
 
 train_pipeline = [
