@@ -17,6 +17,7 @@ test-long: install
 quality: install
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
+	.venv/bin/lint-imports
 
 style: install
 	.venv/bin/ruff check --fix .

@@ -18,6 +18,14 @@ CONFIGS = str(
     next(filter(_Path.is_dir, (_folder / ".mim/configs", _folder.parent / "configs")))
 )
 
-from ghostdet import datasets, engine, models, weights  # noqa: E402
+from ghostdet import datasets, engine, evaluation, models, weights  # noqa: E402
 
-__all__ = ["CONFIGS", "__version__", "datasets", "engine", "models", "weights"]
+__all__ = [
+    "CONFIGS",
+    "__version__",
+    "datasets",
+    "engine",
+    "evaluation",
+    "models",
+    "weights",
+]

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import traceback
 from http.server import HTTPServer, SimpleHTTPRequestHandler
 from pathlib import Path
 
@@ -24,8 +25,10 @@ from mmengine.logging import MessageHub, MMLogger  # noqa: E402
 from mmengine.registry import DefaultScope  # noqa: E402
 from mmengine.visualization import Visualizer  # noqa: E402
 
+from ghostdet.apis import train  # noqa: E402
+from ghostdet.config import load_config  # noqa: E402
 from ghostdet.datasets import Digits  # noqa: E402
-from ghostdet.engine import load_config, train  # noqa: E402
+from ghostdet.errors import UserError  # noqa: E402
 
 PROJECT = Path(__file__).parents[1]
 DATA = PROJECT.parent / "shared" / "data"
@@ -168,6 +171,23 @@ def trained(bccd, tmp_path_factory) -> Path:
     forget_runs()
     train(load_config(CONFIG, work_dir, bccd, TINY))
     return work_dir
+
+
+@pytest.fixture
+def failure():
+    """A function that runs through a DataLoader and returns its UserError."""
+
+    def run(loader) -> UserError:
+        try:
+            list(loader)
+        except UserError as err:
+            # The frames hold the iterator in a cycle. Collected later, it waits five
+            # seconds for each worker, and so does every worker forked meanwhile.
+            traceback.clear_frames(err.__traceback__)
+            return err
+        pytest.fail("no UserError")
+
+    return run
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 
 def add_config_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what changes a config: arguments of :func:`~ghostdet.engine.load_config`."""
+    """Add what changes a config: arguments of :func:`~ghostdet.config.load_config`."""
     parser.add_argument(
         "--data-root",
         metavar="DIR",

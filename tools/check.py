@@ -23,8 +23,9 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
-    from ghostdet.engine import load_config, preflight
-    from ghostdet.findings import findings_table
+    from ghostdet.checks import preflight
+    from ghostdet.checks.findings import findings_table
+    from ghostdet.config import load_config
 
     cfg = load_config(args.config, args.work_dir, args.data_root, args.cfg_options)
     findings = preflight(cfg, full=args.full)

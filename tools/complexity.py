@@ -24,8 +24,8 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
-    from ghostdet.engine import complexity, complexity_table
-    from ghostdet.engine.config import check_writable
+    from ghostdet.analysis import complexity, complexity_table
+    from ghostdet.utils.files import check_writable
 
     if args.json:
         check_writable(Path(args.json).parent, "--json")

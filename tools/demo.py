@@ -18,7 +18,7 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
-    from ghostdet.engine.demo import run_demo
+    from ghostdet.analysis.demo import run_demo
 
     run_demo(CONFIG, args.work_dir, args.data_root, args.seed)
 

@@ -36,8 +36,8 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
-    from ghostdet.engine import load_config
-    from ghostdet.export.command import export
+    from ghostdet.config import load_config
+    from ghostdet.export.export_detector import export
 
     cfg = load_config(
         args.config, data_root=args.data_root, cfg_options=args.cfg_options

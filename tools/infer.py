@@ -42,7 +42,8 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
-    from ghostdet.engine import infer, load_config
+    from ghostdet.apis import infer
+    from ghostdet.config import load_config
 
     cfg = load_config(
         args.config or args.checkpoint,

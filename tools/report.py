@@ -25,7 +25,7 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
-    from ghostdet.engine.table import write_table
+    from ghostdet.analysis.results_table import write_table
 
     print(write_table(args.work_dirs, args.out))
 

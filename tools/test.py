@@ -29,7 +29,8 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
-    from ghostdet.engine import load_config, test
+    from ghostdet.apis import test
+    from ghostdet.config import load_config
 
     cfg = load_config(
         args.config, args.work_dir, args.data_root, args.cfg_options, args.launcher

@@ -41,7 +41,9 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
-    from ghostdet.engine import load_config, log_to, train
+    from ghostdet.apis import train
+    from ghostdet.config import load_config
+    from ghostdet.engine import log_to
 
     cfg = load_config(
         args.config, args.work_dir, args.data_root, args.cfg_options, args.launcher

@@ -31,8 +31,8 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
-    from ghostdet.engine import load_config
-    from ghostdet.visualize import visualize
+    from ghostdet.analysis import visualize
+    from ghostdet.config import load_config
 
     cfg = load_config(args.config, cfg_options=args.cfg_options)
     visualize(args.picture, cfg, args.checkpoint, args.image, args.layer, args.out)

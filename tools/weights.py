@@ -44,9 +44,9 @@ def main() -> None:
     args = vars(parse_args())
     command = args.pop("command")
     if command == "publish":
-        from ghostdet.engine.publish import publish as run
+        from ghostdet.apis.publish import publish as run
     else:
-        from ghostdet.weights import command as commands
+        from ghostdet.weights import convert as commands
 
         run = getattr(commands, command)
     run(**args)

@@ -16,7 +16,7 @@ from PIL import Image
 from torchvision.datasets.folder import IMG_EXTENSIONS, is_image_file
 
 from ghostdet.errors import UserError
-from ghostdet.findings import shorten
+from ghostdet.utils.text import shorten
 
 # Modes of PIL's of which each value over 255 becomes 255 in RGB.
 _DEEP = {"I", "F", "I;16", "I;16L", "I;16B", "I;16N"}

@@ -10,9 +10,8 @@ from mmdet.registry import DATASETS
 from mmengine.dataset import Compose
 from PIL import Image
 
+from ghostdet.datasets.classification import ClassificationDataset
 from ghostdet.errors import UserError
-
-from .classification import ClassificationDataset
 
 
 class _Images:

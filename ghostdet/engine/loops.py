@@ -28,8 +28,8 @@ from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner
 from torch import nn
 from torch.utils.data import BatchSampler, DataLoader, Sampler
 
-from ghostdet.components import type_name
 from ghostdet.errors import UserError
+from ghostdet.utils.components import type_name
 
 EXACT = {
     "EpochBasedTrainLoop": "ExactEpochLoop",

@@ -1,7 +1,6 @@
 """Taking a trained detector away."""
 
-from .convert import export_module
-from .deploy import deploy
-from .exported import ExportedDetector
+from ghostdet.export.convert import export_module
+from ghostdet.export.fuse import deploy
 
-__all__ = ["ExportedDetector", "deploy", "export_module"]
+__all__ = ["deploy", "export_module"]

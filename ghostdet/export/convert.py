@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import importlib
 import logging
-import os
 import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
@@ -17,6 +16,7 @@ import torch
 from torch import nn
 
 from ghostdet.errors import UserError
+from ghostdet.utils.files import written
 
 if TYPE_CHECKING:
     import onnx
@@ -54,7 +54,7 @@ def export_module(
 
     Args:
         module: Takes float32 ``(N, 3, H, W)`` and returns a tensor or a sequence of
-            tensors; in evaluation mode, best as :func:`ghostdet.export.deploy` leaves
+            tensors; in evaluation mode, best as :func:`ghostdet.export.fuse` leaves
             it.
         path: The file to write, ``.onnx``, or ``.xml`` for OpenVINO, whose weights are
             put beside it, ending in ``.bin``. Its input is called ``image``.
@@ -194,7 +194,7 @@ def to_onnx(
 
     if module.training:
         raise UserError("the module is in training mode; call its eval() first")
-    from .graph import nms
+    from ghostdet.export.graph import nms
 
     try:
         with torch.no_grad(), _quiet():
@@ -296,38 +296,6 @@ def require_packages(*names: str) -> None:
             f"{', '.join(missing)} cannot be imported; type: "
             "pip install 'ghostdet[export]'"
         )
-
-
-@contextmanager
-def written(path: Path) -> Iterator[Path]:
-    """A folder beside ``path``, whose files are moved there if all goes well.
-
-    The one called as ``path`` is moved last.
-
-    Raises:
-        UserError: If it cannot be written.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        holder = tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.")
-    except OSError as error:
-        raise UserError(
-            f"{str(path)!r} cannot be written ({error.strerror}); give another file "
-            "with --out"
-        ) from error
-    with holder as folder:
-        try:
-            yield Path(folder)
-            # The one without which the others are of no use comes last.
-            for file in sorted(
-                Path(folder).iterdir(), key=lambda f: f.name == path.name
-            ):
-                os.replace(file, path.parent / file.name)
-        except OSError as error:
-            raise UserError(
-                f"{str(path)!r} cannot be written ({error.strerror}); give another "
-                "file with --out, or make room"
-            ) from error
 
 
 @contextmanager

@@ -48,7 +48,7 @@ class DetectionGraph(nn.Module):
     """A detector that can be exported: tensors in, tensors out, NMS inside.
 
     Args:
-        detector: A detector in evaluation mode, as :func:`ghostdet.export.deploy`
+        detector: A detector in evaluation mode, as :func:`ghostdet.export.fuse`
             leaves it.
 
     Raises:

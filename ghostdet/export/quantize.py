@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .convert import POSTPROCESSING, to_openvino
+from ghostdet.export.convert import POSTPROCESSING, to_openvino
 
 if TYPE_CHECKING:
     import onnx

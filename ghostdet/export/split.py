@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ghostdet.models.ghost import GhostBottleneck
+from ghostdet.models.layers.ghost_module import GhostBottleneck
 
 
 class SplitBottleneck(nn.Module):

@@ -13,8 +13,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 
 from ghostdet.errors import UserError
-
-from .runtime import Detector
+from ghostdet.runtime import Detector
 
 SCORE_TOLERANCE = 1e-3
 BOX_TOLERANCE = 0.1  # px

@@ -1,21 +1,31 @@
-"""Backbones, necks, layers and a classifier, in MMDetection's ``MODELS``."""
+"""Backbones, necks, layers, a classifier and exported detectors, in ``MODELS``."""
 
-from .cifar import CifarResNet, CifarVGG16
-from .classifier import ClassificationHead, ImageClassifier
-from .ghost import GhostBottleneck, GhostModule, compression_ratio, speed_up_ratio
-from .ghostconv import GhostConv
-from .ghostnet import GhostNet
-from .ghostnetv2 import GhostNetV2
-from .ghostnetv3 import GhostNetV3
-from .ghostresnet import GhostResNet
-from .mobilenetv2 import TappedMobileNetV2
-from .mobilenetv3 import MobileNetV3
-from .necks import GhostNetFPN, GhostPAN
+from ghostdet.models.backbones import (
+    CifarResNet,
+    CifarVGG16,
+    GhostNet,
+    GhostNetV2,
+    GhostNetV3,
+    GhostResNet,
+    MobileNetV3,
+    TappedMobileNetV2,
+)
+from ghostdet.models.classifier import ClassificationHead, ImageClassifier
+from ghostdet.models.exported_detector import ExportedDetector
+from ghostdet.models.layers import (
+    GhostBottleneck,
+    GhostConv,
+    GhostModule,
+    compression_ratio,
+    speed_up_ratio,
+)
+from ghostdet.models.necks import GhostNetFPN, GhostPAN
 
 __all__ = [
     "CifarResNet",
     "CifarVGG16",
     "ClassificationHead",
+    "ExportedDetector",
     "GhostBottleneck",
     "GhostConv",
     "GhostModule",

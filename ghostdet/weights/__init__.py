@@ -1,11 +1,15 @@
 """Where weights come from, how they are checked, and how they are widened."""
 
-from .fitting import check_state_dict, weights_of
-from .formats import Weights, read_weights
-from .pretrained import CheckedPretrained, GhostNetPretrained, load_pretrained
-from .reading import drop_configs, read_source
-from .source import fetch
-from .widen import widen_state_dict
+from ghostdet.weights.checkpoint import drop_configs, read_checkpoint, read_source
+from ghostdet.weights.formats import Weights, read_weights
+from ghostdet.weights.pretrained import (
+    CheckedPretrained,
+    GhostNetPretrained,
+    load_pretrained,
+)
+from ghostdet.weights.source import fetch
+from ghostdet.weights.state_dict import check_state_dict, weights_of
+from ghostdet.weights.widen import widen_state_dict
 
 __all__ = [
     "CheckedPretrained",
@@ -15,6 +19,7 @@ __all__ = [
     "drop_configs",
     "fetch",
     "load_pretrained",
+    "read_checkpoint",
     "read_source",
     "read_weights",
     "weights_of",

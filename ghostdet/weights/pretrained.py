@@ -13,13 +13,12 @@ from torch import Tensor, nn
 
 from ghostdet.errors import ConfigError
 from ghostdet.models import GhostNet, GhostNetV2, GhostNetV3, ImageClassifier
-from ghostdet.models.ghostnet import BLOCKS
-
-from .fitting import check_state_dict, weights_of
-from .formats import Weights, backbone_of, read_weights
-from .reading import read_source
-from .source import sha256
-from .widen import se_divisor_of, widen_state_dict
+from ghostdet.models.backbones.ghostnet import BLOCKS
+from ghostdet.utils.files import sha256
+from ghostdet.weights.checkpoint import read_source
+from ghostdet.weights.formats import Weights, backbone_of, read_weights
+from ghostdet.weights.state_dict import check_state_dict, weights_of
+from ghostdet.weights.widen import se_divisor_of, widen_state_dict
 
 NETWORKS = {network.__name__: network for network in (GhostNet, GhostNetV2, GhostNetV3)}
 ADVICE = "`python -m ghostdet weights inspect FILE` says what is in it"

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 import torch
 
 from ghostdet.errors import UserError
+from ghostdet.utils.files import sha256
 
 HUB = "hf-hub:"
 ADDRESS = ("http://", "https://")
@@ -88,11 +89,6 @@ def cached(checkpoint: str | Path) -> Path | None:
         path = _path_of(name)
         return path if path.is_file() else None
     return fetch(name)
-
-
-def sha256(path: Path) -> str:
-    """Checksum of a file in hexadecimal."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _from_hub(name: str) -> Path:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ghostdet.errors import ConfigError, UserError
 from ghostdet.models import GhostNet
-from ghostdet.models.ghost import make_divisible
+from ghostdet.models.layers.ghost_module import make_divisible
 
 # Outputs of a Ghost module are two halves, intrinsic maps and the ghost of each, and an
 # identity shortcut adds them to those of the module before. So a dimension of channels

@@ -6,7 +6,8 @@ from mmengine.config import Config
 from timm.models.ghostnet import _create_ghostnet
 
 from ghostdet import CONFIGS
-from ghostdet.engine import load_config, preflight
+from ghostdet.checks import preflight
+from ghostdet.config import load_config
 
 
 def test_by_the_line_that_the_docs_show(tmp_path, project):

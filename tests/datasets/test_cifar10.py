@@ -17,7 +17,8 @@ from mmengine.registry import DefaultScope
 from sklearn.datasets import load_digits
 
 from ghostdet import CONFIGS
-from ghostdet.engine import load_config, train
+from ghostdet.apis import train
+from ghostdet.config import load_config
 from ghostdet.errors import UserError
 
 CLASSES = [f"digit {number}" for number in range(10)]

@@ -14,7 +14,8 @@ from PIL import Image
 from sklearn.datasets import load_digits
 from torch.utils.data import DataLoader, default_collate
 
-from ghostdet.datasets import CIFAR10, Digits, ImageFolder, check_dataset
+from ghostdet.checks import check_dataset
+from ghostdet.datasets import CIFAR10, Digits, ImageFolder
 from ghostdet.errors import ConfigError, UserError
 
 V2 = "torchvision.transforms.v2."

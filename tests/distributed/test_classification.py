@@ -10,8 +10,9 @@ import pytest
 import torch
 from mmdet.registry import MODELS
 
-from ghostdet.engine import load_config, read_checkpoint
-from ghostdet.engine import test as evaluate
+from ghostdet.apis import test as evaluate
+from ghostdet.config import load_config
+from ghostdet.weights import read_checkpoint
 
 PROJECT = Path(__file__).parents[2]
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from ghostdet.engine import read_checkpoint
+from ghostdet.weights import read_checkpoint
 
 STEPS = "train_cfg.max_iters=10", "default_hooks.checkpoint.interval=5"
 # Batch statistics of a random network multiply rounding by six in an iteration.
@@ -47,7 +47,7 @@ def test_sync_bn_against_one_batch(tmp_path):
 
 
 def normalise(rank, meeting):
-    from ghostdet.engine.launch import CPUSyncBatchNorm
+    from ghostdet.engine.distributed import CPUSyncBatchNorm
 
     torch.distributed.init_process_group(
         "gloo", init_method=meeting, rank=rank, world_size=2

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from ghostdet.engine import train
+from ghostdet.apis import train
 from ghostdet.engine.loops import NumberedBatchSampler, Sample, seed_all
 
 AUGMENTED = {

@@ -5,8 +5,7 @@ import shutil
 
 import pytest
 
-from ghostdet import __version__
-from ghostdet.export import runtime
+from ghostdet import __version__, runtime
 
 # Scores and labels say what the three channels hold, boxes how large the image is. The
 # last row is empty.

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
-from ghostdet.export.runtime import Detector
+from ghostdet.runtime import Detector
 
 # What pip installs for each format, beside NumPy and OpenCV.
 DISTRIBUTIONS = {

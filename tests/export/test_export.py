@@ -12,13 +12,14 @@ from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from torch import nn
 
-from ghostdet import CONFIGS, __version__
-from ghostdet.engine import load_config
+from ghostdet import CONFIGS, __version__, runtime
+from ghostdet.config import load_config
 from ghostdet.errors import UserError
-from ghostdet.export import command, convert, deploy, export_module, runtime
+from ghostdet.export import convert, deploy, export_module
+from ghostdet.export import export_detector as command
 from ghostdet.export.graph import DetectionGraph
-from ghostdet.export.runtime import OUTPUTS, Detector
 from ghostdet.models import GhostNet
+from ghostdet.runtime import OUTPUTS, Detector
 
 from .heads import assert_same, build, predicted, spread
 

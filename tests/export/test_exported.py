@@ -9,11 +9,11 @@ import pytest
 import torch
 from mmdet.structures import DetDataSample
 
-from ghostdet import engine
-from ghostdet.engine import infer
+from ghostdet import apis
+from ghostdet.apis import infer
 from ghostdet.errors import ConfigError, UserError
-from ghostdet.export import ExportedDetector
-from ghostdet.export.runtime import Detector
+from ghostdet.models import ExportedDetector
+from ghostdet.runtime import Detector
 
 RATIO = dict(scale=[320, 200], keep_ratio=True)
 
@@ -65,7 +65,7 @@ def test_evaluation(tmp_path, tiny, export, shapes, suffix):
         "load_from": "nowhere.pth",
     }
     cfg = tiny(options(3, **others), shapes)
-    metrics = engine.test(cfg, path, out=str(tmp_path / "out.pkl"))
+    metrics = apis.test(cfg, path, out=str(tmp_path / "out.pkl"))
     assert "coco/bbox_mAP" in metrics
     detector = Detector(path)
     predictions = pickle.loads((tmp_path / "out.pkl").read_bytes())
@@ -111,7 +111,7 @@ def test_command_line(tmp_path, command, export, own_bccd):
 def test_other_classes(tmp_path, tiny, export, own_bccd, classes, message):
     path = export(classes=classes)
     with pytest.raises(UserError, match=message):
-        engine.test(tiny(data_root=own_bccd), path)
+        apis.test(tiny(data_root=own_bccd), path)
     with pytest.raises(UserError, match=message):
         infer(own_bccd / "images", tiny(data_root=own_bccd), path, tmp_path / "out")
 
@@ -120,7 +120,7 @@ def test_other_size(tmp_path, tiny, export, own_bccd):
     path = export(resize=dict(scale=[128, 96], keep_ratio=False))
     message = r"for Resize of \{'scale': \[128, 96\].*has \{'scale': \[256, 256\]"
     with pytest.raises(UserError, match=message):
-        engine.test(tiny(data_root=own_bccd), path)
+        apis.test(tiny(data_root=own_bccd), path)
     with pytest.raises(UserError, match=message):
         infer(own_bccd / "images", tiny(data_root=own_bccd), path, tmp_path / "out")
 
@@ -129,14 +129,14 @@ def test_mistakes(tmp_path, tiny, export, own_bccd):
     path = export()
     shutil.move(path.with_suffix(".json"), tmp_path / "other.json")
     with pytest.raises(UserError, match="no file .*small.json"):
-        engine.test(tiny(data_root=own_bccd), path)
+        apis.test(tiny(data_root=own_bccd), path)
     with pytest.raises(UserError, match="no file .*nowhere.xml"):
         ExportedDetector(tmp_path / "nowhere.xml")
     shutil.move(tmp_path / "other.json", path.with_suffix(".json"))
     cfg = tiny(data_root=own_bccd)
     cfg.launcher = "pytorch"
     with pytest.raises(UserError, match="one process; leave out --launcher"):
-        engine.test(cfg, path)
+        apis.test(cfg, path)
     for mode in ("loss", "tensor"):
         with pytest.raises(ConfigError, match="can only predict"):
             ExportedDetector(path)(torch.zeros(1, 3, 8, 8), [DetDataSample()], mode)

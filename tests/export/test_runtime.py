@@ -13,8 +13,8 @@ from mmcv.transforms import Compose
 from mmdet.registry import MODELS
 from mmdet.structures.bbox import scale_boxes
 
-from ghostdet.export import runtime
-from ghostdet.export.runtime import Detector, DetectorError, checksum, main
+from ghostdet import runtime
+from ghostdet.runtime import Detector, DetectorError, checksum, main
 
 RESIZES = [
     dict(scale=[256, 256], keep_ratio=False),

@@ -56,7 +56,7 @@ DETECTORS = [
 
 def replace_backbone(detector: Detector, widen_factor: float) -> Config:
     """The config with GhostNet, and the neck told of its channels."""
-    from ghostdet.models.ghostnet import tap_channels
+    from ghostdet.models.backbones.ghostnet import tap_channels
 
     cfg = Config.fromfile(CONFIGS / detector.config)
     resnets = cfg.model.backbone.get("out_indices", (0, 1, 2, 3))

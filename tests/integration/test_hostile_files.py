@@ -17,7 +17,8 @@ from mmdet.apis import DetInferencer
 from mmengine.config import Config
 from mmengine.runner import CheckpointLoader
 
-from ghostdet.engine import load_config, train
+from ghostdet.apis import train
+from ghostdet.config import load_config
 from ghostdet.errors import UserError
 from ghostdet.weights import pickles
 
@@ -275,7 +276,7 @@ import re, sys, torch
 from pathlib import Path
 from ghostdet.errors import UserError
 from ghostdet.weights import pickles
-from ghostdet.weights.reading import read_file
+from ghostdet.weights.checkpoint import read_file
 
 pickles.STEPS //= 4  # for time
 

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from ghostdet import engine
-from ghostdet.engine import load_config, train
+from ghostdet import apis
+from ghostdet.apis import train
+from ghostdet.config import load_config
 
 SMALL = {
     "model.backbone.init_cfg": None,  # where weights are from: tests/weights
@@ -52,7 +53,7 @@ def test_train_and_test(tmp_path, project, mini_coco, new_run, name, side):
     assert torch.equal(runner.model.state_dict()[key], trained)
     assert not torch.equal(saved["state_dict"][key], trained)
     validated = runner.message_hub.get_scalar("val/coco/bbox_mAP_50").current()
-    metrics = engine.test(config(), tmp_path / "epoch_1.pth")
+    metrics = apis.test(config(), tmp_path / "epoch_1.pth")
     assert metrics["coco/bbox_mAP_50"] == pytest.approx(validated, abs=1e-6)
 
     shape = runner.val_dataloader.dataset[0]["data_samples"].img_shape

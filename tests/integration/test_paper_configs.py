@@ -4,8 +4,9 @@ import pytest
 import timm
 import torch
 
-from ghostdet import engine
-from ghostdet.engine import load_config, train
+from ghostdet import apis
+from ghostdet.apis import train
+from ghostdet.config import load_config
 
 # Of the data set, one batch an epoch, and one image in validation and test: an
 # iteration takes ten seconds and more.
@@ -47,6 +48,6 @@ def test_train_resume_test(tmp_path, project, mini_coco, new_run, capsys, name):
     test_cfg = cfg.model.test_cfg
     test_cfg.get("rcnn", test_cfg).score_thr = 0.0
     capsys.readouterr()
-    metrics = engine.test(cfg, tmp_path / "epoch_2.pth")
+    metrics = apis.test(cfg, tmp_path / "epoch_2.pth")
     assert "Average Precision  (AP) @[ IoU=0.50:0.95" in capsys.readouterr().out
     assert 0 <= metrics["coco/bbox_mAP"] <= 1

@@ -9,12 +9,14 @@ import torch
 from PIL import Image
 from timm.models.ghostnet import _create_ghostnet
 
-from ghostdet import engine
-from ghostdet.engine import CheckpointGuardHook, load_config, load_model, train
-from ghostdet.engine.publish import publish
+from ghostdet import apis
+from ghostdet.apis import load_model, train
+from ghostdet.apis.publish import publish
+from ghostdet.config import load_config
+from ghostdet.engine import CheckpointGuardHook
 from ghostdet.models import GhostNet
 from ghostdet.weights import load_pretrained
-from ghostdet.weights.command import convert
+from ghostdet.weights.convert import convert
 
 COUNT = {"train": 24, "val": 10}
 SIZE = 64
@@ -96,7 +98,7 @@ def test_pretrain_publish_detect(
     assert description["classes"] == ["Platelets", "RBC", "WBC"]
     assert description["weights"] == "EMA"
     new_run()
-    metrics = engine.test(load_config(out, tmp_path / "test", cells), out)
+    metrics = apis.test(load_config(out, tmp_path / "test", cells), out)
     assert metrics == description["last_validation"]
     assert metrics["accuracy/top1"] > 60  # by chance 33
     assert metrics["accuracy/top2"] >= metrics["accuracy/top1"]
@@ -140,7 +142,7 @@ def test_pretrain_publish_detect(
 
     new_run()
     cfg = load_config(config, work_dir, mini_coco, {**DETECTOR, **override})
-    metrics = engine.test(cfg, work_dir / "epoch_1.pth")
+    metrics = apis.test(cfg, work_dir / "epoch_1.pth")
     validated = runner.message_hub.log_scalars
     assert "coco/bbox_mAP" in metrics
     assert metrics == {name: validated[f"val/{name}"].current() for name in metrics}

@@ -7,7 +7,7 @@ from mmengine.registry import DefaultScope
 from timm.models.ghostnet import _create_ghostnet
 
 from ghostdet import CONFIGS
-from ghostdet.engine import load_config
+from ghostdet.config import load_config
 from ghostdet.errors import UserError
 from ghostdet.weights import check_state_dict
 

@@ -7,7 +7,7 @@ from timm.models.ghostnet import _create_ghostnet
 from torch import nn
 
 from ghostdet.models import GhostNet
-from ghostdet.models.ghostnet import BLOCKS
+from ghostdet.models.backbones.ghostnet import BLOCKS
 
 ROWS = [row for rows in BLOCKS for row in rows]
 NAMES = [f"blocks.{s}.{i}" for s, rows in enumerate(BLOCKS) for i in range(len(rows))]

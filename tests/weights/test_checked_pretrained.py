@@ -7,7 +7,7 @@ from mmengine.registry import DefaultScope
 from torchvision.models import mobilenet_v3_large
 
 from ghostdet import CONFIGS
-from ghostdet.engine import load_config
+from ghostdet.config import load_config
 from ghostdet.errors import UserError
 
 

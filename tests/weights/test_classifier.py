@@ -11,11 +11,13 @@ from mmengine.registry import DefaultScope
 from timm.models.ghostnet import _create_ghostnet
 from torchvision.transforms import v2
 
-from ghostdet import CONFIGS, engine
+from ghostdet import CONFIGS, apis
+from ghostdet.checks import preflight
+from ghostdet.config import load_config
 from ghostdet.datasets import Digits
-from ghostdet.engine import load_config
 from ghostdet.errors import ConfigError, UserError
-from ghostdet.weights import command, pretrained, read_weights
+from ghostdet.weights import convert as command
+from ghostdet.weights import pretrained, read_weights
 
 OFFICIAL = f"{CONFIGS}/classification/ghostnet_in1k.py"
 WIDE = f"{CONFIGS}/classification/ghostnet_110_in1k.py"
@@ -189,7 +191,7 @@ def test_evaluated_as_it_is(official_digits, tmp_path, new_run, paddle):
     cfg = load_config(DIGITS, tmp_path / "run", cfg_options=ONE_PROCESS)
     cfg.custom_hooks.append(dict(type="EMAHook"))
     new_run()
-    assert engine.test(cfg, path) == {"accuracy/top1": pytest.approx(accuracy)}
+    assert apis.test(cfg, path) == {"accuracy/top1": pytest.approx(accuracy)}
 
     for damaged, message in (
         (lambda weights: weights.pop("bn1.bias"), "1 missing: backbone.bn1.bias"),
@@ -200,10 +202,10 @@ def test_evaluated_as_it_is(official_digits, tmp_path, new_run, paddle):
         torch.save(weights, tmp_path / "b.pth")
         new_run()
         with pytest.raises(UserError, match=message):
-            engine.test(cfg, tmp_path / "b.pth")
+            apis.test(cfg, tmp_path / "b.pth")
     new_run()
     with pytest.raises(UserError, match="weights of PaddleClas go into the init_cfg"):
-        engine.test(cfg, paddles(tmp_path, paddle))
+        apis.test(cfg, paddles(tmp_path, paddle))
 
 
 def test_started_from_as_it_is(official_digits, tmp_path, new_run, monkeypatch):
@@ -225,7 +227,7 @@ def test_started_from_as_it_is(official_digits, tmp_path, new_run, monkeypatch):
     cfg.train_cfg = dict(type="IterBasedTrainLoop", max_iters=1, val_interval=9)
     cfg.custom_hooks.append(dict(type="EMAHook"))
     new_run()
-    runner = engine.train(cfg, check=False)
+    runner = apis.train(cfg, check=False)
     (hook,) = (hook for hook in runner.hooks if isinstance(hook, EMAHook))
     weights = torch.load(path)
     for model in (runner.model, hook.ema_model.module):
@@ -240,6 +242,6 @@ def test_checked_before_a_run(official, official_digits, tmp_path):
         (official[0], "fail", "does not fit a backbone of 0.5x"),
     ):
         cfg = load_config(DIGITS, tmp_path / "run", cfg_options=init(path))
-        findings = engine.preflight(cfg)
+        findings = preflight(cfg)
         (found,) = (f for f in findings if f.check == "pretrained weights")
         assert found.status == status and text in found.text

@@ -7,13 +7,8 @@ from mmengine.registry import DefaultScope
 
 from ghostdet.errors import ConfigError, UserError
 from ghostdet.models import GhostNet, GhostNetV2
-from ghostdet.weights import (
-    command,
-    load_pretrained,
-    pretrained,
-    read_weights,
-    widen_state_dict,
-)
+from ghostdet.weights import convert as command
+from ghostdet.weights import load_pretrained, pretrained, read_weights, widen_state_dict
 
 
 @pytest.fixture

@@ -1,0 +1,253 @@
+"""Parameters and multiply-accumulates of a detector or classifier, part by part."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmdet.models.detectors import SingleStageDetector, TwoStageDetector
+from mmdet.models.roi_heads import CascadeRoIHead, StandardRoIHead
+from mmdet.registry import MODELS
+from mmengine.config import Config
+from mmengine.registry import DefaultScope
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from ghostdet.analysis import paper
+from ghostdet.analysis.shipped_configs import as_in_the_paper, shipped_config
+from ghostdet.config import config_mistakes, load_config, require
+from ghostdet.errors import UserError
+from ghostdet.models import ImageClassifier
+from ghostdet.utils.components import parts_of
+
+BACKBONE_SHAPE = (224, 224)  # of ImageNet, at which papers state MACs of backbones
+DETECTOR_SHAPE = (800, 1333)  # of COCO, as MMDetection resizes it
+
+
+def complexity(
+    config: str | Path | Config, shape: tuple[int, int] | None = None
+) -> dict[str, Any]:
+    """Count parameters and MACs of a one-stage or two-stage detector, or a classifier.
+
+    MACs are those of convolutions and matrix products, by torch's
+    ``FlopCounterMode``, which counts two operations each; norms, activations, pooling
+    and RoIAlign are not counted. A second stage is counted for as many proposals as
+    ``test_cfg.rpn.max_per_img`` lets through, its masks for as many boxes as
+    ``test_cfg.rcnn.max_per_img``. Nothing is computed: the model is on the meta device.
+
+    Args:
+        config: A config, or the path of one.
+        shape: Height and width of the image, which is padded as the data preprocessor
+            does. Defaults to 800x1333 for a detector, and for a classifier to what the
+            config's pipelines end with.
+
+    Returns:
+        ``config``, ``shape`` (padded), ``params`` and ``macs`` of ``backbone``,
+        ``neck`` (of detectors) and ``head`` and in ``total``; ``backbone_macs_224``,
+        those of the backbone on 224x224; and ``paper``, the paper's parameters and MACs
+        in millions and top-1 of a classifier that is as ours of its name is shipped.
+
+    Raises:
+        UserError: If the config has no such model, or ``shape`` is empty.
+
+    Example:
+        >>> from ghostdet import CONFIGS
+        >>> result = complexity(CONFIGS + '/retinanet_ghostnet_fpn.py', (224, 224))
+        >>> round(result['params']['backbone'] / 1e6, 2)
+        3.03
+    """
+    cfg = config if isinstance(config, Config) else load_config(config)
+    require(cfg, "model")
+    if shape is not None and min(shape) < 1:
+        raise UserError(f"shape is {tuple(shape)}, expected height and width in px")
+    with DefaultScope.overwrite_default_scope("mmdet"), torch.device("meta"):
+        with config_mistakes(cfg):
+            model = MODELS.build(cfg.model).eval()
+        classifier = isinstance(model, ImageClassifier)
+        if not classifier:
+            check_kind(model, str(cfg.filename))
+        usual = _pipeline_shape(cfg) if classifier else DETECTOR_SHAPE
+        shape = shape or usual
+        figures = _paper(cfg) if tuple(shape) == usual else None
+        divisor = getattr(model.data_preprocessor, "pad_size_divisor", 1)
+        shape = tuple(-(-side // divisor) * divisor for side in shape)
+        small, _ = _count(model.backbone, torch.empty(1, 3, *BACKBONE_SHAPE))
+        params, macs = {"backbone": _params(model.backbone)}, {}
+        macs["backbone"], x = _count(model.backbone, torch.empty(1, 3, *shape))
+        if classifier:
+            macs["head"], _ = _count(model.head, x)
+        else:
+            params["neck"] = _params(model.neck) if model.with_neck else 0
+            macs["neck"], x = _count(model.neck, x) if model.with_neck else (0, x)
+            macs["head"] = _head_macs(model, x)
+    heads = [m for n, m in model.named_children() if n.endswith("head")]
+    params["head"] = sum(map(_params, heads))
+    return {
+        "config": str(cfg.filename),
+        "shape": shape,
+        "params": {**params, "total": sum(params.values())},
+        "macs": {**macs, "total": sum(macs.values())},
+        "backbone_macs_224": small,
+        "paper": figures,
+    }
+
+
+def complexity_table(results: Sequence[dict[str, Any]]) -> str:
+    """Lay out results of :func:`complexity` as a Markdown table.
+
+    Classifiers stand beside the paper's figures (:mod:`~ghostdet.analysis.paper`) where
+    they are as the config of that name is shipped, each with its own shape; detectors
+    are all of one shape.
+
+    Raises:
+        UserError: If detectors' shapes differ, since configs pad otherwise, or if there
+            are detectors and classifiers.
+    """
+    kinds = {"neck" in result["params"] for result in results}
+    if len(kinds) > 1:
+        raise UserError(
+            "detectors and classifiers make two tables; give the configs of one kind"
+        )
+    rows = _detector_rows(results) if kinds.pop() else _classifier_rows(results)
+    rows.insert(1, ["---"] * len(rows[0]))
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def _detector_rows(results: Sequence[dict[str, Any]]) -> list[list[str]]:
+    shapes = {tuple(result["shape"]) for result in results}
+    if len(shapes) > 1:
+        raise UserError(
+            f"the configs pad images to {sorted(shapes)}; give a --shape that all of "
+            "them leave alone, or one config at a time"
+        )
+    height, width = results[0]["shape"]
+    parts = ["backbone", "neck", "head", "total"]
+    head = ["config", *(f"{part}, params" for part in parts), "backbone, MACs at 224"]
+    head += [f"{part}, MACs at {height}x{width}" for part in parts]
+    return [head] + [
+        [
+            Path(result["config"]).stem,
+            *(f"{result['params'][part] / 1e6:.2f}M" for part in parts),
+            f"{result['backbone_macs_224'] / 1e6:.1f}M",
+            *(f"{result['macs'][part] / 1e9:.2f}G" for part in parts),
+        ]
+        for result in results
+    ]
+
+
+def _classifier_rows(results: Sequence[dict[str, Any]]) -> list[list[str]]:
+    parts = ["backbone", "head", "total"]
+    head = ["config", "image", *(f"{part}, params" for part in parts)]
+    head += [f"{part}, MACs" for part in parts]
+    head += ["paper, params", "paper, MACs", "paper, top-1"]
+    rows = [head]
+    for result in results:
+        params, macs, top1 = result["paper"] or (None,) * 3
+        rows.append(
+            [
+                Path(result["config"]).stem,
+                "x".join(map(str, result["shape"])),
+                *(f"{result['params'][part] / 1e6:.2f}M" for part in parts),
+                *(f"{result['macs'][part] / 1e6:.1f}M" for part in parts),
+                "-" if params is None else f"{params}M",
+                "-" if macs is None else f"{macs}M",
+                "-" if top1 is None else str(top1),
+            ]
+        )
+    return rows
+
+
+def _paper(cfg: Config) -> tuple[float, float, float] | None:
+    """What the paper says of a config, if it is that of its name as shipped."""
+    figures = paper.CLASSIFIERS.get(Path(str(cfg.filename)).stem)
+    if figures is None:
+        return None
+    shipped = shipped_config(Path(str(cfg.filename)).stem)
+    return figures if as_in_the_paper(shipped.to_dict(), cfg.to_dict()) else None
+
+
+def _pipeline_shape(cfg: Config) -> tuple[int, int]:
+    """Height and width that the last step with a ``size`` leaves, or 224x224.
+
+    Of the pipeline that evaluates; one for images that are of one size has no such
+    step, but that for training may crop them.
+    """
+    for part in ("test", "val", "train"):
+        loader = cfg.get(f"{part}_dataloader") or {}
+        for _, dataset in parts_of(loader.get("dataset") or {}):
+            steps = dataset.get("pipeline") or []
+            sizes = [step["size"] for step in steps if "size" in step]
+            if sizes:
+                size = [sizes[-1]] if isinstance(sizes[-1], int) else sizes[-1]
+                return size[0], size[-1]
+    return BACKBONE_SHAPE
+
+
+def check_kind(model: nn.Module, config: str) -> None:
+    """Refuse detectors that compute something else than what is counted.
+
+    Raises:
+        UserError: If it is neither of one stage nor of two, or has other heads.
+    """
+    known = isinstance(model, SingleStageDetector) or (
+        isinstance(model, TwoStageDetector)
+        and type(model.roi_head) in (StandardRoIHead, CascadeRoIHead)
+        and not model.roi_head.with_shared_head
+        and model.with_rpn
+    )
+    heads = {name for name, _ in model.named_children() if name.endswith("head")}
+    if not known or heads - {"bbox_head", "rpn_head", "roi_head"}:
+        raise UserError(
+            f"{config} has a {type(model).__name__} with {', '.join(sorted(heads))}; "
+            "one-stage detectors and those with a StandardRoIHead or CascadeRoIHead "
+            "are counted"
+        )
+
+
+def _params(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def _count(run: Callable[..., Any], *inputs: Any) -> tuple[int, Any]:
+    with FlopCounterMode(display=False) as counter:
+        output = run(*inputs)
+    return counter.get_total_flops() // 2, output
+
+
+def run_heads(
+    model: nn.Module, features: Sequence[Tensor], boxes: int, masks: int
+) -> list[Any]:
+    """Run the networks of a detector's heads, without what is done with their outputs.
+
+    Args:
+        model: A detector of a kind that :func:`complexity` counts.
+        features: Of its neck.
+        boxes: How many boxes a second stage gets.
+        masks: Of how many of these there are masks.
+
+    Returns:
+        What each network gives.
+    """
+    if isinstance(model, SingleStageDetector):
+        return [model.bbox_head(features)]
+    outputs = [model.rpn_head(features)]
+    networks = [(model.roi_head.bbox_head, boxes)]
+    if model.roi_head.with_mask:
+        networks.append((model.roi_head.mask_head, masks))
+    for stages, count in networks:
+        for stage in stages if isinstance(stages, nn.ModuleList) else [stages]:
+            size = stage.roi_feat_size
+            size = (size, size) if isinstance(size, int) else size
+            regions = features[0].new_empty(count, stage.in_channels, *size)
+            outputs.append(stage(regions))
+    return outputs
+
+
+def _head_macs(model: nn.Module, features: Sequence[Tensor]) -> int:
+    test_cfg = model.test_cfg
+    boxes = masks = 0
+    if not isinstance(model, SingleStageDetector):
+        boxes, masks = test_cfg.rpn.max_per_img, test_cfg.rcnn.max_per_img
+    return _count(run_heads, model, features, boxes, masks)[0]

@@ -1,0 +1,76 @@
+"""Models of a config, with trained weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from mmdet.registry import MODELS
+from mmengine.config import Config
+from mmengine.device import get_device
+from mmengine.model import revert_sync_batchnorm
+from mmengine.registry import init_default_scope
+from torch import nn
+
+from ghostdet.config import check_num_classes, config_mistakes, load_config, require
+from ghostdet.weights import check_state_dict, weights_of
+from ghostdet.weights.checkpoint import read_checkpoint
+from ghostdet.weights.published import check_weights, meta_beside
+
+
+def build_model(cfg: Config) -> nn.Module:
+    """Build a config's model, with random weights.
+
+    Raises:
+        UserError: If the config cannot be built.
+    """
+    init_default_scope(cfg.get("default_scope", "mmdet"))
+    with config_mistakes(cfg):
+        return revert_sync_batchnorm(MODELS.build(cfg.model))
+
+
+def load_model(config: str | Path | Config, checkpoint: str | Path) -> nn.Module:
+    """Build a detector or classifier and fill it with trained weights, all of them.
+
+    Args:
+        config: The config it was trained with, or for published weights their
+            ``.json`` file.
+        checkpoint: Its checkpoint.
+
+    Returns:
+        The model in evaluation mode, on the GPU if there is one, with ``cfg`` and
+        ``dataset_meta``, which has ``classes`` where the files name them.
+
+    Raises:
+        UserError: If a file is missing or the weights or classes do not fit.
+    """
+    cfg = config if isinstance(config, Config) else load_config(config)
+    require(cfg, "model")
+    model = build_model(cfg)
+    check_weights(cfg, checkpoint)
+    loaded = read_checkpoint(str(checkpoint))
+    state_dict = weights_of(loaded)
+    check_state_dict(model, state_dict, str(checkpoint))
+    model.load_state_dict(state_dict, strict=False)  # checked: fits
+    model.dataset_meta = dataset_meta_of(cfg, checkpoint, loaded)
+    if "language_model" not in cfg.model:  # whose classes are words
+        check_num_classes(model, model.dataset_meta.get("classes"))
+    model.cfg = cfg
+    return model.to(get_device()).eval()
+
+
+def dataset_meta_of(
+    cfg: Config, checkpoint: str | Path, loaded: dict[str, Any]
+) -> dict[str, Any]:
+    """What a model was trained on.
+
+    Args:
+        cfg: Its config.
+        checkpoint: Its checkpoint.
+        loaded: What that holds.
+
+    Returns:
+        ``classes``, where the files name them.
+    """
+    own = (loaded.get("meta") or {}).get("dataset_meta")
+    return dict(own or cfg.get("dataset_meta") or meta_beside(checkpoint))

@@ -1,0 +1,108 @@
+"""Evaluation on MMEngine's Runner."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from mmdet.evaluation import DumpDetResults
+from mmengine.config import Config
+
+from ghostdet.apis.amp import use_amp
+from ghostdet.apis.model import dataset_meta_of
+from ghostdet.apis.runner import (
+    _build_runner,
+    _check_classes,
+    _check_names,
+    _is_coco,
+    check_data,
+)
+from ghostdet.config import (
+    config_mistakes,
+    require,
+    require_detector,
+)
+from ghostdet.engine.distributed import on_first_rank, start_processes
+from ghostdet.errors import UserError
+from ghostdet.models.exported_detector import is_exported
+from ghostdet.utils.files import check_writable
+from ghostdet.weights.checkpoint import read_checkpoint
+
+
+def test(
+    cfg: Config,
+    checkpoint: str | Path,
+    out: str | None = None,
+    show_dir: str | None = None,
+    amp: bool = False,
+) -> dict[str, float]:
+    """Evaluate a checkpoint or an exported detector on the config's test set.
+
+    Args:
+        cfg: A config from :func:`load_config`.
+        checkpoint: Path of a checkpoint trained with the same model, or of an
+            ``.onnx`` or ``.xml`` file, which takes the place of the config's model.
+        out: A ``.pkl`` file for the predictions, in MMDetection's format.
+        show_dir: A folder for pictures with ground truth and detections.
+        amp: Mixed precision: with fp16 on a GPU, bf16 on a CPU.
+
+    Returns:
+        The metrics, such as ``coco/bbox_mAP``.
+
+    Raises:
+        UserError: If the data set, the checkpoint or an option cannot be used,
+            ``cfg.work_dir`` cannot be written, or nothing at all was detected.
+    """
+    require(cfg, "model", "test_dataloader", "test_cfg", "test_evaluator")
+    check_writable(cfg.work_dir)
+    if out is not None:
+        if not out.endswith((".pkl", ".pickle")):
+            raise UserError(f"--out is {out!r}, expected a file that ends in .pkl")
+        check_writable(os.path.dirname(out) or ".", "--out")
+    if show_dir is not None:
+        require_detector(cfg, "--show-dir")
+    if is_exported(checkpoint):
+        require_detector(cfg, "an exported file")
+        if cfg.launcher != "none":
+            raise UserError(f"{checkpoint} runs in one process; leave out --launcher")
+        cfg.model = dict(
+            type="mmdet.ExportedDetector",
+            path=str(checkpoint),
+            precision="bf16" if amp else "fp32",
+        )
+        cfg.load_from = cfg.data_preprocessor = None
+        trained = {}
+    else:
+        trained = dataset_meta_of(cfg, checkpoint, read_checkpoint(str(checkpoint)))
+        cfg.load_from = str(checkpoint)
+    start_processes(cfg)
+    on_first_rank(check_data, cfg, "test")
+    if show_dir is not None:
+        check_writable(show_dir, "--show-dir")
+        hooks = cfg.get("default_hooks") or {}
+        if not (hooks.get("visualization") and cfg.get("visualizer")):
+            raise UserError(
+                f"--show-dir needs default_hooks=dict(visualization=dict("
+                f"type='DetVisualizationHook')) and a visualizer, which {cfg.filename} "
+                "has not; copy them from configs/_base_/default_runtime.py"
+            )
+        # Absolute, since the hook joins it to the work directory.
+        cfg.default_hooks.visualization.update(
+            draw=True, test_out_dir=os.path.abspath(show_dir)
+        )
+    with config_mistakes(cfg):
+        runner = _build_runner(cfg)
+        _check_names(runner, "test_loop", trained, checkpoint)
+        _check_classes(runner, "test_loop")
+        if amp and not is_exported(checkpoint):
+            use_amp(getattr(runner.model, "module", runner.model))
+        if out is not None:
+            runner.test_evaluator.metrics.append(DumpDetResults(out_file_path=out))
+        metrics = runner.test()
+    if not metrics and any(map(_is_coco, runner.test_evaluator.metrics)):
+        raise UserError(
+            f"no metrics: with {checkpoint}, nothing scores above the config's "
+            "score_thr on any image; train for longer, or lower "
+            "model.test_cfg.score_thr"
+        )
+    return metrics

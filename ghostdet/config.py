@@ -1,0 +1,250 @@
+"""Configs from the command line."""
+
+from __future__ import annotations
+
+import os
+import re
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+from torch import nn
+
+from ghostdet.datasets import use_readable_images
+from ghostdet.errors import ConfigError, UserError
+from ghostdet.utils.components import is_classifier
+from ghostdet.utils.text import shorten
+from ghostdet.weights.published import DESCRIPTION, WEIGHTS, load_published
+
+COCO_LAYOUT = (
+    "annotations/instances_train2017.json, annotations/instances_val2017.json, "
+    "train2017/, val2017/"
+)
+IMAGENET_LAYOUT = "train/CLASS/*.JPEG, val/CLASS/*.JPEG"
+# What MMEngine reads the rank from, and what sets it.
+LAUNCHERS = {
+    "pytorch": ("RANK", "torchrun"),
+    "slurm": ("SLURM_PROCID", "srun"),
+    "mpi": ("OMPI_COMM_WORLD_RANK", "mpirun"),
+}
+
+
+def load_config(
+    path: str | Path,
+    work_dir: str | Path | None = None,
+    data_root: str | Path | None = None,
+    cfg_options: dict[str, Any] | None = None,
+    launcher: str = "none",
+) -> Config:
+    """Read a config and apply what the command line overrides.
+
+    Args:
+        path: A config file, or weights that ``tools/weights.py publish`` wrote, or the
+            ``.json`` file beside them, of which nothing is run
+            (:func:`~ghostdet.weights.published.load_published`).
+        work_dir: Where the run writes. Defaults to the config's own ``work_dir``, then
+            to ``work_dirs/`` and the config's name, as in MMDetection.
+        data_root: Folder with the data set, in place of the config's own.
+        cfg_options: Dotted keys and values to merge, as of MMEngine's ``DictAction``.
+        launcher: ``none``, ``pytorch``, ``slurm`` or ``mpi``.
+
+    Returns:
+        The config, ready for MMEngine's Runner. Images that cannot be read will be
+        named (:func:`~ghostdet.datasets.use_readable_images`).
+
+    Raises:
+        UserError: If the file is missing or not a config, an option does not fit it,
+            or ``launcher`` did not start this process.
+    """
+    published = Path(path).suffix in (WEIGHTS, DESCRIPTION)
+    cfg = load_published(Path(path)) if published else _run_config(path)
+    variable, starter = LAUNCHERS.get(launcher, ("", ""))
+    if variable and variable not in os.environ:
+        raise UserError(
+            f"--launcher {launcher} is for processes that {starter} starts, and this "
+            "one is not; leave it out to run on one device"
+        )
+    use_readable_images()
+    cfg.launcher = launcher
+    if data_root is not None:
+        _set_data_root(cfg, str(data_root))
+    if cfg_options:
+        try:
+            cfg.merge_from_dict(cfg_options)
+        except (KeyError, TypeError) as error:
+            # The message ends with the whole part of the config.
+            raise UserError(
+                f"--cfg-options does not fit {path}: {str(error)[:200]}"
+            ) from error
+    if work_dir is not None:
+        cfg.work_dir = str(work_dir)
+    elif cfg.get("work_dir") is None:
+        cfg.work_dir = os.path.join("work_dirs", Path(path).stem)
+    if published and Path(cfg.work_dir).resolve() == Path(path).resolve().parent:
+        raise UserError(
+            f"{cfg.work_dir} holds {cfg.filename} itself, over which the Runner would "
+            "write its own; give another folder with --work-dir"
+        )
+    return cfg
+
+
+def _run_config(path: str | Path) -> Config:
+    """Read a config that is Python."""
+    if not Path(path).is_file():
+        raise UserError(
+            f"no config at {str(path)!r}; give the path of a config file, such as "
+            "configs/retinanet_ghostnet_fpn.py"
+        )
+    try:
+        return Config.fromfile(path)
+    except Exception as error:  # a config is Python, and imports more
+        raise UserError(
+            f"{path} cannot be read as a config: {_cause(error)}"
+        ) from error
+
+
+def _cause(error: BaseException) -> str:
+    """The error that others, MMEngine's advice among them, came from, and its place."""
+    while inner := error.__cause__ or error.__context__:
+        error = inner
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    where = (
+        "" if isinstance(error, SyntaxError) else f" ({place.filename}:{place.lineno})"
+    )
+    return f"{type(error).__name__}: {error}{where}"
+
+
+def require(cfg: Config, *keys: str) -> None:
+    """See that a config has what a tool needs.
+
+    Raises:
+        UserError: If it lacks one of the keys, or that is None.
+    """
+    missing = [key for key in keys if cfg.get(key) is None]
+    if missing:
+        raise UserError(
+            f"{cfg.filename} has no {', '.join(missing)}; add it as the configs in "
+            "configs/_base_ have it, or start from one of those"
+        )
+
+
+def require_detector(cfg: Config, what: str) -> None:
+    """See that a config is not of a classifier, for what these cannot do.
+
+    Args:
+        cfg: A config with a model.
+        what: What is for detectors only, for the message.
+
+    Raises:
+        UserError: If it is.
+    """
+    if is_classifier(cfg):
+        raise UserError(
+            f"{cfg.filename} is of a classifier, and {what} is for detectors; "
+            "docs/classification.md says what there is for classifiers"
+        )
+
+
+@contextmanager
+def config_mistakes(cfg: Config) -> Iterator[None]:
+    """Turn what is raised for a mistake in the config into a ConfigError.
+
+    That is, what the registry raises itself and what calling a class with arguments
+    raises, as opposed to what happens inside of it.
+    """
+    try:
+        yield
+    except (KeyError, TypeError, ValueError) as error:
+        message = str(error.args[0]) if error.args else ""
+        raised_in = traceback.extract_tb(error.__traceback__)[-1].name
+        workers = re.match(r"\w+ option .*num_workers.*", message)
+        if raised_in != "build_from_cfg" and workers is None:
+            raise
+        unknown = re.match(r"\S+ is not in the .+? registry", message)
+        raise ConfigError(
+            f"{cfg.filename} cannot be run: {unknown.group() if unknown else message}; "
+            "correct it there or with --cfg-options"
+        ) from error
+
+
+def check_num_classes(model: nn.Module, classes: Sequence[str] | None) -> None:
+    """See that heads have as many classes as a data set.
+
+    Args:
+        model: A detector or a classifier.
+        classes: Those of the data set, or None where it names none.
+
+    Raises:
+        UserError: If they have more or less.
+    """
+    for name, module in model.named_modules():
+        name = name.removeprefix("module.")  # of a model in several processes
+        count = getattr(module, "num_classes", None)
+        detects = "bbox_head" in name
+        if not classes or not (detects or name == "head"):
+            continue
+        if count not in (None, len(classes)):
+            raise UserError(
+                f"{name} has num_classes={count}, and the data set has "
+                f"{len(classes)} classes: {shorten(classes)}; set "
+                f"num_classes={len(classes)}"
+                + (
+                    ", or metainfo=dict(classes=...) of the data sets"
+                    if detects
+                    else f": --cfg-options model.{name}.num_classes={len(classes)}"
+                )
+            )
+
+
+def _set_data_root(cfg: Config, data_root: str) -> None:
+    """Point data sets, and files that evaluators name, to another folder."""
+    if not os.path.isdir(data_root):
+        raise UserError(
+            f"--data-root {data_root!r} is not a folder; for COCO it holds "
+            f"{COCO_LAYOUT}, for ImageNet {IMAGENET_LAYOUT}"
+        )
+    used = [key for key in cfg if key.endswith(("_dataloader", "_evaluator"))]
+    roots = {
+        os.path.join(node["data_root"], "")
+        for key in used
+        for node in _dicts(cfg[key])
+        if node.get("data_root")
+    }
+    if not roots and cfg.get("data_root"):
+        roots = {os.path.join(cfg.data_root, "")}
+    top = min(roots, key=len, default="")  # of nested ones
+    others = sorted(root for root in roots if not root.startswith(top))
+    if others or not top:
+        found = ", ".join([top, *others]) if top else "none"
+        raise UserError(
+            f"--data-root stands for the one data_root of a config, and {cfg.filename} "
+            f"has {found}; set the paths of its data sets with --cfg-options"
+        )
+    data_root = os.path.join(data_root, "")
+
+    def moved(node: Any) -> Any:
+        if isinstance(node, dict):
+            for key in list(node):
+                node[key] = moved(node[key])
+        elif isinstance(node, (list, tuple)):
+            return type(node)(moved(value) for value in node)
+        elif isinstance(node, str) and os.path.join(node, "").startswith(top):
+            return data_root + os.path.join(node, "")[len(top) :].rstrip("/")
+        return node
+
+    for key in ("data_root", *used):
+        if key in cfg:
+            cfg[key] = moved(cfg[key])
+
+
+def _dicts(node: Any) -> Iterator[dict]:
+    if isinstance(node, dict):
+        yield node
+        for value in list(node.values()):
+            yield from _dicts(value)
+    elif isinstance(node, (list, tuple)):
+        for value in node:
+            yield from _dicts(value)

@@ -1,0 +1,40 @@
+"""Checkpoints: opened without running what is in them, and loaded whole or not."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from mmengine.registry import HOOKS
+from mmengine.runner import Runner
+
+from ghostdet.weights import check_state_dict, weights_of
+
+
+@HOOKS.register_module()
+class CheckpointGuardHook(Hook):
+    """Refuses a checkpoint that does not fit the model.
+
+    MMEngine's Runner loads with ``strict=False``: what does not fit is skipped, and a
+    network of another width stays random with a warning.
+
+    Args:
+        allow: Regular expressions, matched at the start of a parameter's name, of what
+            may be missing, surplus or misshapen, such as ``['bbox_head']`` to start
+            another number of classes from a trained detector.
+    """
+
+    priority = "ABOVE_NORMAL"  # before EMAHook, which loads what it is given
+
+    def __init__(self, allow: str | Sequence[str] = ()) -> None:
+        self.allow = allow
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Check the checkpoint; raises ``UserError`` where it does not fit."""
+        if "state_dict" not in checkpoint:  # weights alone, which EMAHook does not know
+            weights = dict(checkpoint)
+            checkpoint.clear()
+            checkpoint["state_dict"] = weights
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        check_state_dict(model, weights_of(checkpoint), "the checkpoint", self.allow)

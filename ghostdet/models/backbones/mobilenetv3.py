@@ -1,0 +1,108 @@
+"""torchvision's MobileNetV3-Large as an MMDetection backbone.
+
+"Searching for MobileNetV3", ICCV 2019, https://arxiv.org/abs/1905.02244; a row of the
+GhostNet paper's COCO table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mmcv.cnn import build_norm_layer
+from mmdet.registry import MODELS
+from torch import Tensor, nn
+from torchvision.models import mobilenet_v3_large
+
+from ghostdet.errors import ConfigError
+from ghostdet.models.backbones.base import Tap, TappedBackbone
+from ghostdet.models.layers.recompute import recompute
+
+# The last block at each stride, as GhostNet is tapped, then the final convolution.
+TAPS = (
+    Tap(2, 4, 24),
+    Tap(5, 8, 40),
+    Tap(11, 16, 112),
+    Tap(14, 32, 160),
+    Tap(15, 32, 960),
+)
+
+
+@MODELS.register_module()
+class MobileNetV3(TappedBackbone):
+    """torchvision's MobileNetV3-Large without its classifier.
+
+    Arguments, taps and strides are like those of :class:`GhostNet`. Parameter names are
+    torchvision's, so that its weights load as they are.
+
+    Args:
+        widen_factor: Width of the network.
+        out_indices: Which taps to return, ascending. 0 to 3 are the last block at
+            stride 4, 8, 16 and 32, 4 is the final 1x1 convolution (stride 32). Layers
+            behind the last one are not built.
+        frozen_stages: How much is frozen, its BN in evaluation mode: -1 nothing, 0 the
+            stem, ``i`` all up to tap ``i - 1``.
+        norm_eval: Keep all BN layers in evaluation mode in training.
+        channels_last: Memory layout: ``None`` for channels-last within the backbone on
+            a CPU, ``True`` for all that follows as well, ``False`` for neither.
+        with_cp: Recompute blocks in the backward pass to save memory.
+        norm_cfg: Norm layers; eps and momentum are those of the paper.
+        init_cfg: MMEngine initialiser.
+
+    Attributes:
+        out_channels (tuple[int, ...]): Channels of each output.
+        out_strides (tuple[int, ...]): Stride of each output.
+
+    Raises:
+        ConfigError: If ``widen_factor``, ``out_indices`` or ``frozen_stages`` is out of
+            range.
+
+    Example:
+        >>> import torch
+        >>> model = MobileNetV3(out_indices=(1, 2, 3)).eval()
+        >>> model.out_channels, model.out_strides
+        ((40, 112, 160), (8, 16, 32))
+        >>> [tuple(x.shape) for x in model(torch.rand(1, 3, 224, 320))]
+        [(1, 40, 28, 40), (1, 112, 14, 20), (1, 160, 7, 10)]
+    """
+
+    TAPS = TAPS
+
+    def __init__(
+        self,
+        widen_factor: float = 1.0,
+        out_indices: Sequence[int] = (0, 1, 2, 3),
+        frozen_stages: int = -1,
+        norm_eval: bool = False,
+        channels_last: bool | None = None,
+        with_cp: bool = False,
+        norm_cfg: dict = dict(type="BN", eps=0.001, momentum=0.01),  # noqa: B006
+        init_cfg: dict | list | None = None,
+    ) -> None:
+        super().__init__(out_indices, frozen_stages, norm_eval, channels_last, init_cfg)
+        if not widen_factor > 0:
+            raise ConfigError(f"widen_factor is {widen_factor!r}, expected more than 0")
+        self.widen_factor = widen_factor
+        self.with_cp = with_cp
+        network = mobilenet_v3_large(
+            width_mult=widen_factor,
+            norm_layer=lambda channels: build_norm_layer(norm_cfg, channels)[1],
+        )
+        self.features = network.features[: self.tapped_blocks[-1] + 2]  # and the stem
+        blocks = self.blocks
+        self.out_channels = tuple(blocks[i].out_channels for i in self.tapped_blocks)
+        self.freeze()
+
+    @property
+    def stem(self) -> nn.Sequential:
+        """What is in front of the blocks."""
+        return self.features[:1]
+
+    @property
+    def blocks(self) -> nn.Sequential:
+        """The blocks, which ``TAPS`` counts."""
+        return self.features[1:]
+
+    def _run(self, block: nn.Module, x: Tensor) -> Tensor:
+        if self.with_cp and self.training and x.requires_grad:
+            return recompute(block, block, x)
+        return block(x)

@@ -1,0 +1,1 @@
+"""What has nothing to do with detectors: walking configs, files, text."""

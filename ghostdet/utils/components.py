@@ -1,0 +1,80 @@
+"""The components that a config names, out of what is around them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+
+def type_name(kind: str | type | None) -> str:
+    """The name of a component, as of a config's ``type``: a name or a class.
+
+    Args:
+        kind: Such as ``'mmengine.CheckpointHook'`` or that class, or None.
+
+    Returns:
+        The name without its scope.
+
+    Example:
+        >>> type_name('mmengine.CheckpointHook'), type_name(dict)
+        ('CheckpointHook', 'dict')
+    """
+    return getattr(kind, "__name__", str(kind)).rpartition(".")[2]
+
+
+def is_classifier(config: Mapping[str, Any]) -> bool:
+    """Tell by the type of its model whether a config is of a classifier.
+
+    Args:
+        config: A config, or one as a dict, of which nothing is run.
+    """
+    return type_name(config["model"].get("type")) == "ImageClassifier"
+
+
+def parts_of(cfg: dict, key: str = "dataset") -> Iterator[tuple[str, dict]]:
+    """The data sets in a configuration, out of their wrappers.
+
+    Args:
+        cfg: Configuration of a data set or of a wrapper.
+        key: Its place in the config.
+
+    Yields:
+        The dotted key and the configuration of each.
+    """
+    if "datasets" in cfg:
+        for i, part in enumerate(cfg["datasets"]):
+            yield from parts_of(part, f"{key}.datasets.{i}")
+    elif "dataset" in cfg:
+        yield from parts_of(cfg["dataset"], f"{key}.dataset")
+    else:
+        yield key, cfg
+
+
+def metrics_of(evaluator: Any, key: str) -> Iterator[tuple[str, dict]]:
+    """The metrics in a configuration, out of lists and evaluators.
+
+    Args:
+        evaluator: Configuration of a metric, of several or of an evaluator of them.
+        key: Its place in the config.
+
+    Yields:
+        The dotted key and the configuration of each.
+    """
+    if isinstance(evaluator, dict) and "metrics" in evaluator:
+        yield from metrics_of(evaluator["metrics"], f"{key}.metrics")
+    elif isinstance(evaluator, dict):
+        yield key, evaluator
+    elif isinstance(evaluator, (list, tuple)):
+        for i, part in enumerate(evaluator):
+            yield from metrics_of(part, f"{key}.{i}")
+
+
+def coco_metrics(evaluator: Any, key: str) -> Iterator[tuple[str, dict]]:
+    """Those of :func:`metrics_of` that are COCO's and have an ``ann_file``."""
+    for place, metric in metrics_of(evaluator, key):
+        if (
+            type_name(metric.get("type")).endswith("CocoMetric")
+            and metric.get("ann_file")
+            and not metric.get("format_only")
+        ):
+            yield place, metric

@@ -1,0 +1,150 @@
+"""What ``tools/weights.py`` does."""
+
+from __future__ import annotations
+
+import os
+import re
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from ghostdet.errors import UserError
+from ghostdet.models.backbones.ghostnet import TAPS, GhostNet
+from ghostdet.weights.formats import CLASSIFIER, Weights, read_weights
+from ghostdet.weights.pretrained import NETWORKS, load_pretrained
+from ghostdet.weights.widen import se_divisor_of, widen_state_dict
+
+
+def inspect(checkpoint: str) -> Weights:
+    """Print what a file of weights is.
+
+    Args:
+        checkpoint: What :func:`read_weights` takes.
+    """
+    weights = read_weights(checkpoint)
+    parameters = sum(
+        value.numel()
+        for name, value in weights.backbone.items()
+        if not name.endswith(("running_mean", "running_var", "num_batches_tracked"))
+    )
+    classifier = len(weights.state_dict) - len(weights.backbone)
+    print(
+        f"{weights.source}\n"
+        f"  network     {weights.network} {weights.widen_factor:g}x\n"
+        f"  format      {weights.format}\n"
+        f"  SE gate     {weights.se_gate or 'as in the config it was trained with'}\n"
+        f"  backbone    {len(weights.backbone)} tensors, {parameters / 1e6:.2f}M "
+        f"parameters\n"
+        f"  classifier  {classifier} tensors\n"
+        f"  sha256      {weights.sha256}"
+    )
+    return weights
+
+
+def verify(checkpoint: str) -> None:
+    """See that weights fill the backbone they are of, and print that they do.
+
+    Args:
+        checkpoint: What :func:`read_weights` takes.
+
+    Raises:
+        UserError: If anything is missing, surplus or misshapen.
+    """
+    weights = inspect(checkpoint)
+    stages = [re.match(r"blocks\.(\d+)\.", name) for name in weights.backbone]
+    deepest = max(int(stage[1]) for stage in stages if stage)
+    last = max(i for i, tap in enumerate(TAPS) if tap.block <= deepest)
+
+    def build(width: float) -> GhostNet:
+        return NETWORKS[weights.network](
+            width,
+            (last,),
+            se_gate=weights.se_gate or "hard_sigmoid",
+            se_divisor=se_divisor_of(weights.backbone),
+        )
+
+    def misfits(width: float) -> int:
+        with torch.device("meta"):
+            expected = build(width).state_dict()
+        return sum(
+            value.shape != expected[name].shape
+            for name, value in weights.backbone.items()
+            if name in expected
+        )
+
+    # The width is read off rounded channels: of those near to it, the best.
+    near = [round(weights.widen_factor + step / 100, 2) for step in range(-5, 6)]
+    network = build(min((weights.widen_factor, *near), key=misfits))
+    load_pretrained(network, checkpoint)
+    print(f"the backbone is complete up to stride {network.out_strides[0]}")
+
+
+def convert(checkpoint: str, out: str) -> None:
+    """Write weights of any format under the official names.
+
+    Args:
+        checkpoint: What :func:`read_weights` takes.
+        out: A ``.safetensors`` file.
+    """
+    weights = read_weights(checkpoint)
+    save_weights(weights.state_dict, weights, out)
+
+
+def widen(
+    checkpoint: str, out: str, widen_factor: float, noise: float = 0.0, seed: int = 0
+) -> None:
+    """Write the weights of a wider GhostNet with the same outputs.
+
+    Args:
+        checkpoint: What :func:`read_weights` takes.
+        out: A ``.safetensors`` file.
+        widen_factor: As of :func:`widen_state_dict`.
+        noise: Likewise.
+        seed: Likewise.
+    """
+    weights = read_weights(checkpoint)
+    wide = widen_state_dict(weights.state_dict, widen_factor, noise, seed)
+    save_weights(wide, weights, out)
+
+
+def save_weights(state_dict: Mapping[str, Tensor], origin: Weights, out: str) -> None:
+    """Write weights as safetensors: another file first, which then gets the name.
+
+    Args:
+        state_dict: What to write.
+        origin: Where it is from, which is noted in the file.
+        out: The file; its name ends in ``.safetensors``.
+
+    Raises:
+        UserError: If it has another name or cannot be written.
+    """
+    path = Path(out)
+    if path.suffix != ".safetensors":
+        raise UserError(
+            f"{out!r} does not end in .safetensors, which is what is written"
+        )
+    metadata = {
+        "format": "pt",
+        "network": origin.network,
+        "source": origin.source,
+        "source_sha256": origin.sha256,
+        "se_gate": origin.se_gate or "unknown",
+    }
+    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
+    try:
+        safetensors.torch.save_file(
+            {name: value.contiguous() for name, value in state_dict.items()},
+            partial,
+            metadata,
+        )
+        os.replace(partial, path)
+    except (OSError, safetensors.SafetensorError) as error:
+        raise UserError(f"{out} cannot be written ({error})") from error
+    finally:
+        partial.unlink(missing_ok=True)
+    backbone = len(state_dict.keys() - CLASSIFIER)
+    print(f"{out}: {backbone} tensors of the backbone, {len(state_dict)} in all")

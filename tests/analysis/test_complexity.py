@@ -1,0 +1,306 @@
+import functools
+import json
+from pathlib import Path
+
+import mmdet
+import pytest
+import torch
+from mmdet.registry import MODELS
+from mmdet.testing import demo_mm_inputs
+from mmengine.registry import DefaultScope
+from torch import nn
+
+from ghostdet import CONFIGS
+from ghostdet.analysis import complexity, complexity_table, paper
+from ghostdet.config import load_config
+from ghostdet.errors import UserError
+
+# Parameters and MACs at 224x224 in millions, of bottlenecks alone and with the final
+# convolution: ../shared/ghostnet-facts.md, from the official network.
+FACTS = {
+    0.5: ((0.65, 38.6), (0.69, 40.4)),
+    1.0: ((2.52, 131.1), (2.67, 138.6)),
+    1.1: ((3.03, 155.2), (3.22, 164.4)),
+    1.3: ((4.22, 211.4), (4.48, 224.1)),
+}
+# Of the whole classifier, from the same file.
+CLASSIFIERS = {
+    "ghostnet_050_in1k": (2.59, 42.3),
+    "ghostnet_in1k": (5.18, 141.2),
+    "ghostnet_110_in1k": (5.86, 167.0),
+    "ghostnet_130_in1k": (7.36, 227.0),
+}
+ROWS = [
+    f"{detector}_{backbone}_fpn"
+    for detector in ("retinanet", "faster_rcnn")
+    for backbone in ("ghostnet", "mobilenetv2", "mobilenetv3")
+]
+ROWS.append("light/light_m_800_coco")
+
+
+def config(name, options=None):
+    return load_config(f"{CONFIGS}/{name}.py", cfg_options=options)
+
+
+@functools.cache
+def classifier(name):
+    return complexity(config(f"classification/{name}"))
+
+
+@pytest.mark.parametrize("width", FACTS)
+@pytest.mark.parametrize("final", [False, True])
+def test_figures_of_the_papers_network(width, final):
+    options = {"model.backbone.widen_factor": width, "model.neck": None}
+    cfg = config("retinanet_ghostnet_fpn", options)
+    cfg.model.backbone.out_indices = (4,) if final else (3,)
+    cfg.model.bbox_head.in_channels = int(960 * width if final else 160 * width)
+    result = complexity(cfg, (64, 64))
+    params, macs = FACTS[width][final]
+    assert result["params"]["backbone"] / 1e6 == pytest.approx(params, abs=0.005)
+    assert result["backbone_macs_224"] / 1e6 == pytest.approx(macs, rel=0.005)
+    assert result["params"]["neck"] == result["macs"]["neck"] == 0
+
+
+def macs_by_hooks(model, run):
+    """An output element of a layer takes a product for each weight leading to it."""
+    counts = dict.fromkeys(("backbone", "neck", "head"), 0)
+
+    def hook(part):
+        def count(module, inputs, output):
+            counts[part] += output.numel() * module.weight[0].numel()
+
+        return count
+
+    for name, module in model.named_modules():
+        if isinstance(module, (nn.Conv2d, nn.Linear)):
+            part = name.partition(".")[0]
+            module.register_forward_hook(hook(part if part in counts else "head"))
+    with torch.no_grad():
+        run()
+    return counts
+
+
+@pytest.mark.parametrize(
+    "name", ["retinanet_ghostnet_fpn", "faster_rcnn_mobilenetv3_fpn"]
+)
+def test_against_a_count_by_hand(name):
+    """Of a detector that runs, with as many proposals as there may be."""
+    cfg = config(name)
+    if "roi_head" in cfg.model:
+        cfg.model.test_cfg.rpn.update(
+            max_per_img=50, nms=dict(type="nms", iou_threshold=1)
+        )
+    result = complexity(cfg, (100, 130))
+    assert result["shape"] == (128, 160)
+    with DefaultScope.overwrite_default_scope("mmdet"):
+        model = MODELS.build(cfg.model).eval()
+    data = model.data_preprocessor(demo_mm_inputs(1, [(3, 128, 160)]), training=False)
+    macs = macs_by_hooks(model, lambda: model(**data, mode="tensor"))
+    assert {part: result["macs"][part] for part in macs} == macs
+    assert result["macs"]["total"] == sum(macs.values())
+    assert result["params"]["total"] == sum(p.numel() for p in model.parameters())
+
+
+@pytest.mark.parametrize("name", CLASSIFIERS)
+def test_figures_of_classifiers(name):
+    result = classifier(name)
+    assert result["shape"] == (224, 224)
+    params, macs = CLASSIFIERS[name]
+    assert result["params"]["total"] / 1e6 == pytest.approx(params, rel=0.005)
+    assert result["macs"]["total"] / 1e6 == pytest.approx(macs, rel=0.005)
+
+
+@pytest.mark.parametrize("name", ["ghostnet_digits", "ghost_vgg16_cifar10"])
+def test_a_classifier_against_a_count_by_hand(name):
+    cfg = config(f"classification/{name}")
+    result = complexity(cfg, (40, 50))
+    assert result["shape"] == (40, 50)
+    with DefaultScope.overwrite_default_scope("mmdet"):
+        model = MODELS.build(cfg.model).eval()
+    macs = macs_by_hooks(model, lambda: model(torch.rand(1, 3, 40, 50)))
+    assert (macs["backbone"], macs["head"]) == (
+        result["macs"]["backbone"],
+        result["macs"]["head"],
+    )
+    params = sum(p.numel() for p in model.parameters())
+    assert result["params"]["total"] == params
+
+
+@pytest.mark.parametrize(
+    "name, options, shape",
+    [
+        ("ghostnet_digits", {}, (32, 32)),
+        ("resnet56_cifar10", {}, (32, 32)),  # as images to train on are cropped
+        ("ghostnet_in1k", {"test_dataloader": None}, (224, 224)),
+        ("ghostnet_in1k", {"test_dataloader.dataset.pipeline.1.size": [96]}, (96, 96)),
+        (
+            "ghostnet_in1k",
+            {"test_dataloader.dataset.pipeline.1.size": [96, 128]},
+            (96, 128),
+        ),
+    ],
+)
+def test_shape_of_the_pipeline(name, options, shape):
+    assert complexity(config(f"classification/{name}", options))["shape"] == shape
+
+
+def test_shape_of_a_wrapped_pipeline():
+    size = {"test_dataloader.dataset.pipeline.1.size": [96]}
+    cfg = config("classification/ghostnet_in1k", size)
+    loader = cfg.test_dataloader
+    loader.dataset = dict(type="ConcatDataset", datasets=[loader.dataset])
+    assert complexity(cfg)["shape"] == (96, 96)
+
+
+def test_no_pipeline():
+    cfg = config("classification/ghostnet_digits")
+    for part in "train", "val", "test":
+        cfg.pop(f"{part}_dataloader")
+    assert complexity(cfg)["shape"] == (224, 224)
+
+
+def test_papers_figures_of_classifiers(project):
+    """The same in the configs; and ours are near, or they are known not to be."""
+    known = {
+        ("ghost_resnet50_in1k", "params"): 13.95,
+        ("ghost_resnet50_in1k", "macs"): 2151,  # 2.2G, as rounded there
+        ("ghost_resnet50_s4_in1k", "params"): 8.15,
+        ("ghost_resnet56_cifar10", "macs"): 65.29,  # tests/models/test_cifar.py
+    }
+    for name, (params, macs, top1) in paper.CLASSIFIERS.items():
+        path = project / f"configs/classification/{name}.py"
+        assert f"the paper's top-1 {top1}" in path.read_text()
+        result = classifier(name)
+        for key, figure in (("params", params), ("macs", macs)):
+            count = result[key]["total"] / 1e6
+            own = known.get((name, key))
+            assert (abs(count / figure - 1) > 0.02) == (own is not None)
+            assert count == pytest.approx(own or figure, rel=0.001 if own else 0.02)
+
+
+MMDET = Path(mmdet.__file__).parent / ".mim/configs"
+
+
+@pytest.mark.parametrize(
+    "name, kind",
+    [
+        ("conditional_detr/conditional-detr_r50_8xb2-50e_coco.py", "ConditionalDETR"),
+        ("sparse_rcnn/sparse-rcnn_r50_fpn_1x_coco.py", "SparseRCNN"),
+        (
+            "panoptic_fpn/panoptic-fpn_r50_fpn_1x_coco.py",
+            "PanopticFPN with .*semantic_",
+        ),
+    ],
+)
+def test_other_detectors(name, kind):
+    with pytest.raises(UserError, match=f"has a {kind}.*are counted"):
+        complexity(MMDET / name)
+
+
+def test_stages_of_a_cascade():
+    """Three box and three mask heads, all alike."""
+    names = ("mask_rcnn/mask-rcnn", "cascade_rcnn/cascade-mask-rcnn")
+    plain, cascade = (
+        complexity(MMDET / f"{name}_r50_fpn_1x_coco.py", (64, 64)) for name in names
+    )
+    rpn = complexity(MMDET / "rpn/rpn_r50_fpn_1x_coco.py", (64, 64))["macs"]["head"]
+    heads = [result["macs"]["head"] - rpn for result in (plain, cascade)]
+    assert heads[1] == pytest.approx(3 * heads[0], rel=0.01)  # boxes of all classes
+
+
+def test_mistakes():
+    with pytest.raises(UserError, match=r"shape is \(0, 9\)"):
+        complexity(config(ROWS[0]), (0, 9))
+    with pytest.raises(UserError, match="GoatNet is not in the"):
+        complexity(config(ROWS[0], {"model.backbone.type": "GoatNet"}))
+    results = [complexity(config(ROWS[0]), shape) for shape in ((64, 64), (96, 64))]
+    with pytest.raises(UserError, match="pad images to .*64, 64.*96, 64"):
+        complexity_table(results)
+    results[0] = classifier("vgg16_cifar10")
+    with pytest.raises(UserError, match="make two tables"):
+        complexity_table(results)
+
+
+def test_page_and_tool(project, command, tmp_path):
+    """The model zoo shows what the command beside the table prints."""
+    page = (project / "docs/model_zoo.md").read_text()
+    arguments = [f"configs/{row}.py" for row in ROWS]
+    assert f"python tools/complexity.py {' '.join(arguments)}" in page.replace(
+        " \\\n    ", " "
+    )
+    result = command("tools/complexity.py", *arguments, "--json", tmp_path / "a.json")
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.strip() in page
+    assert len(json.loads((tmp_path / "a.json").read_text())) == len(ROWS)
+
+
+def test_classifiers_of_the_page(project):
+    """All of them, as the shell lists them."""
+    page = (project / "docs/model_zoo.md").read_text()
+    assert "python tools/complexity.py configs/classification/*.py" in page
+    paths = sorted((project / "configs/classification").glob("*.py"))
+    assert complexity_table([classifier(path.stem) for path in paths]) in page
+
+
+@pytest.mark.parametrize(
+    "options, shape, shown",
+    [
+        ({"model.head.dropout": 0.1, "optim_wrapper.optimizer.lr": 0.3}, None, True),
+        ({"model.head.num_classes": 100}, None, False),
+        ({"model.backbone.ratio": 3}, None, False),
+        ({}, (64, 64), False),
+    ],
+)
+def test_paper_beside_what_is_shipped(options, shape, shown):
+    """A config of that name which counts otherwise is not the paper's."""
+    cfg = config("classification/ghost_vgg16_cifar10", options)
+    row = complexity_table([complexity(cfg, shape)]).splitlines()[-1]
+    assert row.endswith(" | 7.7M | 158M | 93.7 |" if shown else " | - | - | - |")
+
+
+def test_ablations_of_the_page(project, capsys, monkeypatch):
+    """What the code on the page prints begins the rows of its table."""
+    monkeypatch.chdir(project)
+    page = (project / "docs/cifar10.md").read_text()
+    code = page.partition("```python\n")[2].partition("```")[0]
+    exec(code, {})
+    rows = capsys.readouterr().out.splitlines()
+    assert len(rows) == 7
+    assert all(f"\n{row} " in page for row in rows)
+
+
+def test_figures_of_the_cifar_page(project):
+    page = (project / "docs/cifar10.md").read_text()
+    for name in ("vgg16", "ghost_vgg16", "resnet56", "ghost_resnet56"):
+        result = classifier(f"{name}_cifar10")
+        params, macs = (result[key]["total"] / 1e6 for key in ("params", "macs"))
+        digits = 2 if params > 1 else 3
+        figures = [f"{params:.{digits}f}M", f"{macs:.1f}M"]
+        params, macs, top1 = paper.CLASSIFIERS[f"{name}_cifar10"]
+        figures += [f"{params}M", f"{macs}M", str(top1)]
+        assert f"| `{name}_cifar10.py` | {' | '.join(figures)} |" in page
+
+
+LIGHT = ["light_s_320_coco", "light_m_416_coco"]
+PEERS = [
+    "rtmdet/rtmdet_tiny_8xb32-300e_coco",
+    "ssd/ssdlite_mobilenetv2-scratch_8xb24-600e_coco",
+]
+
+
+@pytest.mark.parametrize("side", [320, 416])
+def test_light_page(project, side):
+    page = (project / "docs/light.md").read_text()
+    paths = [f"configs/light/{name}.py" for name in LIGHT]
+    paths += [f"$MMDET/{name}.py" for name in PEERS]
+    command = f"python tools/complexity.py {' '.join(paths)} --shape {side} {side}"
+    assert command in page.replace(" \\\n    ", " ")
+    results = [
+        complexity(project / path.replace("$MMDET", str(MMDET)), (side, side))
+        for path in paths
+    ]
+    assert complexity_table(results) in page
+
+
+def test_table():
+    assert complexity_table([complexity(config(ROWS[0]), (64, 64))]).count("\n") == 2

@@ -1,0 +1,191 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from ghostdet.analysis import capture, ghost_origins, similar_pairs
+from ghostdet.analysis.feature_maps import ghost_of
+from ghostdet.errors import UserError
+from ghostdet.models.backbones.ghostnetv2 import GhostModuleV2
+from ghostdet.models.backbones.ghostnetv3 import GhostModuleV3
+from ghostdet.models.layers.ghost_conv import GhostConv
+from ghostdet.models.layers.ghost_module import GhostModule
+
+# Of four channels, without ReLU, which would hide changes.
+MODULES = {
+    "even": lambda: GhostModule(4, 8, act_cfg=None),
+    "cut": lambda: GhostModule(4, 25, ratio=4, act_cfg=None),
+    "cut by more than an intrinsic map has": lambda: GhostModule(
+        4, 6, ratio=5, act_cfg=None
+    ),
+    "conv": lambda: GhostConv(4, 16, 3, padding=1, ratio=3, dw_kernel=1),
+    "groups": lambda: GhostConv(4, 14, 3, padding=1, ratio=2, dw_kernel=5, groups=2),
+    "v2": lambda: GhostModuleV2(4, 9, act_cfg=None),
+    "v3": lambda: GhostModuleV3(4, 9, dfc=True, act_cfg=None),
+    "v3 merged": lambda: merged(GhostModuleV3(4, 9, act_cfg=None)),
+}
+
+
+def merged(module):
+    module.eval().switch_to_deploy()
+    return module
+
+
+def trained(module):
+    """In evaluation mode, with statistics of BN that do something."""
+    for part in module.modules():
+        if isinstance(part, nn.BatchNorm2d):
+            nn.init.uniform_(part.running_mean, -1, 1)
+            nn.init.uniform_(part.running_var, 0.5, 2)
+            nn.init.uniform_(part.weight, -2, 2)
+            nn.init.uniform_(part.bias, 1, 2)
+    return module.eval()
+
+
+@pytest.fixture(params=MODULES)
+def module(request):
+    torch.manual_seed(0)
+    return trained(MODULES[request.param]())
+
+
+def test_origins_by_disturbing_an_intrinsic_map(module):
+    """What an intrinsic map is part of changes with it, and nothing else does."""
+    x = torch.rand(1, 4, 6, 8)
+    primary = ghost_of(module).primary
+    origins = ghost_origins(module)
+    with torch.no_grad():
+        plain = module(x)[0]
+        (intrinsic,) = capture([primary], lambda: module(x))
+        assert len(origins) == len(plain) == module.out_channels
+        for changed in range(intrinsic.shape[1]):
+
+            def disturb(_, inputs, output, changed=changed):
+                output = output.clone()
+                output[:, changed] += 1
+                return output
+
+            hook = primary.register_forward_hook(disturb)
+            different = (module(x)[0] != plain).flatten(1).any(1)
+            hook.remove()
+            assert different.any()
+            assert different.tolist() == [origin == changed for origin in origins]
+
+
+def test_kernels_make_the_ghost_maps(module):
+    """By the kernel, each ghost map is the convolution of its intrinsic map."""
+    x = torch.rand(1, 4, 6, 8)
+    ghost = ghost_of(module)
+    intrinsic, ghosts = capture([ghost.primary, ghost.cheap], lambda: module(x))
+    count, kernel = intrinsic.shape[1], ghost.conv.kernel_size[0]
+    for j, origin in enumerate(ghost_origins(module)[count:]):
+        expected = nn.functional.conv2d(
+            intrinsic[:, origin : origin + 1],
+            ghost.conv.weight[j : j + 1],
+            ghost.conv.bias[j : j + 1],
+            padding=kernel // 2,
+        )
+        assert torch.allclose(expected, ghosts[:, j : j + 1], atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        GhostModule(3, 8, ratio=1),
+        GhostConv(8, 8, 3, groups=8),  # depthwise
+        nn.Conv2d(3, 8, 1),
+    ],
+    ids=lambda module: type(module).__name__,
+)
+def test_no_ghost_maps(module):
+    assert ghost_of(module) is None
+    with pytest.raises(UserError, match=f"a {type(module).__name__} makes no ghost"):
+        ghost_origins(module)
+
+
+def by_brute_force(maps, count):
+    """Greedily, a coefficient of numpy.corrcoef at a time."""
+    left, pairs = set(range(len(maps))), []
+    while len(pairs) < count:
+        found = []
+        for i in sorted(left):
+            for j in sorted(left):
+                if i < j and maps[i].std() > 0 and maps[j].std() > 0:
+                    r = np.corrcoef(maps[i].ravel(), maps[j].ravel())[0, 1]
+                    found.append((abs(r), i, j))
+        if not found:
+            break
+        similarity, i, j = max(found)
+        pairs.append((i, j, similarity))
+        left -= {i, j}
+    return pairs
+
+
+@pytest.mark.parametrize("channels", [2, 7, 12])
+@pytest.mark.parametrize("count", [1, 3, 20])
+def test_pairs_against_numpy(channels, count):
+    maps = np.random.default_rng(0).normal(size=(channels, 5, 7)).astype(np.float32)
+    maps[0] = 3.0
+    maps[-1] += maps[1]
+    pairs = similar_pairs(maps, count)
+    expected = by_brute_force(maps, count)
+    assert [pair[:2] for pair in pairs] == [pair[:2] for pair in expected]
+    assert [p[2] for p in pairs] == pytest.approx([p[2] for p in expected], abs=1e-6)
+    assert len(pairs) == min(count, (channels - 1) // 2)
+
+
+@pytest.mark.parametrize("factor", [1, -0.25, 1e-30, 1e30])
+def test_a_planted_duplicate(factor):
+    """A multiple of a map, its negative among them, is found whatever its size."""
+    maps = np.random.default_rng(0).normal(size=(40, 9, 9))
+    maps[31] = factor * maps[4]
+    assert similar_pairs(maps.astype(np.float32), 1) == [
+        (4, 31, pytest.approx(1, abs=1e-6))
+    ]
+
+
+@pytest.mark.parametrize(
+    "maps, pairs",
+    [
+        (np.ones((1, 4, 4)), 0),
+        (np.eye(4)[None], 0),
+        (np.full((3, 4, 4), 0.1, np.float32), 0),
+        (np.stack([np.full((3, 3), 0.1), np.eye(3), np.eye(3)]), 1),
+        (np.ones((6, 1, 1)), 0),
+    ],
+    ids=["constant", "one", "all constant", "constant among others", "one value"],
+)
+def test_maps_without_a_pair(maps, pairs):
+    assert len(similar_pairs(maps, 5)) == pairs
+
+
+def test_capture_keeps_the_first_output_before_it_is_written_over():
+    layer, unused = nn.Conv2d(1, 1, 1), nn.Identity()
+    model = nn.Sequential(layer, nn.ReLU(inplace=True))
+    first, second = -torch.rand(2, 1, 1, 3, 3)
+    expected = layer(first).detach()
+    layer.bias.data -= expected.max() + 1
+
+    def run():
+        model(first)
+        model(second)
+
+    kept, none = capture([layer, unused], run)
+    assert none is None and not layer._forward_hooks
+    assert (kept < 0).all() and torch.equal(kept, layer(first))
+
+
+def test_capture_leaves_no_hook_behind_an_error():
+    layer = nn.Conv2d(1, 1, 1)
+    with pytest.raises(RuntimeError):
+        capture([layer], lambda: layer(torch.rand(1, 2, 3, 3)))
+    assert not layer._forward_hooks
+
+
+def test_origins_are_those_of_the_papers_formula():
+    """m (s - 1) ghost maps of m intrinsic ones, s - 1 of each, in order."""
+    for out, ratio in ((64, 2), (25, 4), (16, 5)):
+        m = math.ceil(out / ratio)
+        origins = ghost_origins(GhostModule(3, out, ratio=ratio).eval())
+        assert origins == [j if j < m else (j - m) // (ratio - 1) for j in range(out)]

@@ -1,0 +1,253 @@
+import json
+import runpy
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from ghostdet import CONFIGS
+from ghostdet.analysis import draw, visualize
+from ghostdet.analysis import visualize as command
+from ghostdet.apis.model import build_model
+from ghostdet.config import load_config
+from ghostdet.errors import UserError
+from ghostdet.models.layers.ghost_conv import GhostConv
+
+MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)  # RGB
+
+
+@pytest.fixture
+def detector(tiny, trained):
+    """Config and checkpoint of a detector."""
+    return tiny(), trained / "iter_4.pth"
+
+
+@pytest.fixture
+def classifier(tmp_path):
+    """Config and checkpoint of a classifier, with random weights."""
+    cfg = load_config(
+        f"{CONFIGS}/classification/ghostnet_digits.py",
+        cfg_options={"test_dataloader.dataset.pipeline.0.size": 64},
+    )
+    torch.manual_seed(0)
+    torch.save(build_model(cfg).state_dict(), tmp_path / "a.pth")
+    return cfg, tmp_path / "a.pth"
+
+
+@pytest.fixture
+def cell(bccd) -> Path:
+    """An image of blood cells."""
+    coco = json.loads((bccd / "annotations/test.json").read_text())
+    return bccd / "images" / coco["images"][0]["file_name"]
+
+
+@pytest.fixture
+def red(tmp_path) -> Path:
+    """A red image with a black spot."""
+    image = np.zeros((64, 64, 3), np.uint8)
+    image[..., 0] = 255
+    image[20:30, 30:50] = 0
+    Image.fromarray(image).save(tmp_path / "red.png")
+    return tmp_path / "red.png"
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """What is handed to the functions that draw."""
+    calls = []
+
+    def keep(function):
+        def call(*args, **kwargs):
+            calls.append((args, kwargs))
+            return function(*args, **kwargs)
+
+        return call
+
+    for name in ("draw_pairs", "draw_ghosts"):
+        monkeypatch.setattr(command, name, keep(getattr(draw, name)))
+    return calls
+
+
+def weights(checkpoint, name):
+    loaded = torch.load(checkpoint, weights_only=False)
+    return loaded.get("state_dict", loaded)[name]
+
+
+def stem(image, checkpoint):
+    """The first convolution on an image in RGB, on its own."""
+    x = torch.from_numpy(((image - MEAN) / STD).astype(np.float32)).permute(2, 0, 1)
+    weight = weights(checkpoint, "backbone.conv_stem.weight")
+    return nn.functional.conv2d(x[None], weight, stride=2, padding=1)[0].numpy()
+
+
+def test_maps_of_a_detector(detector, cell, tmp_path, drawn):
+    """Those of the image in RGB, without its padding, which is of 24 and 10 px."""
+    cfg, checkpoint = detector
+    cfg.test_dataloader.dataset.pipeline[1].update(scale=(200, 150), keep_ratio=False)
+    visualize("pairs", cfg, checkpoint, cell, "backbone.conv_stem", tmp_path / "a.png")
+    ((maps, pairs), shown), *_ = drawn
+    image = cv2.resize(cv2.imread(cell), (200, 150))[..., ::-1]
+    assert np.array_equal(shown["image"], image)
+    assert maps.shape == (8, 75, 100) and len(pairs) == 4
+    padded = np.pad(image, ((0, 10), (0, 24), (0, 0)), constant_values=0)
+    expected = stem(image, checkpoint)
+    assert padded.shape == (160, 224, 3)
+    assert maps[:, :-1, :-1] == pytest.approx(expected[:, :-1, :-1], abs=1e-4)
+    assert Image.open(tmp_path / "a.png").format == "PNG"
+
+
+def test_maps_of_a_classifier(classifier, red, tmp_path, drawn):
+    cfg, checkpoint = classifier
+    visualize("pairs", cfg, checkpoint, red, "backbone.conv_stem", tmp_path / "a.png")
+    ((maps, _), shown), *_ = drawn
+    image = np.asarray(Image.open(red))
+    assert np.array_equal(shown["image"], image)
+    assert maps == pytest.approx(stem(image, checkpoint), abs=1e-4)
+    assert (shown["layer"], shown["source"]) == (
+        "backbone.conv_stem",
+        "ghostnet_digits, a.pth, red.png",
+    )
+
+
+@pytest.mark.parametrize(
+    "kind, size, image",
+    [("GhostNet", 64, "red"), ("GhostNetV2", 96, "red"), ("GhostNetV3", 96, "red")],
+)
+def test_ghost_maps_of_a_network(kind, size, image, red, tmp_path, drawn):
+    """They are the halves of what the module gives, but for attention in V2 and V3."""
+    options = {"model.backbone.type": kind}
+    cfg = load_config(
+        f"{CONFIGS}/classification/ghostnet_digits.py", cfg_options=options
+    )
+    cfg.test_dataloader.dataset.pipeline[0].size = size
+    model = build_model(cfg)
+    torch.save(model.state_dict(), tmp_path / "a.pth")
+    arguments = cfg, tmp_path / "a.pth", red
+    out = visualize("ghosts", *arguments, out=tmp_path / "new/a.png")
+    pairs = visualize("pairs", *arguments, out=tmp_path / "b.png")
+    assert [p.name for p in (tmp_path / "new").iterdir()] == ["a.png"]
+    (intrinsic, ghosts, kernels, origins), shown = drawn[0]
+    assert shown["layer"] == "backbone.blocks.0.0.ghost2"
+    assert kernels.shape == (4, 3, 3) and origins == [0, 1, 2, 3, 0, 1, 2, 3]
+    ((maps, _), _) = drawn[1]
+    assert np.array_equal(maps, np.concatenate([intrinsic, ghosts]))
+    assert Image.open(out).size != Image.open(pairs).size
+
+
+def test_default_file_and_a_layer_that_runs_on_each_level(
+    detector, cell, tmp_path, monkeypatch, capsys, drawn
+):
+    """The first level's, of stride 8; the smallest is of one value."""
+    monkeypatch.chdir(tmp_path)
+    layer = "bbox_head.cls_convs.0"
+    out = visualize("pairs", *detector, cell, layer)
+    assert out == Path(f"outputs/{cell.stem}-{layer}-pairs.png") and out.is_file()
+    assert drawn[0][0][0].shape == (64, 32, 32)
+    assert f"{layer}: 64 maps, 6 pairs framed\n" in capsys.readouterr().out
+
+
+def test_the_only_output_of_a_backbone(classifier, red, tmp_path, drawn):
+    visualize("pairs", *classifier, red, "backbone", tmp_path / "a.png")
+    assert drawn[0][0][0].shape == (480, 2, 2)
+
+
+@pytest.mark.parametrize(
+    "picture, layer, message",
+    [
+        ("pairs", "backbone.block.1.0.ghost1", "near it: backbone.blocks.1.0.ghost1"),
+        ("pairs", "backbone.blocks.7.3", "in backbone.blocks.7 there are 0$"),
+        ("pairs", "nothing", "in it there are data_preprocessor, backbone, head$"),
+        ("pairs", "", "no layer ''"),
+        (
+            "ghosts",
+            "backbone.conv_stem",
+            "all of them: backbone.blocks.0.0.ghost1, bac",
+        ),
+        ("ghosts", "backbone.blocks.1.0.ghost", "near it: backbone.blocks.1.0.ghost"),
+        ("pairs", "head", r"head gives \(1, 10\), expected feature maps"),
+        ("pairs", "backbone.blocks.3.0.se.conv_reduce", r"gives \(1, 12, 1, 1\)"),
+    ],
+)
+def test_layer_that_does_not_do(classifier, red, tmp_path, picture, layer, message):
+    with pytest.raises(UserError, match=message):
+        visualize(picture, *classifier, red, layer, tmp_path / "b.png")
+    assert not (tmp_path / "b.png").exists()
+
+
+@pytest.mark.parametrize(
+    "output, message",
+    [
+        (None, "x is not run as a whole"),
+        ((torch.rand(1, 2, 3, 3),) * 3, "x gives a tuple of 3, expected one tensor"),
+        ({}, "x gives a dict"),
+        (torch.rand(2, 2, 3, 3), r"x gives \(2, 2, 3, 3\), expected .* one image"),
+        (torch.full((1, 2, 3, 3), torch.nan), "x gives values that are not finite"),
+    ],
+)
+def test_output_that_is_no_maps(output, message):
+    with pytest.raises(UserError, match=message):
+        command._image_part(output, (8, 8), (8, 8), "x")
+
+
+def test_layers_that_are_chosen():
+    conv, ghost = nn.Conv2d(1, 2, 1), GhostConv(1, 4, 1)
+    assert command._find_layer(nn.Sequential(conv), None, "pairs") == "0"
+    plain = nn.Sequential(nn.ReLU(), conv, nn.Conv2d(2, 2, 1), nn.Conv2d(2, 2, 1))
+    assert command._find_layer(plain, None, "pairs") == "2"
+    with pytest.raises(UserError, match="no Ghost module"):
+        command._find_layer(plain, None, "ghosts")
+    for picture in ("pairs", "ghosts"):
+        assert command._find_layer(nn.Sequential(conv, ghost), None, picture) == "1"
+    whole = nn.Sequential(GhostConv(1, 2, 1, ratio=1), GhostConv(2, 4, 1, ratio=1))
+    assert command._find_layer(whole, None, "pairs") == "1"
+    for modules, chosen in (((*whole, ghost, ghost), "2"), ((ghost, *whole), "0")):
+        assert command._find_layer(nn.ModuleList(modules), None, "ghosts") == chosen
+
+
+@pytest.mark.parametrize("network", ["detector", "classifier"])
+def test_image_that_cannot_be_read(request, network, tmp_path):
+    cfg, checkpoint = request.getfixturevalue(network)
+    (tmp_path / "a.jpg").write_text("no image")
+    with pytest.raises(UserError, match="a.jpg: cannot be read as an image"):
+        visualize("pairs", cfg, checkpoint, tmp_path / "a.jpg")
+    with pytest.raises(UserError, match="no image at '.*b.jpg'"):
+        visualize("pairs", cfg, checkpoint, tmp_path / "b.jpg")
+
+
+def test_files_that_do_not_do(classifier, red, tmp_path):
+    cfg, checkpoint = classifier
+    content = red.read_bytes()
+    for out, message in (
+        (red, "is the image itself"),
+        (tmp_path / "a.jpg", "expected a .png file"),
+        (checkpoint / "a.png", "cannot be written"),
+    ):
+        with pytest.raises(UserError, match=message):
+            visualize("pairs", cfg, checkpoint, red, out=out)
+    assert red.read_bytes() == content
+    with pytest.raises(UserError, match="picture is 'pair', expected 'pairs' or"):
+        visualize("pair", cfg, checkpoint, red)
+    with pytest.raises(UserError, match="is exported and has no layers"):
+        visualize("pairs", cfg, tmp_path / "a.onnx", red)
+    cfg.model.backbone.widen_factor = 1.0
+    with pytest.raises(UserError, match="do not fit this model"):
+        visualize("pairs", cfg, checkpoint, red)
+
+
+@pytest.mark.parametrize("picture", ["pairs", "ghosts"])
+def test_tool(project, monkeypatch, capsys, classifier, red, tmp_path, picture):
+    monkeypatch.syspath_prepend(project / "tools")
+    arguments = [
+        *(picture, f"{CONFIGS}/classification/ghostnet_digits.py"),
+        *(classifier[1], red, "--layer", "backbone.blocks.1.0.ghost1"),
+        *("--out", tmp_path / "a.png"),
+    ]
+    monkeypatch.setattr(sys, "argv", ["visualize", *map(str, arguments)])
+    runpy.run_path(str(project / "tools/visualize.py"), run_name="__main__")
+    assert f"picture: {tmp_path / 'a.png'}" in capsys.readouterr().out
+    assert Image.open(tmp_path / "a.png").size[0] > 700

@@ -1,0 +1,279 @@
+import json
+import pickle
+import shutil
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from mmdet.apis import DetInferencer
+from mmdet.registry import MODELS
+from mmengine.registry import DefaultScope
+from pycocotools.coco import COCO
+
+from ghostdet import apis
+from ghostdet.apis import infer
+from ghostdet.apis.model import build_model
+from ghostdet.config import load_config
+from ghostdet.errors import UserError
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+
+
+def write_config(path: Path, base: str, text: str) -> Path:
+    path.write_text(f"_base_ = '{CONFIGS / base}'\n{text}")
+    return path
+
+
+@pytest.fixture
+def config(tmp_path, bccd) -> Path:
+    """The small config with its data set and every detection."""
+    text = (
+        "model = dict(test_cfg=dict(score_thr=0.0))\n"
+        f"test_dataloader = dict(dataset=dict(data_root={str(bccd)!r}))"
+    )
+    return write_config(tmp_path / "own.py", "bccd/retinanet_ghostnet_bccd.py", text)
+
+
+@pytest.fixture
+def images(tmp_path, bccd) -> Path:
+    """The first three test images."""
+    (tmp_path / "images").mkdir()
+    coco = json.loads((bccd / "annotations/test.json").read_text())
+    for image in coco["images"][:3]:
+        shutil.copy(bccd / "images" / image["file_name"], tmp_path / "images")
+    return tmp_path / "images"
+
+
+def test_coco(tmp_path, mini_coco, capsys):
+    # Random weights, with every class as likely as another.
+    config = write_config(
+        tmp_path / "own.py",
+        "retinanet_ghostnet_fpn.py",
+        f"""
+test_pipeline = _base_.test_pipeline
+test_pipeline[1].scale = (160, 160)
+test_dataloader = dict(
+    dataset=dict(data_root={str(mini_coco)!r}, pipeline=test_pipeline))
+init_cfg = dict(type="Normal", layer="Conv2d", std=0.05)
+model = dict(bbox_head=dict(init_cfg=init_cfg), test_cfg=dict(score_thr=0.3))
+""",
+    )
+    cfg = load_config(config, tmp_path / "run")
+    cfg.model.backbone.init_cfg = None
+    torch.manual_seed(0)
+    with DefaultScope.overwrite_default_scope("mmdet"):
+        model = MODELS.build(cfg.model)
+    model.init_weights()
+    torch.save(model.state_dict(), tmp_path / "a.pth")
+    truth = COCO(mini_coco / "annotations/instances_val2017.json")
+    chosen = [truth.imgs[i] for i in truth.getImgIds()[::20]]
+    (tmp_path / "images").mkdir()
+    for image in chosen:
+        shutil.copy(mini_coco / "val2017" / image["file_name"], tmp_path / "images")
+
+    results = infer(tmp_path / "images", config, tmp_path / "a.pth", tmp_path / "out")
+    detections = json.loads(results.read_text())
+    truth.loadRes(str(results))
+    assert {d["image_id"] for d in detections} == {image["id"] for image in chosen}
+    assert {d["category_id"] for d in detections} - set(range(1, 81))  # not numbers
+    for d in detections:
+        image, (x, y, width, height) = truth.imgs[d["image_id"]], d["bbox"]
+        assert truth.cats[d["category_id"]]["name"] == d["category_name"]
+        assert d["file_name"] == image["file_name"]
+        assert 0 <= x <= x + width <= image["width"] + 1e-3
+        assert 0 <= y <= y + height <= image["height"] + 1e-3
+    for image in chosen:
+        picture = cv2.imread(tmp_path / "out" / image["file_name"])
+        assert picture.shape[:2] == (image["height"], image["width"])
+    assert "3 image(s)" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("amp", [False, True])
+def test_same_as_evaluation(tmp_path, tiny, trained, bccd, config, images, amp):
+    checkpoint = trained / "iter_4.pth"
+    detections = json.loads(
+        infer(images, config, checkpoint, tmp_path / "o", amp=amp).read_text()
+    )
+    cfg = tiny({"test_dataloader.dataset.indices": 3})
+    apis.test(cfg, checkpoint, out=str(tmp_path / "out.pkl"), amp=amp)
+    predictions = pickle.loads((tmp_path / "out.pkl").read_bytes())
+    assert len(predictions) == 3
+    for prediction in predictions:
+        found = [d for d in detections if d["image_id"] == prediction["img_id"]]
+        expected = prediction["pred_instances"]
+        boxes = np.array([d["bbox"] for d in found])
+        boxes[:, 2:] += boxes[:, :2]
+        assert boxes == pytest.approx(expected["bboxes"].numpy(), abs=1e-4)
+        scores = np.array([d["score"] for d in found])
+        assert scores == pytest.approx(expected["scores"].float().numpy(), abs=1e-4)
+        labels = [d["category_id"] - 1 for d in found]
+        assert labels == expected["labels"].tolist()  # 1, 2, 3 in the file
+    if amp:
+        plain = infer(images, config, checkpoint, tmp_path / "p").read_text()
+        best = [
+            max(d["score"] for d in found) for found in (detections, json.loads(plain))
+        ]
+        assert best[0] != best[1] and best[0] == pytest.approx(best[1], abs=0.02)
+
+
+def test_images_that_the_data_set_does_not_know(tmp_path, trained, config, images):
+    known = min(images.iterdir())
+    shutil.copy(known, images / "zzz")  # no suffix
+    results = infer(images / "zzz", config, trained / "iter_4.pth", tmp_path / "out")
+    shutil.move(images / "zzz", images / "zzz.JPG")
+    ids = {d["file_name"]: d["image_id"] for d in json.loads(results.read_text())}
+    assert (tmp_path / "out/zzz.jpg").is_file()
+    results = infer(images, config, trained / "iter_4.pth", tmp_path / "out")
+    both = {d["file_name"]: d["image_id"] for d in json.loads(results.read_text())}
+    assert len(both) == len(set(both.values())) == 4
+    assert ids["zzz"] not in [
+        both[p.name] for p in images.iterdir() if p.suffix == ".jpg"
+    ]
+
+
+@pytest.mark.parametrize("kind", ["gray", "alpha", "deep", "tiny"])
+def test_kinds_of_images(tmp_path, trained, config, images, kind):
+    image = cv2.imread(min(images.iterdir()))[:100, :120]
+    image = {
+        "gray": image[:, :, 0],
+        "alpha": np.dstack([image, image[:, :, :1]]),
+        "deep": image.astype(np.uint16) * 256,
+        "tiny": image[:1, :1],
+    }[kind]
+    cv2.imwrite(tmp_path / "a.png", image)
+    infer(tmp_path / "a.png", config, trained / "iter_4.pth", tmp_path / "out")
+    assert cv2.imread(tmp_path / "out/a.png").shape == (*image.shape[:2], 3)
+
+
+@pytest.mark.parametrize(
+    "name, content, message",
+    [
+        ("empty", None, "no image at '.*empty'; give an image or a folder"),
+        ("nowhere.jpg", None, "no image at"),
+        ("text.jpg", b"a text", "text.jpg: cannot be read as an image"),
+        ("nothing.jpg", b"", "nothing.jpg: cannot be read as an image"),
+    ],
+)
+def test_no_image(tmp_path, trained, config, name, content, message):
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    elif not Path(name).suffix:
+        (tmp_path / name / "a.jpg").mkdir(parents=True)  # a folder is no image
+    with pytest.raises(UserError, match=message):
+        infer(tmp_path / name, config, trained / "iter_4.pth", tmp_path / "out")
+
+
+def test_one_broken_image_among_others(tmp_path, trained, config, images):
+    first, *others = sorted(images.iterdir())
+    first.write_bytes(first.read_bytes()[:2000])
+    with pytest.raises(UserError, match=f"{first.name}: cannot be read as an image"):
+        infer(images, config, trained / "iter_4.pth", tmp_path / "out")
+    detections = json.loads((tmp_path / "out/results.json").read_text())
+    assert {d["file_name"] for d in detections} == {path.name for path in others}
+
+
+def test_images_are_not_overwritten(trained, config, images):
+    content = {path: path.read_bytes() for path in images.iterdir()}
+    for given in (images, min(images.iterdir())):
+        with pytest.raises(UserError, match="holds the images themselves"):
+            infer(given, config, trained / "iter_4.pth", images)
+    assert {path: path.read_bytes() for path in images.iterdir()} == content
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("test_dataloader = None", "own.py has no test_dataloader"),
+        (
+            "model = dict(backbone=dict(widen_factor=1), neck=dict(widen_factor=1))",
+            "do not fit this model",
+        ),
+    ],
+)
+def test_config_that_does_not_fit(tmp_path, trained, images, text, message):
+    config = write_config(tmp_path / "own.py", "bccd/retinanet_ghostnet_bccd.py", text)
+    with pytest.raises(UserError, match=message):
+        infer(images, config, trained / "iter_4.pth", tmp_path / "out")
+
+
+def test_out_that_cannot_be_written(tmp_path, trained, config, images):
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="with --out"):
+        infer(images, config, trained / "iter_4.pth", tmp_path / "file/below")
+
+
+@pytest.fixture
+def classifier(tmp_path, digit_folders):
+    """A config of four folders of digits, and a checkpoint with random weights."""
+    path = CONFIGS / "classification/ghostnet_digits.py"
+    cfg = load_config(path, tmp_path / "run", cfg_options={"model.head.num_classes": 4})
+    steps = cfg.test_dataloader.dataset.pipeline
+    steps[0].size = (32, 32)
+    root = str(digit_folders / "val")
+    cfg.test_dataloader.dataset = dict(type="ImageFolder", root=root, pipeline=steps)
+    torch.manual_seed(0)
+    content = dict(
+        state_dict=build_model(cfg).state_dict(),
+        meta=dict(dataset_meta=dict(classes=("n0", "n1", "n2", "n3"))),
+    )
+    torch.save(content, tmp_path / "a.pth")
+    return cfg, tmp_path / "a.pth"
+
+
+def test_classifier_as_in_evaluation(classifier, tmp_path, capsys, new_run):
+    cfg, checkpoint = classifier
+    new_run()
+    apis.test(cfg, checkpoint, out=str(tmp_path / "out.pkl"))
+    rows = pickle.loads((tmp_path / "out.pkl").read_bytes())[:3]
+    capsys.readouterr()
+    folder = Path(rows[0]["img_path"]).parent
+    results = infer(folder, cfg, checkpoint, tmp_path / "out")
+    shown = capsys.readouterr().out
+    found = json.loads(results.read_text())
+    assert [f["file_name"] for f in found] == [Path(r["img_path"]).name for r in rows]
+    for image, row in zip(found, rows):
+        scores, labels = row["pred_score"].sort(descending=True)
+        predictions = image["predictions"]
+        assert [p["category_id"] for p in predictions] == labels.tolist()
+        assert [p["category_name"] for p in predictions] == [f"n{i}" for i in labels]
+        assert [p["score"] for p in predictions] == pytest.approx(scores.tolist())
+        assert f"{image['file_name']}: n{labels[0]} {scores[0]:.1%}, " in shown
+    assert list((tmp_path / "out").iterdir()) == [results]  # and no pictures
+    results = infer(folder, cfg, checkpoint, tmp_path / "out", amp=True)
+    amp = json.loads(results.read_text())[0]["predictions"][0]["score"]
+    plain = found[0]["predictions"][0]["score"]
+    assert amp != plain and amp == pytest.approx(plain, abs=0.02)
+
+
+def test_classifier_of_unknown_classes_and_a_broken_image(classifier, tmp_path):
+    cfg, checkpoint = classifier
+    torch.save(torch.load(checkpoint)["state_dict"], checkpoint)
+    folder = Path(cfg.test_dataloader.dataset.root, "n1")
+    broken, *others = sorted(folder.iterdir())
+    broken.write_bytes(b"a text")
+    with pytest.raises(UserError, match=f"{broken.name}: cannot be read as an image"):
+        infer(folder, cfg, checkpoint, tmp_path / "out")
+    found = json.loads((tmp_path / "out/results.json").read_text())
+    assert [image["file_name"] for image in found] == [path.name for path in others]
+    names = {p["category_name"] for p in found[0]["predictions"]}
+    assert names == {"0", "1", "2", "3"}
+
+
+def test_inferencer_of_mmdetection(tmp_path, trained, config, images):
+    path = min(images.iterdir())
+    inferencer = DetInferencer(
+        model=str(config),
+        weights=str(trained / "iter_4.pth"),
+        device="cpu",
+        show_progress=False,
+    )
+    (prediction,) = inferencer(str(path), out_dir=str(tmp_path / "mmdet"))[
+        "predictions"
+    ]
+    results = infer(path, config, trained / "iter_4.pth", tmp_path / "out")
+    detections = json.loads(results.read_text())
+    scores = [d["score"] for d in detections]
+    assert scores == pytest.approx(prediction["scores"], abs=1e-4)
+    assert (tmp_path / "mmdet/vis" / path.name).is_file()

@@ -1,0 +1,298 @@
+import json
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from ghostdet import apis
+from ghostdet.apis import train
+from ghostdet.errors import UserError
+from ghostdet.models import GhostNet
+
+NO_VALIDATION = {"train_cfg.val_interval": 99}
+
+
+def losses(runner) -> np.ndarray:
+    """The loss of every iteration."""
+    return runner.message_hub.get_scalar("train/loss").data[0]
+
+
+def log_of(work_dir: Path) -> str:
+    return "".join(path.read_text() for path in work_dir.glob("*/*.log"))
+
+
+def test_resume_goes_on_as_if_never_stopped(tiny, tmp_path, trained):
+    # Four iterations at once; then two, and two more in another run. Augmentation is
+    # random, but its numbers are drawn again for the batches that are passed over.
+    whole = losses(train(tiny(NO_VALIDATION, work_dir=tmp_path / "whole")))
+    first = train(tiny({**NO_VALIDATION, "train_cfg.max_iters": 2}))
+    second = train(tiny(NO_VALIDATION), resume="auto")
+    assert (first.iter, second.iter) == (2, 4)
+    assert losses(first) == pytest.approx(whole[:2], rel=1e-6)
+    assert losses(second) == pytest.approx(whole, rel=1e-6)
+    assert len(set(whole)) == 4
+    named = train(tiny(NO_VALIDATION), resume=str(trained / "iter_2.pth"))
+    assert losses(named) == pytest.approx(whole, rel=1e-6)
+
+
+def test_resume_without_a_checkpoint_starts(tiny):
+    options = {**NO_VALIDATION, "train_cfg.max_iters": 1}
+    assert train(tiny(options), resume="auto").iter == 1
+
+
+def test_failed_check_can_be_overruled(tiny, own_bccd):
+    path = own_bccd / "annotations/train.json"
+    coco = json.loads(path.read_text())
+    for annotation in coco["annotations"]:
+        x, y, w, h = annotation["bbox"]
+        annotation["bbox"] = [x, y, x + w, y + h]
+    path.write_text(json.dumps(coco))
+    options = {**NO_VALIDATION, "train_cfg.max_iters": 1}
+    with pytest.raises(UserError, match="--no-check goes on") as caught:
+        train(tiny(options, own_bccd))
+    assert "subtract x1 and y1" in caught.value.text
+    assert train(tiny(options, own_bccd), check=False).iter == 1
+
+
+def test_resume_of_a_folder_that_was_moved(tiny, tmp_path, trained):
+    options = {**NO_VALIDATION, "train_cfg.max_iters": 5}
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "last_checkpoint").write_text("/elsewhere/iter_4.pth")
+    with pytest.raises(UserError, match="names '/elsewhere/iter_4.pth', and there is"):
+        train(tiny(options), resume="auto")
+    (run / "iter_4.pth").symlink_to(trained / "iter_4.pth")
+    assert train(tiny(options), resume="auto").iter == 5
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"model.backbone.out_indices": (3, 2)}, r"out_indices is \(3, 2\), expected"),
+        ({"model.backbone.type": "GoatNet"}, "cannot be run: GoatNet is not in the"),
+        ({"model.backbone.depth": 50}, "cannot be run: .*argument 'depth'; correct"),
+        (
+            {"train_dataloader.persistent_workers": True},
+            "persistent_workers is True with num_workers=0",
+        ),
+        (
+            {"param_scheduler.0.type": "Linear"},
+            "param_scheduler has the type .Linear., which is not in",
+        ),
+        ({"train_dataloader.sampler.type": "Some"}, "Some is not in the .* sampler re"),
+        ({"model.neck.strides": (8, 32)}, r"strides is \(8, 32\), expected a run"),
+        ({"model.neck.widen_factor": 1.0}, "GhostNetFPN.* expects 3 levels"),
+    ],
+)
+def test_mistakes_in_the_config(tiny, options, message):
+    with pytest.raises(UserError, match=message):
+        train(tiny(options))
+
+
+def test_mistake_that_no_check_finds(tiny):
+    cfg = tiny({"train_dataloader.persistent_workers": True})
+    with pytest.raises(UserError, match="persistent_workers option needs num_workers"):
+        train(cfg, check=False)
+
+
+def test_bugs_keep_their_traceback(tiny, monkeypatch):
+    def forward(self, x):
+        dict(1, 2, 3)
+
+    monkeypatch.setattr(GhostNet, "forward", forward)
+    with pytest.raises(TypeError, match="dict expected at most 1 argument"):
+        train(tiny())
+
+
+def test_guard_of_the_config_is_kept(tiny, trained):
+    options = {
+        "load_from": str(trained / "iter_4.pth"),
+        "train_cfg.max_iters": 1,
+        "model.bbox_head.anchor_generator.ratios": [1.0],
+    }
+    cfg = tiny({**options, **NO_VALIDATION})
+    cfg.custom_hooks = [
+        dict(type="mmengine.CheckpointGuardHook", allow=["bbox_head.retina"])
+    ]
+    assert train(cfg).iter == 1
+
+
+def test_resume_takes_over_the_seed(tiny):
+    options = {**NO_VALIDATION, "randomness.seed": None}
+    first = train(tiny({**options, "train_cfg.max_iters": 2}))
+    second = train(tiny(options), resume="auto")
+    assert (
+        second.train_dataloader.batch_sampler.sampler.seed == first.seed == second.seed
+    )
+
+
+def test_evaluation_without_metrics(tiny, trained, tmp_path):
+    out = str(tmp_path / "out.pkl")
+    evaluator = {"_delete_": True, "type": "DumpDetResults", "out_file_path": out}
+    cfg = tiny({"test_evaluator": evaluator})
+    assert apis.test(cfg, trained / "iter_4.pth") == {}
+
+
+@pytest.mark.parametrize(
+    "base, accumulated, follow, factor",
+    [(8, 1, True, 2 / 8), (8, 3, True, 6 / 8), (8, 1, False, 1), (None, 1, True, 1)],
+)
+def test_learning_rate_follows_the_batch(tiny, base, accumulated, follow, factor):
+    options = {**NO_VALIDATION, "train_cfg.max_iters": 1}
+    options["auto_scale_lr.base_batch_size"] = base
+    options["optim_wrapper.accumulative_counts"] = accumulated
+    cfg = tiny(options)
+    expected = cfg.optim_wrapper.optimizer.lr * factor
+    runner = train(cfg, auto_scale_lr=follow)
+    groups = runner.optim_wrapper.optimizer.param_groups
+    assert all(group["initial_lr"] == pytest.approx(expected) for group in groups)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_amp_without_a_gpu(tiny):
+    with pytest.raises(UserError, match="--amp needs a GPU"):
+        train(tiny(), amp=True)
+
+
+def test_evaluation(tiny, trained, tmp_path):
+    out, pictures = tmp_path / "new/out.pkl", tmp_path / "pictures"
+    metrics = apis.test(
+        tiny(), trained / "iter_4.pth", out=str(out), show_dir=str(pictures)
+    )
+    assert 0 <= metrics["coco/bbox_mAP"] <= metrics["coco/bbox_mAP_50"] <= 1
+    predictions = pickle.loads(out.read_bytes())
+    names = {Path(p["img_path"]).name for p in predictions}
+    assert len(names) == 4
+    assert all(len(p["pred_instances"]["scores"]) for p in predictions)
+    assert {path.name for path in pictures.iterdir()} == names
+
+
+@pytest.mark.parametrize(
+    "out, message",
+    [
+        ("out.json", "ends in .pkl"),
+        ("file/out.pkl", "'file' cannot be .* with --out"),
+    ],
+)
+def test_out_that_cannot_be_written(tiny, trained, tmp_path, monkeypatch, out, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=message):
+        apis.test(tiny(), trained / "iter_4.pth", out=out)
+    with pytest.raises(UserError, match="with --show-dir"):
+        apis.test(tiny(), trained / "iter_4.pth", show_dir="file/below")
+    for options in ({"default_hooks.visualization": None}, {"visualizer": None}):
+        with pytest.raises(UserError, match="--show-dir needs default_hooks=dict"):
+            apis.test(tiny(options), trained / "iter_4.pth", show_dir="pictures")
+
+
+def test_evaluation_without_a_detection(tiny, trained):
+    with pytest.raises(UserError, match="nothing scores above the config's score_thr"):
+        apis.test(tiny({"model.test_cfg.score_thr": 1.0}), trained / "iter_4.pth")
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"test_evaluator.ann_file": "nowhere.json"}, "nowhere.json: no such"),
+        ({"test_dataloader": None}, "has no test_dataloader"),
+        ({"test_dataloader.dataset.ann_file": "nowhere.json"}, "nowhere.json: no such"),
+        ({"model.bbox_head.num_classes": 4}, "num_classes=4, .* has 3 classes: RBC"),
+    ],
+)
+def test_evaluation_of_what_is_not_there(tiny, trained, options, message):
+    with pytest.raises(UserError, match=message):
+        apis.test(tiny(options), trained / "iter_4.pth")
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"train_dataloader": None, "train_cfg": None}, "no train_dataloader, train_c"),
+        ({"val_evaluator.ann_file": "nowhere.json"}, "nowhere.json: no such"),
+        ({"val_dataloader.dataset.ann_file": "nowhere.json"}, "nowhere.json: no such"),
+        ({"load_from": "nowhere.pth"}, "no checkpoint at 'nowhere.pth'"),
+        # Without the check, one class would be background.
+        ({"model.bbox_head.num_classes": 2}, "num_classes=2, .* has 3 classes: RBC"),
+        (
+            {"val_dataloader.dataset.metainfo.classes": ("red", "blue")},
+            "none of the configured classes is in the file(.|\n)*red, blue(.|\n)*RBC",
+        ),
+    ],
+)
+def test_training_on_what_is_not_there(tiny, options, message):
+    with pytest.raises(UserError, match=message):
+        train(tiny(options))
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (lambda file: file.unlink(), "train.json: no such annotation file.*"),
+        (lambda file: file.write_text("{"), "train.json: not JSON"),
+        (lambda file: file.write_text("[]"), "train.json: JSON but not COCO"),
+    ],
+)
+def test_damaged_annotations(tiny, own_bccd, change, message):
+    change(own_bccd / "annotations/train.json")
+    with pytest.raises(UserError, match=message):
+        train(tiny(data_root=own_bccd))
+
+
+def image_of(root: Path, part: str, index: int = 0) -> Path:
+    images = json.loads((root / f"annotations/{part}.json").read_text())["images"]
+    return root / "images" / images[index]["file_name"]
+
+
+def cut(path: Path) -> bytes:
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+    return content
+
+
+def test_what_was_written_survives_a_broken_image(tiny, own_bccd, tmp_path):
+    # Validation fails behind the fourth iteration; mended, the run goes on.
+    path = image_of(own_bccd, "test", 3)
+    content = cut(path)
+    with pytest.raises(UserError, match=f"{path.name}: cannot be read as an image"):
+        train(tiny(data_root=own_bccd))
+    assert {p.name for p in (tmp_path / "run").glob("*.pth")} == {
+        "iter_2.pth",
+        "iter_4.pth",
+    }
+    path.write_bytes(content)
+    options = {"train_cfg.max_iters": 5, "train_cfg.val_interval": 5}
+    assert train(tiny(options, own_bccd), resume="auto").iter == 5
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_broken_image_in_evaluation(tiny, own_bccd, trained, workers):
+    path = image_of(own_bccd, "test")
+    cut(path)
+    cfg = tiny({"test_dataloader.num_workers": workers}, own_bccd)
+    with pytest.raises(UserError) as caught:
+        apis.test(cfg, trained / "iter_4.pth")
+    assert caught.value.text.startswith(f"{path}: cannot be read as an image (the JPEG")
+
+
+def test_broken_images_in_training(tiny, own_bccd, tmp_path):
+    first, second = (image_of(own_bccd, "train", index) for index in (1, 4))
+    cut(first)
+    second.unlink()
+    options = {  # all twelve images are seen
+        **NO_VALIDATION,
+        "train_cfg.max_iters": 3,
+        "train_dataloader.batch_size": 4,
+    }
+    assert train(tiny(options, own_bccd)).iter == 3
+    log = log_of(tmp_path / "run")
+    for path in (first, second):
+        assert log.count(f"Passed over unreadable image {path}: ") == 1
+
+    options["train_dataloader.dataset.datasets.0.pipeline.0.max_unreadable"] = 1
+    with pytest.raises(UserError, match="2 images cannot be read") as caught:
+        train(tiny(options, own_bccd))
+    assert str(first) in caught.value.text
+    assert str(second) in caught.value.text

@@ -1,0 +1,107 @@
+"""Training and testing a classifier."""
+
+import pytest
+import torch
+
+from ghostdet import CONFIGS
+from ghostdet.apis import test as evaluate
+from ghostdet.apis import train
+from ghostdet.apis.amp import use_amp
+from ghostdet.apis.model import build_model
+from ghostdet.config import load_config
+from ghostdet.datasets import Digits
+from ghostdet.errors import UserError
+
+DIGITS = f"{CONFIGS}/classification/ghostnet_digits.py"
+SHORT = {
+    "train_cfg.max_epochs": 1,
+    "param_scheduler": [],
+    "train_dataloader.num_workers": 0,
+    "train_dataloader.persistent_workers": False,
+}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, new_run):
+    new_run()
+    work_dir = tmp_path_factory.mktemp("digits")
+    train(load_config(DIGITS, work_dir, None, SHORT))
+    return work_dir
+
+
+def test_resumed_on_other_classes(run, tmp_path, new_run):
+    checkpoint = torch.load(run / "epoch_1.pth", weights_only=False)
+    assert checkpoint["meta"]["dataset_meta"] == dict(classes=Digits.classes)
+    checkpoint["meta"]["dataset_meta"] = dict(classes=Digits.classes[::-1])
+    torch.save(checkpoint, tmp_path / "a.pth")
+    new_run()
+    cfg = load_config(DIGITS, tmp_path / "run", None, SHORT)
+    with pytest.raises(UserError, match=r"\(train\) has the classes 0, 1.*a.pth was"):
+        train(cfg, resume=str(tmp_path / "a.pth"))
+
+
+def test_evaluated_on_fewer_classes(run, digit_folders, tmp_path, new_run):
+    """What is given is the wrong data, not the wrong head."""
+    new_run()
+    cfg = load_config(DIGITS, tmp_path / "run")
+    folder = dict(type="ImageFolder", root=str(digit_folders / "val"))
+    cfg.test_dataloader.dataset = folder | dict(
+        pipeline=cfg.test_dataloader.dataset.pipeline
+    )
+    with pytest.raises(UserError, match="n0, n1, n2, n3, and .* was trained on 0, 1"):
+        evaluate(cfg, run / "epoch_1.pth")
+
+
+def test_in_wrappers(run, tmp_path, new_run):
+    """Each image twice is as accurate as each once, and of the same classes."""
+    metrics = []
+    for times in (1, 2):
+        new_run()
+        cfg = load_config(DIGITS, tmp_path / "run", None, SHORT)
+        for part in ("train", "test"):
+            loader = cfg[f"{part}_dataloader"]
+            loader.dataset = dict(
+                type="ConcatDataset", datasets=[loader.dataset] * times
+            )
+        metrics.append(evaluate(cfg, run / "epoch_1.pth"))
+    assert metrics[0] == metrics[1]
+    new_run()
+    assert train(cfg).iter == 2 * 22
+    checkpoint = torch.load(run / "epoch_1.pth", weights_only=False)
+    checkpoint["meta"]["dataset_meta"] = dict(classes=Digits.classes[::-1])
+    torch.save(checkpoint, tmp_path / "a.pth")
+    new_run()
+    with pytest.raises(UserError, match="has the classes 0, 1, .* was trained on 9, 8"):
+        evaluate(cfg, tmp_path / "a.pth")
+
+
+def test_diverged_weights(run, tmp_path, new_run):
+    checkpoint = torch.load(run / "epoch_1.pth", weights_only=False)
+    checkpoint["state_dict"]["head.classifier.bias"][3] = float("nan")
+    torch.save(checkpoint, tmp_path / "a.pth")
+    new_run()
+    with pytest.raises(UserError, match=r"scores of Digits \(test\) 0 are not finite"):
+        evaluate(load_config(DIGITS, tmp_path / "run"), tmp_path / "a.pth")
+
+
+def test_amp():
+    """Logits are near those in fp32, and are fp32."""
+    torch.manual_seed(0)
+    model = build_model(load_config(DIGITS)).eval()
+    x = torch.randn(4, 3, 32, 32)
+    with torch.no_grad():
+        expected = model(x)
+        use_amp(model)
+        logits = model(x)
+    assert logits.dtype == torch.float32
+    assert not torch.equal(logits, expected)
+    torch.testing.assert_close(logits, expected, atol=0.02, rtol=0.05)
+
+
+def test_amp_of_a_run(run, tmp_path, new_run):
+    found = []
+    for amp in (False, True):
+        new_run()
+        cfg = load_config(DIGITS, tmp_path / "run")
+        found.append(evaluate(cfg, run / "epoch_1.pth", amp=amp)["accuracy/top1"])
+    assert abs(found[0] - found[1]) < 5

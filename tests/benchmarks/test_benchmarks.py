@@ -1,0 +1,152 @@
+"""The benchmark compares what it says it compares."""
+
+import ast
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip("timm")
+pytest.importorskip("openvino")
+pytest.importorskip("nncf")
+
+from benchmarks import SUITES, benchmark, data, merge, render, suites
+from benchmarks.networks import backbones
+from benchmarks.timing import MATRIX, summarize, take_turns
+from ghostdet.datasets import LoadReadableImage
+from ghostdet.errors import UserError
+
+PROJECT = Path(__file__).parents[2]
+
+
+def test_runs_take_turns():
+    calls = []
+    runs = {name: lambda name=name: calls.append(name) for name in "abc"}
+    times = take_turns(runs, rounds=3)
+    assert {name: len(values) for name, values in times.items()} == dict(a=3, b=3, c=3)
+    # Twice each, once to get warm; the first round is not counted.
+    assert "".join(calls) == "aabbccbbccaaccaabbaabbcc"
+
+
+def test_a_ratio_is_of_one_round():
+    """A machine that is slow for a while changes medians, and not ratios."""
+    product = [10.0, 100.0, 10.0, 100.0]
+    times = {
+        "theirs": [4.0, 40.0, 4.0, 40.0],
+        "ours": [2.0, 20.0, 2.0, 20.0],
+        "ours, bf16": [1.0, 10.0, 1.0, 10.0],
+        "matrix product, fp32": product,
+        "matrix product, bf16": [t / 2 for t in product],
+    }
+    macs = dict.fromkeys(["ours", "ours, bf16"], MATRIX**3 // 10)
+    rows = {row["name"]: row for row in summarize(times, "theirs", macs)}
+    assert [row["speed"] for row in rows.values()] == [1, 2, 4, 0.4, 0.8]
+    assert rows["ours"]["median"] == 11
+    assert rows["ours"]["quartiles"] == [2, 20]
+    assert rows["ours"]["gflops"] == pytest.approx(2 * MATRIX**3 / 10 / 11e-3 / 1e9)
+    assert rows["ours"]["peak_share"] == pytest.approx(0.5)
+    assert rows["ours, bf16"]["peak_share"] == pytest.approx(0.5)
+    assert rows["matrix product, bf16"]["peak_share"] == 1
+    assert "peak_share" not in rows["theirs"]
+
+
+def test_networks_have_their_taps_in_common():
+    x = torch.randn(1, 3, 64, 96)
+    networks = backbones()
+    outs = {}
+    for name, network in networks.items():
+        network.eval()
+        with torch.no_grad():
+            outs[name] = network(x)
+        sizes = [tuple(out.shape[2:]) for out in outs[name]]
+        assert sizes == [(16, 24), (8, 12), (4, 6), (2, 3)], name
+    ours, theirs = outs["GhostNet 1.0x"], outs["timm ghostnet_100"]
+    for a, b in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
+    # Nothing is computed that is not returned.
+    for name, network in networks.items():
+        network.train()
+        sum(out.sum() for out in network(x)).backward()
+        idle = {
+            n.split(".")[0] for n, p in network.named_parameters() if p.grad is None
+        }
+        assert not idle, name
+
+
+def test_results_and_their_page(monkeypatch, mini_coco):
+    monkeypatch.setattr(suites, "SIZE", (64, 96))
+    results = benchmark(["training", "loading"], rounds=4, data_root=mini_coco)
+    assert json.loads(json.dumps(results)) == results
+    steps, rates, parts = results["tables"]
+    assert {row["name"] for row in steps["rows"]} >= {
+        "GhostNet 1.0x, eager",
+        "timm ghostnet_100, eager",
+        "MMDetection MobileNetV2, eager",
+    }
+    assert [name for name, _ in rates["rows"]][:2] == ["cv2", "torchvision"]
+    for _, (ms, rate, cores) in rates["rows"]:
+        assert ms * rate == pytest.approx(1e3)
+        assert rate * cores == pytest.approx(data.RATE)
+    # Parts make up the whole, and no transform of the pipeline is left out.
+    shares = [values[1] for _, values in parts["rows"]]
+    assert sum(shares) == pytest.approx(100)
+    assert {name for name, _ in parts["rows"]} > {
+        transform["type"] for transform in data.loading_config(mini_coco).train_pipeline
+    }
+    page = render({**results, "command": "python x.py"})
+    assert "`python x.py`" in page
+    assert "| timm ghostnet_100, eager |" in page
+    assert "| cv2 |" in page
+
+
+def test_decoders_agree(mini_coco):
+    cv2 = LoadReadableImage()
+    for path in sorted((mini_coco / "train2017").iterdir())[:16]:
+        theirs = data._read_with_torchvision(str(path))
+        np.testing.assert_array_equal(theirs, cv2.read(str(path)))
+
+
+def test_merge():
+    old = dict(
+        machine=dict(cpu="a"),
+        command="all",
+        tables=[
+            dict(title="one", note="", columns=["s"], rows=[["x", [1]]]),
+            dict(title="two", note="", columns=["s"], rows=[["x", [2]]]),
+        ],
+    )
+    table = dict(title="two", note="", columns=["s"], rows=[["x", [3]]])
+    new = dict(machine=dict(cpu="a"), command="some", tables=[table])
+    merged = merge(old, new)
+    assert [t["rows"][0][1] for t in merged["tables"]] == [[1], [3]]
+    assert [t.get("command") for t in merged["tables"]] == [None, "some"]
+    with pytest.raises(UserError, match="same machine"):
+        merge(old, {**new, "machine": dict(cpu="b")})
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (dict(rounds=1), "rounds is 1, expected 2 or more"),
+        (dict(threads=0), "threads is 0, expected 1 or more"),
+        (dict(data_root="nowhere"), "nowhere"),
+    ],
+)
+def test_refuses(arguments, message):
+    with pytest.raises(UserError, match=message):
+        benchmark(["loading"], **arguments)
+
+
+def test_the_tool_knows_all_suites():
+    text = (PROJECT / "benchmarks/__main__.py").read_text()
+    named = re.search(r"SUITES = (\(.*?\))", text, re.DOTALL).group(1)
+    assert ast.literal_eval(named) == tuple(SUITES)
+
+
+def test_page_in_the_docs_is_current():
+    docs = PROJECT / "docs"
+    results = json.loads((docs / "benchmarks.json").read_text())
+    assert (docs / "benchmarks.md").read_text() == render(results)

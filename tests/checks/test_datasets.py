@@ -1,0 +1,288 @@
+import json
+
+import pytest
+from mmdet.datasets import CocoDataset
+
+from ghostdet.checks import check_dataset, check_evaluation
+from ghostdet.checks.datasets import DatasetCheck
+from ghostdet.errors import ConfigError, UserError
+
+
+def coco() -> dict:
+    return dict(
+        images=[dict(id=1, file_name="1.jpg", width=10, height=10)],
+        annotations=[dict(id=1, image_id=1, category_id=5, bbox=[0, 0, 4, 4], area=16)],
+        categories=[dict(id=3, name="cat"), dict(id=5, name="tree")],
+    )
+
+
+@pytest.fixture
+def data(tmp_path):
+    """A data set's configuration, after writing it; content None writes no file."""
+
+    def write(content, classes=("cat", "tree")) -> dict:
+        (tmp_path / "images").mkdir()
+        (tmp_path / "images/1.jpg").touch()
+        (tmp_path / "annotations").mkdir()
+        path = tmp_path / "annotations" / "train.json"
+        if isinstance(content, bytes):
+            path.write_bytes(content)
+        elif content is not None:
+            path.write_text(json.dumps(content))
+        cfg = dict(
+            type="CocoDataset",
+            data_root=str(tmp_path),
+            ann_file="annotations/train.json",
+            data_prefix=dict(img="images/"),
+            pipeline=[dict(type="NoSuchTransform")],
+            filter_cfg=dict(filter_empty_gt=True),
+        )
+        return cfg if classes is None else {**cfg, "metainfo": dict(classes=classes)}
+
+    return write
+
+
+def test_good(data):
+    cfg = data(coco())
+    before = json.dumps(cfg)
+    assert check_dataset(cfg) is None
+    assert json.dumps(cfg) == before
+
+
+def test_mini_coco(mini_coco):
+    check_dataset(
+        dict(
+            type="mmdet.CocoDataset",
+            data_root=f"{mini_coco}/",
+            ann_file="annotations/instances_val2017.json",
+            data_prefix=dict(img="val2017/"),
+            test_mode=True,
+        )
+    )
+
+
+def changed(**lists) -> dict:
+    return {**coco(), **lists}
+
+
+def image(**keys) -> dict:
+    return changed(images=[{**coco()["images"][0], **keys}])
+
+
+def annotation(**keys) -> dict:
+    return changed(annotations=[{**coco()["annotations"][0], **keys}])
+
+
+def without(key) -> dict:
+    return {k: v for k, v in coco().items() if k != key}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, r"train\.json: no such annotation file(.|\n)*--data-root DIR(.|\n)*"),
+        (b'{"images": [\n  1,,]}', r"not JSON: line 2, column 5"),
+        (b"", r"not JSON: line 1, column 1"),
+        (b"PK\x03\x04\xff\xfe", r"not JSON but binary"),
+        ([1], r"not COCO.*no list images, annotations, categories \(found list\)"),
+        ({}, r"not COCO.*found dict"),
+        (without("images"), r"no list images \(found keys annotations, categories"),
+        (without("annotations"), r"no list annotations"),
+        (changed(categories={}), r"no list categories"),
+        (changed(categories=["tree"]), r'categories\[0\] is "tree".*id, name'),
+        (changed(annotations=[dict(caption="x")]), r"annotations\[0\].*area, bbox"),
+        (changed(images=[]), r"lists no images"),
+        (changed(annotations=[]), r"none of its 0 annotations"),
+        (
+            changed(images=[*coco()["images"], dict(coco()["images"][0], width=9)]),
+            r"two of its images have the id 1",
+        ),
+        (image(width="10"), r"width and height of image 1 are '10' and 10"),
+        (
+            image(file_name="2.jpg"),
+            r"none of 1 images it lists is there, such as .*2.jpg",
+        ),
+        (annotation(bbox=[1, 2]), r"annotation 1 has bbox \[1, 2\] and area 16"),
+        (annotation(bbox=["0", 0, 4, 4]), r'annotation 1 has bbox \["0", 0, 4, 4\]'),
+        (annotation(area=None), r"and area null"),
+        (annotation(iscrowd=1), r"is an object of .*\(1 crowds or boxes of less"),
+        (annotation(bbox=[0, 0, 4, 0]), r"is an object of .*\(1 crowds"),
+        (annotation(bbox=[0, 0, 4, float("nan")]), r"has bbox \[0, 0, 4, NaN\]"),
+        (annotation(image_id=None), r"image_id of an entry in annotations is null"),
+        (annotation(category_id="5"), r"the category_id '5', which is none of"),
+        (
+            changed(categories=[*coco()["categories"], dict(id=7, name="cat")]),
+            r"more than one of its categories is called cat",
+        ),
+        (
+            changed(categories=[dict(id=5, name="Tree")]),
+            r"configured: cat, tree\n  in the file: Tree\n.*metainfo",
+        ),
+    ],
+)
+@pytest.mark.parametrize("wrapper", ["plain", "repeated"])
+def test_bad(data, content, message, wrapper):
+    cfg = data(content)
+    if wrapper == "repeated":
+        inner = dict(type="ClassBalancedDataset", oversample_thr=1e-3, dataset=cfg)
+        cfg = dict(type="RepeatDataset", times=2, dataset=inner)
+    with pytest.raises(UserError, match=message) as caught:
+        check_dataset(cfg)
+    assert "train.json" in str(caught.value)
+
+
+def test_every_part_of_a_concatenation(data):
+    good = data(coco())
+    bad = {**good, "ann_file": "annotations/val.json"}
+    with pytest.raises(UserError, match="annotations/val.json: no such annotation"):
+        check_dataset(dict(type="ConcatDataset", datasets=[good, bad]))
+
+
+def test_no_image_directory(data):
+    cfg = {**data(coco()), "data_prefix": dict(img="train2017/")}
+    with pytest.raises(UserError, match="train2017/: no such image directory") as error:
+        check_dataset(cfg)
+    assert "  DIR/annotations/train.json\n  DIR/train2017/" in str(error.value)
+
+
+def test_classes_default_to_those_of_coco(data):
+    content = changed(categories=[dict(id=5, name="cat")])
+    with pytest.raises(UserError, match=r"person, bicycle.*79 in all"):
+        check_dataset(data(content, classes=None))
+
+
+def test_classes_default_to_those_of_coco_none_found(data):
+    content = changed(categories=[dict(id=5, name="tree")])
+    with pytest.raises(UserError, match=r"configured: person, .*\(80 in all\)"):
+        check_dataset(data(content, classes=None))
+
+
+def test_missing_class(data):
+    with pytest.raises(UserError, match="no category dog.*order: cat, tree$"):
+        check_dataset(data(coco(), classes=("cat", "dog", "tree")))
+
+
+def test_other_order(data):
+    with pytest.raises(UserError, match="in another order"):
+        check_dataset(data(coco(), classes=("tree", "cat")))
+
+
+def test_evaluation(data, tmp_path):
+    data(coco())
+    path = tmp_path / "annotations/train.json"
+    with pytest.raises(UserError, match="annotation 1 has no iscrowd"):
+        check_evaluation(str(path))
+    path.write_text(json.dumps(annotation(iscrowd=0)))
+    check_evaluation(str(path))
+    with pytest.raises(UserError, match="nowhere.json: no such annotation file"):
+        check_evaluation("nowhere.json")
+
+
+@pytest.mark.parametrize("change", [dict(test_mode=True), dict(filter_cfg=None)])
+@pytest.mark.parametrize(
+    "content", [without("annotations"), changed(annotations=[]), annotation(iscrowd=1)]
+)
+def test_objects_are_not_needed_where_images_are_not_filtered(data, change, content):
+    check_dataset({**data(content), **change})
+
+
+def test_nothing_left_by_the_filter(data):
+    filter_cfg = dict(filter_empty_gt=True, min_size=11)
+    with pytest.raises(UserError, match="no image with objects is left.*min_size=11"):
+        check_dataset({**data(coco()), "filter_cfg": filter_cfg})
+
+
+def test_file_of_classes(data, tmp_path):
+    (tmp_path / "classes.txt").write_text("cat\ntree\n")
+    check_dataset(data(coco(), classes=str(tmp_path / "classes.txt")))
+
+
+def test_images_of_another_backend(data):
+    cfg = data(image(file_name="2.jpg"))
+    loading = dict(type="LoadImageFromFile", backend_args=dict(backend="lmdb"))
+    check_dataset({**cfg, "pipeline": [loading]})
+
+
+def test_one_class_without_its_comma(data):
+    with pytest.raises(UserError, match=r"the word 'tree', .* classes=\('tree',\)"):
+        check_dataset(data(coco(), classes="tree"))
+
+
+@pytest.mark.parametrize(
+    "argument, message",
+    [
+        ("img_dir", "unexpected keyword argument 'img_dir'"),
+        ("file_client_args", "cannot be built: .*`file_client_args` is deprecated"),
+    ],
+)
+def test_unknown_argument(data, argument, message):
+    with pytest.raises(UserError, match=message):
+        check_dataset({**data(coco()), argument: "images"})
+
+
+@pytest.mark.parametrize(
+    "cfg",
+    [
+        dict(type="VOCDataset", data_root="VOC2007"),
+        dict(type=list),
+        dict(type="LVISV1Dataset", ann_file="nowhere.json"),
+        dict(type="Objects365V1Dataset", ann_file="nowhere.json"),
+    ],
+)
+def test_other_kinds_are_not_checked(cfg):
+    check_dataset(cfg)
+
+
+def test_unknown_type(data):
+    with pytest.raises(ConfigError, match="type 'CoccoDataset', .* dataset.type=NAME"):
+        check_dataset({**data(coco()), "type": "CoccoDataset"})
+
+
+@pytest.mark.parametrize(
+    "method, read",
+    [
+        (None, True),
+        ("get_cat_ids", True),
+        ("full_init", False),
+        ("get_data_info", False),
+        ("prepare_data", False),
+        ("_join_prefix", False),
+    ],
+)
+def test_subclass_that_reads_in_its_own_way(data, method, read):
+    kind = type("Own", (CocoDataset,), {method: lambda self: None} if method else {})
+    check = DatasetCheck({**data(coco()), "type": kind}, {})
+    assert (check.dataset is not None) == read
+
+
+def test_constructor_of_a_subclass(data):
+    class Own(CocoDataset):
+        def __init__(self, data_root, **_):
+            raise OSError("not here")
+
+    (found,) = DatasetCheck({**data(coco()), "type": Own}, {}).findings()
+    assert found.status == "warn" and "own way" in found.text
+
+
+def test_samples_with_proposals_are_not_made(data):
+    cfg = data(coco())
+    for proposal_file, count in ((None, 1), ("proposals.pkl", 0)):
+        check = DatasetCheck({**cfg, "proposal_file": proposal_file}, {})
+        list(check.findings())
+        assert len(check.samples()) == count
+
+
+def test_images_of_a_server_are_not_asked_for(address):
+    url, folder = address
+    (folder / "train.json").write_text(json.dumps(coco()))
+    cfg = dict(
+        type="CocoDataset",
+        ann_file=f"{url}/train.json",
+        data_prefix=dict(img=f"{url}/images"),
+        metainfo=dict(classes=("cat", "tree")),
+        pipeline=[dict(type="LoadReadableImage")],
+    )
+    images = [f for f in DatasetCheck(cfg, {}).findings() if f.check == "images"]
+    assert [f.status for f in images] == ["pass"]
+    assert "1 elsewhere, not looked for" in images[0].text
+    assert [f for f in DatasetCheck(cfg, {}).findings(None) if f.status == "fail"]

@@ -1,0 +1,664 @@
+import json
+import runpy
+import shutil
+import socket
+import sys
+from pathlib import Path
+
+import cv2
+import mmdet
+import pytest
+import torch
+from mmdet.datasets import CocoDataset
+from mmengine import fileio
+
+from ghostdet import CONFIGS
+from ghostdet.checks import preflight
+from ghostdet.checks.findings import Finding, findings_table
+from ghostdet.config import load_config
+from ghostdet.datasets import LoadReadableImage, prepare_trees
+from ghostdet.weights import fetch
+
+
+def not_passed(findings) -> dict:
+    """The findings that are not well, the first of each check."""
+    return {f.check: f for f in reversed(findings) if f.status != "pass"}
+
+
+# Faults: each damages a copy of real data, or gives options of the config.
+
+
+def edit(part, change):
+    """Change the JSON of a part in place."""
+
+    def damage(root):
+        path = root / f"annotations/{part}.json"
+        coco = json.loads(path.read_text())
+        change(coco)
+        path.write_text(json.dumps(coco))
+
+    return damage
+
+
+def write(part, text):
+    return lambda root: (root / f"annotations/{part}.json").write_text(text)
+
+
+def image_of(root, part, index=0):
+    images = json.loads((root / f"annotations/{part}.json").read_text())["images"]
+    return root / "images" / images[index]["file_name"]
+
+
+def cut(part):
+    def damage(root):
+        path = image_of(root, part)
+        path.write_bytes(path.read_bytes()[:5000])
+
+    return damage
+
+
+def shrink(part):
+    def damage(root):
+        path = str(image_of(root, part))
+        cv2.imwrite(path, cv2.resize(cv2.imread(path), (320, 240)))
+
+    return damage
+
+
+def evaluate_trained(root):
+    """Put an image of train into test as well, under another id."""
+    coco = json.loads((root / "annotations/train.json").read_text())
+    new = {**coco["images"][0], "id": 9999}
+    edit("test", lambda test: test["images"].insert(0, new))(root)
+
+
+def corners(coco):
+    for annotation in coco["annotations"]:
+        x, y, w, h = annotation["bbox"]
+        annotation["bbox"] = [x, y, x + w, y + h]
+
+
+def other_weights(root):
+    torch.save({"conv_stem.weight": torch.zeros(8, 3, 3, 3)}, root / "w.pth")
+    init = {"type": "CheckedPretrained", "checkpoint": str(root / "w.pth")}
+    return {"model.backbone.init_cfg": init}
+
+
+def other_detector(root):
+    torch.save({"state_dict": {"a.weight": torch.zeros(1)}}, root / "d.pth")
+    return {"load_from": str(root / "d.pth")}
+
+
+def pretrained(checkpoint):
+    return {
+        "model.backbone.init_cfg": {
+            "type": "GhostNetPretrained",
+            "checkpoint": checkpoint,
+        }
+    }
+
+
+def options(**keys):
+    return lambda root: {key.replace("__", "."): value for key, value in keys.items()}
+
+
+def first(name, /, **keys):
+    return lambda coco: coco[name][0].update(keys)
+
+
+FAULTS = {
+    "no annotation file": (
+        lambda root: (root / "annotations/train.json").unlink(),
+        ("train annotations", "fail", "--data-root DIR"),
+    ),
+    "not JSON": (
+        write("train", "{"),
+        ("train annotations", "fail", "export the file again"),
+    ),
+    "not COCO": (
+        write("test", "[]"),
+        ("val+test annotations", "fail", "the lists images, annotations, categories"),
+    ),
+    "annotation without a box": (
+        edit("val", lambda coco: coco["annotations"][2].pop("bbox")),
+        ("train annotations", "fail", "the keys area, bbox, category_id"),
+    ),
+    "no images": (
+        edit("test", lambda coco: coco.update(images=[], annotations=[])),
+        ("val+test annotations", "fail", "at least one"),
+    ),
+    "image id twice": (
+        edit("train", lambda c: c["images"][1].update(id=c["images"][0]["id"])),
+        ("train annotations", "fail", "Give each its own"),
+    ),
+    "annotation id twice": (
+        edit("train", lambda c: c["annotations"].append(c["annotations"][0])),
+        ("train annotations", "fail", "Give each its own"),
+    ),
+    "annotation of no image": (
+        edit("train", first("annotations", image_id=4321)),
+        ("train annotations", "warn", "add the images, or remove the annotations"),
+    ),
+    "annotation of no category": (
+        edit("train", first("annotations", category_id=77)),
+        ("train annotations", "fail", "add the category"),
+    ),
+    "classes in another order": (
+        edit("test", lambda coco: coco["categories"].reverse()),
+        ("val+test classes", "fail", "metainfo=dict(classes=...)"),
+    ),
+    "class of another name": (
+        edit("train", first("categories", name="Red")),
+        ("train classes", "fail", "metainfo=dict(classes=...)"),
+    ),
+    "class that is not learnt": (
+        edit("train", lambda c: c["categories"].append(dict(id=9, name="Other"))),
+        ("train classes", "warn", "metainfo=dict(classes=...)"),
+    ),
+    "num_classes": (
+        options(model__bbox_head__num_classes=2),
+        ("num_classes", "fail", "set num_classes=3"),
+    ),
+    "box over the border": (
+        edit("train", first("annotations", bbox=[600, 400, 90, 50], area=4500)),
+        ("train boxes", "warn", "width and height of their images"),
+    ),
+    "empty box": (
+        edit("train", first("annotations", bbox=[60, 40, 0, 5])),
+        ("train boxes", "warn", "remove or correct them"),
+    ),
+    "boxes as corners": (
+        edit("train", corners),
+        ("train boxes", "fail", "subtract x1 and y1"),
+    ),
+    "nothing but crowds": (
+        edit("val", lambda c: [a.update(iscrowd=1) for a in c["annotations"]]),
+        ("train boxes", "fail", "annotated objects"),
+    ),
+    "no image folder": (
+        options(val_dataloader__dataset__data_prefix__img="nowhere/"),
+        ("val images", "fail", "--data-root DIR"),
+    ),
+    "missing image in evaluation": (
+        lambda root: image_of(root, "test", 1).unlink(),
+        ("val+test images", "fail", "Restore them"),
+    ),
+    "missing image in training": (
+        lambda root: image_of(root, "train", 5).unlink(),
+        (
+            "train images",
+            "warn",
+            "train_dataloader.dataset.datasets.0.pipeline.0.max_unreadable=N",
+        ),
+    ),
+    "broken image": (
+        cut("val"),
+        ("train images", "warn", "datasets.1.pipeline.0.max_unreadable=N"),
+    ),
+    "image of another size": (
+        shrink("train"),
+        ("train images", "fail", "Put back the images that were annotated"),
+    ),
+    "file of two images": (
+        edit(
+            "train",
+            lambda c: c["images"][1].update(file_name=c["images"][0]["file_name"]),
+        ),
+        ("train images", "warn", "Join their annotations"),
+    ),
+    "image trained on and evaluated": (
+        evaluate_trained,
+        ("overlap", "warn", "Remove them from"),
+    ),
+    "evaluation of what is trained on": (
+        lambda root: {
+            "val_dataloader.dataset.ann_file": "annotations/train.json",
+            "val_evaluator.ann_file": str(root / "annotations/train.json"),
+        },
+        ("overlap", "warn", "val_dataloader.dataset.ann_file=FILE"),
+    ),
+    "evaluator of another file": (
+        lambda root: {"val_evaluator.ann_file": str(root / "annotations/val.json")},
+        ("val evaluator", "fail", "--cfg-options val_evaluator.ann_file="),
+    ),
+    "no iscrowd": (
+        edit("test", lambda coco: coco["annotations"][3].pop("iscrowd")),
+        ("val evaluator", "fail", "iscrowd=0"),
+    ),
+    "unknown backbone": (
+        options(model__backbone__type="GoatNet"),
+        ("config", "fail", "--cfg-options"),
+    ),
+    "unknown optimizer": (
+        options(optim_wrapper__optimizer__type="Adm"),
+        ("config", "fail", "--cfg-options"),
+    ),
+    "unknown hook": (
+        options(default_hooks__timer__type="Watch"),
+        ("config", "fail", "--cfg-options"),
+    ),
+    "unknown data set": (
+        options(train_dataloader__dataset__datasets__0__type="CoccoDataset"),
+        ("train data set", "fail", "train_dataloader.dataset.datasets.0.type=NAME"),
+    ),
+    "no training set": (
+        options(train_dataloader=None),
+        ("config", "fail", "configs/_base_"),
+    ),
+    "unknown transform": (
+        lambda root: {
+            "train_dataloader.dataset.datasets.0.pipeline.2.type": "RandomFlop"
+        },
+        ("train pipeline", "fail", "--cfg-options"),
+    ),
+    "transforms in the wrong order": (
+        lambda root: {"val_dataloader.dataset.pipeline.0.type": "PackDetInputs"},
+        ("val pipeline", "fail", "Correct val_dataloader.dataset.pipeline"),
+    ),
+    "no file of weights": (
+        lambda root: pretrained(str(root / "nowhere.pth")),
+        ("pretrained weights", "fail", "give a path, hf-hub:OWNER/NAME"),
+    ),
+    "weights of another network": (
+        other_weights,
+        ("pretrained weights", "fail", "weights inspect FILE"),
+    ),
+    "weights that cannot be reached": (
+        lambda root: pretrained("http://127.0.0.1:9/ghostnet.pth"),
+        ("pretrained weights", "fail", "by other means"),
+    ),
+    "checkpoint of another detector": (
+        other_detector,
+        ("pretrained weights", "fail", "use the config as the run wrote it"),
+    ),
+    "work directory": (
+        lambda root: (root.parent / "run").touch(),
+        ("work dir", "fail", "--work-dir"),
+    ),
+    "workers that stay, and none": (
+        options(val_dataloader__persistent_workers=True),
+        ("val data loader", "fail", "val_dataloader.persistent_workers=False"),
+    ),
+    "batches that no worker fetches": (
+        options(test_dataloader__prefetch_factor=2),
+        ("test data loader", "warn", "test_dataloader.prefetch_factor=None"),
+    ),
+    "learning rate for no batch": (
+        options(auto_scale_lr=None),
+        ("learning rate", "warn", "base_batch_size=N"),
+    ),
+}
+
+
+@pytest.fixture
+def tiny(tiny):
+    """The small config without its schedule, which is longer than four iterations."""
+
+    def load(options=None, *args, **kwargs):
+        return tiny({"param_scheduler": [], **(options or {})}, *args, **kwargs)
+
+    return load
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_planted_fault(tiny, own_bccd, fault):
+    plant, (name, status, remedy) = FAULTS[fault]
+    planted = plant(own_bccd)
+    cfg = tiny(planted if isinstance(planted, dict) else None, own_bccd)
+    found = not_passed(preflight(cfg))
+    assert found[name].status == status
+    assert remedy in found[name].remedy
+    assert set(found) == {name}, findings_table(list(found.values()))
+
+
+def test_other_classes_in_evaluation(tiny):
+    classes = {
+        f"{part}_dataloader.dataset.metainfo.classes": ("RBC", "WBC")
+        for part in ("val", "test")
+    }
+    found = not_passed(preflight(tiny(classes), quick=True))
+    assert found["num_classes"].status == "fail"
+    assert "(classes=...) in all of them" in found["num_classes"].remedy
+    assert "without Platelets" in found["num_classes"].text
+    assert "background: Platelets" in found["val+test classes"].text
+
+
+def test_faults_are_found_together(tiny, own_bccd):
+    for fault in ("no annotation file", "no iscrowd"):
+        FAULTS[fault][0](own_bccd)
+    shrink("val")(own_bccd)
+    found = not_passed(preflight(tiny({"load_from": "nowhere.pth"}, own_bccd)))
+    assert {name: f.status for name, f in found.items()} == {
+        "train annotations": "fail",
+        "train images": "fail",
+        "val evaluator": "fail",
+        "pretrained weights": "fail",
+    }
+
+
+@pytest.mark.parametrize("max_keep_ckpts, count", [(-1, 2), (1, 2)])
+def test_full_disk(tiny, trained, monkeypatch, max_keep_ckpts, count):
+    # The checkpoint of a real run says how large they are.
+    size = (trained / "iter_4.pth").stat().st_size
+    cfg = tiny({"default_hooks.checkpoint.max_keep_ckpts": max_keep_ckpts})
+    usage = shutil.disk_usage("/")
+
+    def check_of(free):
+        monkeypatch.setattr(
+            shutil, "disk_usage", lambda _: usage._replace(free=int(free))
+        )
+        (disk,) = (f for f in preflight(cfg, quick=True) if f.check == "disk")
+        assert f"up to {count} checkpoints" in disk.text
+        return disk
+
+    assert check_of(count * size * 1.1).status == "pass"
+    assert check_of(count * size * 0.8).status == "warn"
+    disk = check_of(size * 0.8)
+    assert disk.status == "fail" and "max_keep_ckpts=" in disk.remedy
+    # A run that is resumed has written them already.
+    for i in range(1, count):
+        shutil.copy(trained / "iter_4.pth", f"{cfg.work_dir}/iter_{i}.pth")
+    assert check_of(size * 1.1).status == "pass"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "bccd/retinanet_ghostnet_bccd",
+        "bccd/retinanet_ghostnet_fpn_bccd",
+        "light/light_s_bccd",
+    ],
+)
+def test_clean_bccd(bccd, tmp_path, name):
+    findings = preflight(load_config(f"{CONFIGS}/{name}.py", tmp_path, bccd))
+    assert not not_passed(findings), findings_table(findings)
+    assert {f.check for f in findings} >= {
+        "versions", "operators", "config", "train annotations", "val+test classes",
+        "train boxes", "train images", "val evaluator", "overlap", "num_classes",
+        "train pipeline", "pretrained weights", "work dir", "disk", "learning rate",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("detector", ["retinanet", "faster_rcnn"])
+def test_clean_mini_coco(mini_coco, tmp_path, detector):
+    # Its weights are on the Hub.
+    options = {"model.backbone.init_cfg": None}
+    config = f"{CONFIGS}/{detector}_ghostnet_fpn.py"
+    findings = preflight(load_config(config, tmp_path, mini_coco, options))
+    assert not not_passed(findings), findings_table(findings)
+    text = {f.check: f.text for f in findings}
+    assert "128 images (2 without objects), 939 objects" in text["train annotations"]
+    assert "126 are there, read" in text["train images"]  # empty ones are left out
+
+
+def test_clean_demo(trees_wheel, tmp_path):
+    root = prepare_trees(tmp_path / "trees", wheel=trees_wheel)
+    config = f"{CONFIGS}/demo/retinanet_ghostnet_trees.py"
+    findings = preflight(load_config(config, tmp_path / "run", root), full=True)
+    assert not not_passed(findings), findings_table(findings)
+
+
+@pytest.mark.parametrize(
+    "name, known",
+    [
+        ("swin/retinanet_swin-t-p4-w7_fpn_1x_coco", "RetinaNet on SwinTransformer"),
+        ("pvt/retinanet_pvt-t_fpn_1x_coco", "PyramidVisionTransformer"),
+        ("ssd/ssd300_coco", "SingleStageDetector on SSDVGG"),
+        ("fast_rcnn/fast-rcnn_r50_fpn_1x_coco", "FastRCNN with roi_head"),
+        ("sabl/sabl-faster-rcnn_r50_fpn_1x_coco", "FasterRCNN on ResNet"),
+        ("yolox/yolox_tiny_8xb8-300e_coco", "YOLOX on CSPDarknet"),
+        ("detr/detr_r50_8xb2-150e_coco", "DETR on ResNet"),
+        (
+            "strong_baselines/mask-rcnn_r50_fpn_rpn-2conv_4conv1fc_syncbn-all_lsj-50e"
+            "_coco",
+            "config WARN could not be checked: ValueError: Default process group",
+        ),
+    ],
+)
+def test_foreign_config(tmp_path, name, known):
+    config = Path(mmdet.__file__).parent / f".mim/configs/{name}.py"
+    if not config.is_file():
+        pytest.skip("needs MMDetection's configs in its package")
+    findings = preflight(load_config(config, tmp_path), quick=True)
+    for finding in findings:
+        if finding.status == "fail":
+            assert "no such annotation file" in finding.text
+    shown = [f"{f.check} {f.status.upper()} {f.text}" for f in findings]
+    assert any(known in text for text in shown), shown
+
+
+@pytest.mark.parametrize(
+    "optimizer, check",
+    [
+        (dict(type="AdamW", lr=1e-4, fused=True), "work dir"),
+        (None, "work dir"),
+    ],
+)
+def test_what_cannot_be_checked_is_a_warning(tiny, optimizer, check):
+    cfg = tiny()
+    cfg.optim_wrapper.pop("optimizer")
+    if optimizer:
+        cfg.optim_wrapper.optimizer = optimizer
+    (found,) = not_passed(preflight(cfg, quick=True)).values()
+    assert (found.check, found.status) == (check, "warn")
+    assert "could not be checked" in found.text
+
+
+def epochs(cfg):
+    cfg.train_cfg = dict(by_epoch=True, max_epochs=2, val_interval=1)
+
+
+def evaluators(kind, **keys):
+    def change(cfg):
+        metrics = [cfg.val_evaluator, dict(cfg.val_evaluator, classwise=True)]
+        cfg.val_evaluator = dict(type=kind, metrics=metrics, **keys)
+
+    return change
+
+
+def untyped_evaluator(cfg):
+    cfg.val_evaluator = dict(metrics=cfg.val_evaluator)
+
+
+def augmented_test(cfg):
+    load, *others = cfg.val_dataloader.dataset.pipeline
+    flips = [dict(type="RandomFlip", prob=float(prob)) for prob in (0, 1)]
+    resize = [t for t in others if t.type != "PackDetInputs"]
+    pack = [
+        dict(
+            type="PackDetInputs",
+            meta_keys=("img_id", "img_path", "ori_shape", "img_shape", "flip"),
+        )
+    ]
+    augment = dict(type="TestTimeAug", transforms=[resize, flips, pack])
+    cfg.val_dataloader.dataset.pipeline = [load, augment]
+
+
+def branches(cfg):
+    for data in cfg.train_dataloader.dataset.datasets:
+        *others, pack = data.pipeline
+        branch = dict(type="MultiBranch", branch_field=["sup"], sup=[pack])
+        data.pipeline = [*others, branch]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        epochs,
+        evaluators("Evaluator"),
+        evaluators("MultiDatasetsEvaluator", dataset_prefixes=["a", "b"]),
+        untyped_evaluator,
+        augmented_test,
+        branches,
+    ],
+)
+def test_other_forms(tiny, change):
+    cfg = tiny()
+    change(cfg)
+    findings = preflight(cfg, quick=True)
+    assert not not_passed(findings), findings_table(findings)
+
+
+@pytest.mark.parametrize(
+    "key, value, check",
+    [
+        ("type", "CoccoMetric", "config"),
+        ("ann_file", "nowhere.json", "val evaluator"),
+    ],
+)
+def test_fault_within_an_evaluator(tiny, key, value, check):
+    cfg = tiny()
+    evaluators("Evaluator")(cfg)
+    cfg.val_evaluator.metrics[1][key] = value
+    (found,) = not_passed(preflight(cfg, quick=True)).values()
+    assert (found.check, found.status) == (check, "fail")
+    assert "val_evaluator.metrics.1" in f"{found.text} {found.remedy}"
+
+
+def test_what_is_tested_later(tiny):
+    """Training needs neither the test set nor its evaluator."""
+    cfg = tiny({"test_dataloader.dataset.metainfo.classes": ("RBC",)})
+    cfg.test_dataloader.dataset.ann_file = "annotations/secret.json"
+    cfg.test_evaluator.ann_file = "secret.json"
+    found = not_passed(preflight(cfg, quick=True))
+    assert {name: finding.status for name, finding in found.items()} == {
+        "test annotations": "warn",
+        "test evaluator": "warn",
+    }
+    assert "test_evaluator.ann_file=FILE" in found["test evaluator"].remedy
+    cfg = tiny({"test_dataloader.dataset.metainfo.classes": ("RBC",)})
+    found = not_passed(preflight(cfg, quick=True))
+    assert found["test num_classes"].status == "warn"
+    assert not any(finding.status == "fail" for finding in found.values())
+
+
+def test_several_sets_with_one_evaluator(tiny, own_bccd):
+    cfg = tiny(data_root=own_bccd)
+    data = cfg.val_dataloader.dataset
+    parts = [data, dict(data, ann_file="annotations/val.json")]
+    cfg.val_dataloader.dataset = dict(type="ConcatDataset", datasets=parts)
+    merged = own_bccd / "annotations/merged.json"
+    shutil.copy(own_bccd / "annotations/test.json", merged)
+    cfg.val_evaluator.ann_file = str(merged)
+    found = not_passed(preflight(cfg, quick=True))
+    assert found["val evaluator"].status == "warn"
+    assert not any(finding.status == "fail" for finding in found.values())
+
+
+def test_own_samples_are_not_tried(tiny):
+    """Transforms may need what a data set adds to a sample."""
+
+    class Own(CocoDataset):
+        def get_data_info(self, idx):
+            return {**super().get_data_info(idx), "extra": 1}
+
+    class NeedsExtra:
+        def __init__(self):
+            pass
+
+        def __call__(self, results):
+            return results if results["extra"] else None
+
+    cfg = tiny()
+    for data in cfg.train_dataloader.dataset.datasets:
+        data.type = Own
+        data.pipeline.insert(1, dict(type=NeedsExtra))
+    found = not_passed(preflight(cfg, quick=True))
+    assert {name: f.status for name, f in found.items()} == {
+        "train annotations": "warn"
+    }
+
+
+def test_quick_is_cheap(tiny, own_bccd, monkeypatch):
+    parsed, read = [], []
+    get, read_image = fileio.get, LoadReadableImage.read
+
+    def counting_get(path, *arguments, **keywords):
+        if str(path).endswith(".json"):
+            parsed.append(path)
+        return get(path, *arguments, **keywords)
+
+    def counting_read(self, path):
+        read.append(path)
+        return read_image(self, path)
+
+    def connect(*_):
+        raise AssertionError("a network was used")
+
+    monkeypatch.setattr(fileio, "get", counting_get)
+    monkeypatch.setattr(LoadReadableImage, "read", counting_read)
+    monkeypatch.setattr(socket.socket, "connect", connect)
+    monkeypatch.setattr(socket, "getaddrinfo", connect)
+    cfg = tiny(pretrained("hf-hub:nobody/nothing"), own_bccd)
+    found = not_passed(preflight(cfg, quick=True))
+    assert len(parsed) == len(set(parsed)) == 3
+    assert 0 < len(read) <= 10
+    weights = found.pop("pretrained weights")
+    assert weights.status == "warn" and "tools/check.py" in weights.remedy
+    assert not found
+
+
+def test_quick_with_weights_at_hand(tiny, address):
+    url, folder = address
+    (folder / "w.pth").write_bytes(b"anything")
+    cfg = tiny(pretrained(f"{url}/w.pth"))
+    (before,) = not_passed(preflight(cfg, quick=True)).values()
+    assert "not in the cache" in before.text
+    fetch(f"{url}/w.pth")
+    assert not not_passed(preflight(cfg, quick=True))
+
+
+def test_full_reads_all_images(tiny, own_bccd, monkeypatch):
+    monkeypatch.setattr(sys.modules[preflight.__module__], "SAMPLE", 2)
+    path = image_of(own_bccd, "train", 3)
+    path.write_bytes(path.read_bytes()[:5000])
+    # An image of train under another name.
+    shutil.copy(image_of(own_bccd, "train"), image_of(own_bccd, "test"))
+    assert not not_passed(preflight(tiny(data_root=own_bccd)))
+    found = not_passed(preflight(tiny(data_root=own_bccd), full=True))
+    assert set(found) == {"train images", "overlap"}
+    assert str(path) in found["train images"].text
+    assert "1 images of val+test have the pixels" in found["overlap"].text
+
+
+def test_links_of_one_image(tiny, own_bccd):
+    path = image_of(own_bccd, "test")
+    path.unlink()
+    path.symlink_to(image_of(own_bccd, "train"))
+    assert not_passed(preflight(tiny(data_root=own_bccd)))["overlap"].status == "warn"
+
+
+def test_config_is_left_alone(tiny):
+    cfg = tiny()
+    before = cfg.to_dict()
+    preflight(cfg)
+    assert cfg.to_dict() == before
+
+
+def test_tool(own_bccd, tmp_path, monkeypatch, capsys, project):
+    FAULTS["no iscrowd"][0](own_bccd)
+    monkeypatch.syspath_prepend(project / "tools")
+    tool, run = project / "tools/check.py", tmp_path / "run"
+    config = f"{CONFIGS}/bccd/retinanet_ghostnet_bccd.py"
+    arguments = [tool, config, "--data-root", own_bccd, "--work-dir", run]
+    monkeypatch.setattr(sys, "argv", [str(argument) for argument in arguments])
+    with pytest.raises(SystemExit) as caught:
+        runpy.run_path(str(tool), run_name="__main__")
+    assert caught.value.code == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert any(line.startswith("val evaluator") and "FAIL" in line for line in lines)
+    assert lines[-1].startswith("1 failure, 0 warnings, ")
+
+
+def test_table():
+    findings = [
+        Finding("a", "pass", "one two three four five six seven eight nine ten " * 2),
+        Finding("longer", "warn", "x", "type --this\n  and that"),
+    ]
+    lines = findings_table(findings, width=50).splitlines()
+    assert max(map(len, lines)) <= 50
+    assert lines[0].startswith("a       pass  one two")
+    assert all(line.startswith(" " * 14) for line in lines[1:3])
+    assert "longer  WARN  x" in lines
+    assert "              -> type --this" in lines
+    assert lines[-1] == "0 failures, 1 warning, 1 passed"

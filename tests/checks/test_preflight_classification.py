@@ -1,0 +1,453 @@
+"""The check before a run, of classifiers."""
+
+import re
+import shutil
+from traceback import clear_frames
+
+import pytest
+import torch
+from mmdet.registry import MODELS
+from PIL import Image
+
+from ghostdet import CONFIGS
+from ghostdet.apis import test as evaluate
+from ghostdet.apis import train
+from ghostdet.checks import preflight
+from ghostdet.checks.findings import findings_table
+from ghostdet.config import load_config
+from ghostdet.datasets import CIFAR10, ImageFolder
+from ghostdet.errors import UserError
+from ghostdet.models import ImageClassifier
+
+CONFIG = f"{CONFIGS}/classification/ghostnet_050_in1k.py"
+DIGITS = f"{CONFIGS}/classification/ghostnet_digits.py"
+V2 = "torchvision.transforms.v2."
+
+SMALL = {
+    "model.head.num_classes": 4,
+    "train_cfg.max_epochs": 1,
+    "param_scheduler": [],
+    "train_dataloader.batch_size": 4,
+    "train_dataloader.dataset.pipeline.0.size": 32,
+    **{
+        f"{part}_dataloader.dataset.pipeline.{i}.size": 32
+        for part in ("val", "test")
+        for i in (0, 1)
+    },
+    **{f"{part}_evaluator.topk": (1, 2) for part in ("val", "test")},
+    **{
+        f"{part}_dataloader.{key}": value
+        for part in ("train", "val", "test")
+        for key, value in (("num_workers", 0), ("persistent_workers", False))
+    },
+}
+
+
+@pytest.fixture
+def small(digit_folders, tmp_path, new_run):
+    """A function: the config of ImageNet on a few digits, with options."""
+
+    def load(**options):
+        new_run()
+        options = {key.replace("__", "."): value for key, value in options.items()}
+        return load_config(
+            CONFIG, tmp_path / "run", digit_folders, {**SMALL, **options}
+        )
+
+    return load
+
+
+def not_passed(findings) -> dict:
+    return {f.check: f for f in findings if f.status != "pass"}
+
+
+@pytest.mark.parametrize("full", [False, True])
+@pytest.mark.parametrize("name", ["folders", "digits"])
+def test_clean(small, tmp_path, name, full):
+    cfg = small() if name == "folders" else load_config(DIGITS, tmp_path)
+    findings = preflight(cfg, full=full)
+    assert not not_passed(findings), findings_table(findings)
+    assert [f.check for f in findings] == [
+        "versions", "operators", "config", "train classes", "train images",
+        "val+test classes", "val+test images", "val evaluator", "test evaluator",
+        "overlap", "num_classes", "train pipeline", "val+test pipeline",
+        "pretrained weights", "work dir", "disk", "learning rate",
+    ]  # fmt: skip
+    text = {f.check: f.text for f in findings}
+    if name == "folders":
+        assert text["train classes"] == "4, of 6 images each: n0, n1, n2, n3"
+        assert text["train images"].endswith("/train: 24, read")
+        assert "32x32 px" in text["train pipeline"]
+    else:
+        assert text["train classes"].startswith("10, of 139 to 146 images each: 0, 1")
+        looked = "read" if full else "200 of them read"
+        assert text["train images"] == f"Digits (train): 1,437, {looked}"
+
+
+def first_image(root, name):
+    return sorted((root / name).glob("*.JPEG"))[0]
+
+
+def cut(name):
+    def damage(root):
+        path = first_image(root, name)
+        path.write_bytes(path.read_bytes()[:-200])
+
+    return damage
+
+
+def copy_to_val(root):
+    path = first_image(root, "train/n1")
+    Image.open(path).save(root / "val/n1/same.png")
+    Image.open(path).save(root / "train/n1/same.png")
+
+
+def link_to_train(root):
+    (root / "val/n1/link.JPEG").symlink_to(first_image(root, "train/n1"))
+
+
+def rename(old, new):
+    return lambda root: (root / old).rename(root / new)
+
+
+def keep_one_class(root):
+    for name in ("n1", "n2", "n3"):
+        for part in ("train", "val"):
+            shutil.rmtree(root / part / name)
+    topk = {f"{part}_evaluator__topk": 1 for part in ("val", "test")}
+    return {"model__head__num_classes": 1, **topk}
+
+
+def spoil_by_macos(root):
+    """Two of its files, and an image that is broken besides."""
+    for name in ("n0", "n1"):
+        (root / f"train/{name}/._a.jpg").write_bytes(b"\0\5\26\7")
+    cut("train/n3")(root)
+
+
+def options(**keys):
+    return lambda root: keys
+
+
+def all_sets(key, value):
+    return {f"{part}_dataloader__dataset__{key}": value for part in ("val", "test")}
+
+
+FAULTS = {
+    "no folder": (
+        rename("train", "elsewhere"),
+        {"train data set": ("fail", "no such folder", "--data-root DIR")},
+    ),
+    "no folder to evaluate": (
+        rename("val", "elsewhere"),
+        {
+            "val data set": ("fail", "no such folder", "holds val/"),
+        },
+    ),
+    "empty class": (
+        lambda root: (root / "train/n7").mkdir(),
+        {"train data set": ("fail", "folders of classes: n7 ", "remove the folders")},
+    ),
+    "broken image": (
+        cut("train/n3"),
+        {
+            "train images": (
+                "fail",
+                "1 of 24 images that were read are broken",
+                "",
+            )
+        },
+    ),
+    "files of macOS": (
+        spoil_by_macos,
+        {
+            "train images": (
+                "fail",
+                "_a.jpg: cannot be read as an image (it is an AppleDouble file of "
+                "macOS) and ",
+                "/train -name '._*' -delete; restore broken files",
+            )
+        },
+    ),
+    "image beside the folders": (
+        lambda root: first_image(root, "val/n1").rename(root / "val/stray.png"),
+        {"val+test images": ("warn", "val: 1 image beside", "folders of their")},
+    ),
+    "one class": (
+        keep_one_class,
+        {
+            f"{part} classes": ("warn", "one class, n0: there is nothing", "a folder")
+            for part in ("train", "val+test")
+        },
+    ),
+    "class that is only trained on": (
+        lambda root: shutil.rmtree(root / "val/n1"),
+        {
+            "num_classes": (
+                "fail",
+                "/train): without n1",
+                "let all have the same folders",
+            ),
+        },
+    ),
+    "class of another name": (
+        rename("val/n1", "val/one"),
+        {
+            "num_classes": (
+                "fail",
+                "/val) has other classes than train (",
+                "let all have the same folders",
+            ),
+        },
+    ),
+    "num_classes": (
+        options(model__head__num_classes=3),
+        {
+            "num_classes": (
+                "fail",
+                "head has num_classes=3, and the data set has 4 classes: n0, n1,",
+                "set num_classes=4: --cfg-options model.head.num_classes=4",
+            )
+        },
+    ),
+    "head of another width": (
+        options(model__head__in_channels=960),
+        {
+            "config": (
+                "fail",
+                "head.in_channels is 960, and the backbone gives 480",
+                "--cfg-options model.head.in_channels=480",
+            )
+        },
+    ),
+    "no number": (
+        options(model__head__dropout=None),
+        {"config": ("fail", "dropout is None, expected 0 to 1", "head.dropout=")},
+    ),
+    "more than all of a target": (
+        options(model__head__label_smoothing=1.1),
+        {
+            "config": (
+                "fail",
+                "label_smoothing is 1.1, expected 0 to 1",
+                "--cfg-options model.head.label_smoothing=",
+            )
+        },
+    ),
+    "topk": (
+        options(val_evaluator__topk=(1, 5), test_evaluator__topk=(1, 5)),
+        {
+            "val evaluator": (
+                "fail",
+                "(1, 5), and there are 4",
+                "val_evaluator.topk=1",
+            ),
+            "test evaluator": ("warn", "(1, 5)", "test_evaluator.topk=1"),
+        },
+    ),
+    "no topk": (
+        options(val_evaluator__topk=()),
+        {"val evaluator": ("fail", "expected integers of 1 or more", "val_evaluator")},
+    ),
+    "argument of a metric": (
+        options(val_evaluator__k=5),
+        {"val evaluator": ("fail", "'k'", "--cfg-options")},
+    ),
+    "evaluation of what is trained on": (
+        lambda root: all_sets("root", str(root / "train")),
+        {"overlap": ("warn", "24 of 24 images", "val_dataloader.dataset.root=DIR")},
+    ),
+    "image of training": (
+        link_to_train,
+        {"overlap": ("warn", "1 of 13 images of val+test", "Remove them from")},
+    ),
+    "unknown transform": (
+        lambda root: {
+            "train_dataloader.dataset.pipeline.1.type": V2 + "RandomFlop",
+        },
+        {"train pipeline": ("fail", "RandomFlop", "--cfg-options")},
+    ),
+    "argument of a transform": (
+        options(train_dataloader__dataset__pipeline__0__sice=3),
+        {"train pipeline": ("fail", "sice", "--cfg-options")},
+    ),
+    "no tensor": (
+        lambda root: {
+            "train_dataloader.dataset.pipeline": [dict(type=V2 + "RandomCrop", size=8)]
+        },
+        {"train pipeline": ("fail", "gives a Image, expected a tensor", "PILToTensor")},
+    ),
+    "no data set of that kind": (
+        options(train_dataloader__dataset__type="ImageFolders"),
+        {"train data set": ("fail", "ImageFolders", "train_dataloader.dataset.type=")},
+    ),
+    "no argument of that name": (
+        options(train_dataloader__dataset__roots="x"),
+        {"train data set": ("fail", "'roots'", "correct train_dataloader.dataset")},
+    ),
+    "batch larger than the data set": (
+        options(train_dataloader__batch_size=25),
+        {
+            "train images": (
+                "fail",
+                "24 images make no batch",
+                "train_dataloader.batch_size=",
+            )
+        },
+    ),
+    "cosine that rises again": (
+        lambda root: {
+            "param_scheduler": [dict(type="CosineAnnealingLR", T_max=30)],
+            "train_cfg.max_epochs": 60,
+        },
+        {
+            "learning rate": (
+                "warn",
+                "param_scheduler.0 is at its lowest at epoch 30 and rises again",
+                "--cfg-options param_scheduler.0.T_max=60",
+            )
+        },
+    ),
+    "schedule longer than the training": (
+        lambda root: {"param_scheduler": [dict(type="CosineAnnealingLR", T_max=400)]},
+        {
+            "learning rate": (
+                "warn",
+                "param_scheduler.0.T_max is epoch 400, and training ends at 1",
+                "--cfg-options param_scheduler.0.T_max=NUMBER",
+            )
+        },
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_planted_fault(small, digit_folders, fault):
+    plant, expected = FAULTS[fault]
+    planted = plant(digit_folders)
+    cfg = small(**planted) if isinstance(planted, dict) else small()
+    found = not_passed(preflight(cfg))
+    assert set(found) == set(expected), findings_table(list(found.values()))
+    for name, (status, text, remedy) in expected.items():
+        assert found[name].status == status
+        assert text in found[name].text and remedy in found[name].remedy
+
+
+def test_sizes_that_make_no_batch(small, digit_folders):
+    path = first_image(digit_folders, "train/n3")
+    Image.open(path).resize((40, 48)).save(path)
+    pipeline = [dict(type=V2 + "Resize", size=32), dict(type=V2 + "PILToTensor")]
+    cfg = small()
+    cfg.train_dataloader.dataset.pipeline = pipeline
+    assert not_passed(preflight(cfg)).keys() <= {"train pipeline"}
+    for path in (digit_folders / "train/n3").iterdir():
+        Image.open(path).resize((40, 48)).save(path)
+    (found,) = not_passed(preflight(cfg)).values()
+    assert found.check == "train pipeline" and found.status == "fail"
+    assert "(3, 32, 38) and (3, 38, 32), which make no batch" in found.text
+    assert "CenterCrop" in found.remedy
+
+
+def test_digits_that_are_trained_on(tmp_path):
+    options = {f"{part}_dataloader.dataset.train": True for part in ("val", "test")}
+    (found,) = not_passed(
+        preflight(load_config(DIGITS, tmp_path, None, options), quick=True)
+    ).values()
+    assert found.check == "overlap" and "1,437 of 1,437" in found.text
+    assert "val_dataloader.dataset.train=False" in found.remedy
+
+
+def test_full(small, digit_folders):
+    """All images are read, in processes, and compared by their pixels."""
+    copy_to_val(digit_folders)
+    cut("val/n0")(digit_folders)
+    found = not_passed(preflight(small(), full=True))
+    assert {name: f.status for name, f in found.items()} == {
+        "val+test images": "fail",
+        "overlap": "warn",
+    }
+    assert "1 images of val+test have the pixels of images of" in found["overlap"].text
+    assert f"{digit_folders}/val/n1/same.png" in found["overlap"].text
+
+
+def test_quick_reads_little(small, monkeypatch):
+    read = []
+    load = ImageFolder.__getitem__
+    monkeypatch.setattr(
+        ImageFolder, "__getitem__", lambda self, i: read.append(i) or load(self, i)
+    )
+    assert not not_passed(preflight(small(), quick=True))
+    assert len(read) == 4 + 2
+
+
+def test_no_cifar(tmp_path):
+    cfg = load_config(DIGITS, tmp_path)
+    cfg.train_dataloader.dataset.update(type="CIFAR10", root=str(tmp_path))
+    findings = preflight(cfg, quick=True)
+    (found,) = not_passed(findings).values()
+    assert (found.check, found.status) == ("train data set", "fail")
+    assert CIFAR10.base_folder in found.text
+    assert found.remedy.startswith(
+        "--cfg-options train_dataloader.dataset.download=True"
+    )
+
+
+# Faults that end a run before its first iteration: by the check, and without it.
+STOPPING = [
+    *("no folder", "no folder to evaluate", "empty class", "num_classes", "topk"),
+    "batch larger than the data set",
+]
+
+
+@pytest.mark.parametrize("check", [True, False])
+@pytest.mark.parametrize("fault", STOPPING)
+def test_training_does_not_start(small, digit_folders, monkeypatch, fault, check):
+    plant, expected = FAULTS[fault]
+    planted = plant(digit_folders)
+    cfg = small(**planted) if isinstance(planted, dict) else small()
+    monkeypatch.setattr(ImageClassifier, "train_step", pytest.fail)
+    status, text, remedy = next(iter(expected.values()))
+    with pytest.raises(UserError) as caught:
+        train(cfg, check=check)
+    assert text in caught.value.text and remedy in caught.value.text
+
+
+@pytest.mark.parametrize("check", [True, False])
+def test_broken_image_in_a_worker(small, digit_folders, check):
+    """By chance the quick check reads none that is broken."""
+    path = sorted((digit_folders / "train/n2").glob("*.JPEG"))[1]
+    path.write_bytes(path.read_bytes()[:-200])
+    with pytest.raises(UserError) as caught:
+        train(small(train_dataloader__num_workers=1), check=check)
+    clear_frames(caught.value.__traceback__)  # or its worker is waited for
+    assert caught.value.text.startswith(f"{path}: cannot be read as an image (")
+    assert "\n" not in caught.value.text
+
+
+@pytest.mark.parametrize(
+    "plant, message",
+    [
+        (rename("val", "elsewhere"), "/val: no such folder"),
+        (lambda root: (root / "val/n7").mkdir(), "folders of classes: n7 "),
+        (lambda root: shutil.rmtree(root / "val/n1"), "set num_classes=3"),
+        (cut("val/n3"), "cannot be read as an image"),
+        (options(test_evaluator__topk=5), "test_evaluator.topk=1"),
+    ],
+)
+def test_faults_in_testing(small, digit_folders, tmp_path, plant, message):
+    state = MODELS.build(small().model).state_dict()
+    torch.save({"state_dict": state}, tmp_path / "w.pth")
+    planted = plant(digit_folders)
+    cfg = small(**planted) if isinstance(planted, dict) else small()
+    with pytest.raises(UserError, match=message):
+        evaluate(cfg, tmp_path / "w.pth")
+
+
+def test_loss_that_is_not_finite(small, digit_folders):
+    cfg = small(optim_wrapper__optimizer__lr=1e30, auto_scale_lr=None)
+    cfg.param_scheduler = []
+    with pytest.raises(UserError, match="not finite at iteration") as caught:
+        train(cfg)
+    named = re.search(r"images (.*)", caught.value.text)[1].split(", ")
+    assert len(named) == 4
+    assert all(path.startswith(f"{digit_folders}/train/n") for path in named)

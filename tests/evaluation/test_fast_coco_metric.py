@@ -1,0 +1,277 @@
+import json
+import sys
+
+import numpy as np
+import pytest
+import torch
+from mmdet.datasets import CocoDataset
+from mmdet.evaluation import CocoMetric
+from mmdet.evaluation.metrics import coco_metric
+from mmdet.registry import METRICS
+from mmengine.config import Config
+from pycocotools.coco import COCO
+
+from benchmarks.synthetic import synthetic_coco, synthetic_detections
+from ghostdet.errors import UserError
+from ghostdet.evaluation import FastCocoMetric
+from ghostdet.evaluation import fast_coco_metric as evaluator
+
+# COCO's own twelve, by the names that CocoMetric has for them. It names average recall
+# by its default numbers of detections, 100, 300 and 1000, whatever they are.
+AP = ["mAP", "mAP_50", "mAP_75", "mAP_s", "mAP_m", "mAP_l"]
+AR = ["AR@100", "AR@300", "AR@1000", "AR_s@1000", "AR_m@1000", "AR_l@1000"]
+
+
+@pytest.mark.parametrize("kind", ["CocoMetric", "FastCocoMetric"])
+@pytest.mark.parametrize("config", ["retinanet", "faster_rcnn"])
+@pytest.mark.parametrize(
+    "names, options",
+    [
+        (AP, {}),
+        (AP + AR, dict(proposal_nums=(1, 10, 100), metric_items=AP + AR)),
+    ],
+    ids=["AP", "all"],
+)
+def test_published_metrics(project, coco_eval, capsys, kind, config, names, options):
+    if kind == "FastCocoMetric":
+        pytest.importorskip("faster_coco_eval")
+    cfg = Config.fromfile(project / f"configs/{config}_ghostnet_fpn.py")
+    truth_file = coco_eval / "cocoapi100_gt.json"
+    metric = METRICS.build(
+        {**cfg.val_evaluator, **options, "type": kind, "ann_file": str(truth_file)}
+    )
+    metric.dataset_meta = CocoDataset.METAINFO
+
+    truth = json.loads(truth_file.read_text())
+    detections = json.loads((coco_eval / "cocoapi100_dt.json").read_text())
+    numbers = {
+        category["id"]: CocoDataset.METAINFO["classes"].index(category["name"])
+        for category in truth["categories"]
+    }
+    for image in truth["images"]:
+        found = [d for d in detections if d["image_id"] == image["id"]]
+        boxes = torch.tensor([d["bbox"] for d in found], dtype=torch.float64)
+        boxes = boxes.reshape(-1, 4)
+        boxes[:, 2:] += boxes[:, :2]  # x, y, width, height to corners
+        sample = dict(
+            img_id=image["id"],
+            ori_shape=(image["height"], image["width"]),
+            pred_instances=dict(
+                bboxes=boxes,
+                scores=torch.tensor([d["score"] for d in found]),
+                labels=torch.tensor([numbers[d["category_id"]] for d in found]),
+            ),
+        )
+        metric.process({}, [sample])
+    metrics = metric.evaluate(size=len(truth["images"]))
+
+    published = json.loads((coco_eval / "expected.json").read_text())["published"]
+    values = [metrics[f"coco/bbox_{name}"] for name in names]
+    assert np.round(values, 3).tolist() == published[: len(names)]
+    assert "Average Precision  (AP) @[ IoU=0.50:0.95" in capsys.readouterr().out
+
+
+@pytest.fixture
+def evaluate(tmp_path, monkeypatch):
+    """A function: metrics, and arrays of every evaluation, by one of the classes."""
+
+    def run(kind, coco, samples, **options):
+        file = tmp_path / "coco.json"
+        file.write_text(json.dumps(coco))
+        metric = kind(ann_file=str(file), **options)
+        metric.dataset_meta = dict(classes=[c["name"] for c in coco["categories"]])
+        used = metric._names if kind is FastCocoMetric else vars(coco_metric)
+        arrays = []
+
+        class Recorded(used["COCOeval"]):
+            def summarize(self):
+                super().summarize()
+                arrays.append([self.eval["precision"], self.eval["recall"], self.stats])
+
+        with monkeypatch.context() as patch:
+            patch.setitem(used, "COCOeval", Recorded)
+            metric.process({}, samples)
+            return metric.evaluate(len(samples)), arrays
+
+    return run
+
+
+@pytest.fixture
+def check_equal(evaluate):
+    """A function that expects both classes to find the same, and some metrics."""
+    pytest.importorskip("faster_coco_eval")
+
+    def check(coco, samples, **options):
+        expected, reference = evaluate(CocoMetric, coco, samples, **options)
+        found, arrays = evaluate(FastCocoMetric, coco, samples, **options)
+        assert found == pytest.approx(expected, abs=0, nan_ok=True)
+        assert len(arrays) == len(reference)
+        for ours, theirs in zip(arrays, reference):
+            for x, y in zip(ours, theirs):
+                np.testing.assert_allclose(x, y, rtol=0, atol=1e-9)
+        return found
+
+    return check
+
+
+def replace(samples, **changes):
+    """The samples, with ``pred_instances`` changed by these functions of a tensor."""
+    return [
+        {
+            **sample,
+            "pred_instances": {
+                **sample["pred_instances"],
+                **{k: f(sample["pred_instances"][k]) for k, f in changes.items()},
+            },
+        }
+        for sample in samples
+    ]
+
+
+# Images with 300 detections: by default pycocotools takes AP at 100 of them, the other
+# metrics at 1000.
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        dict(proposal_nums=(1, 10, 100), metric_items=AP + AR),
+        dict(metric=["bbox", "proposal"], iou_thrs=np.array([0.5, 0.75])),
+        dict(classwise=True, use_mp_eval=False),
+    ],
+    ids=["default", "all", "proposal", "classwise"],
+)
+@pytest.mark.parametrize("data", ["mini_coco", "bccd"])
+def test_fast_equals_pycocotools(request, check_equal, data, options):
+    name = dict(mini_coco="instances_train2017", bccd="test")[data]
+    file = request.getfixturevalue(data) / f"annotations/{name}.json"
+    coco = json.loads(file.read_text())
+    coco["images"] = coco["images"][:12]
+    ids = {image["id"] for image in coco["images"]}
+    coco["annotations"] = [a for a in coco["annotations"] if a["image_id"] in ids]
+    check_equal(coco, synthetic_detections(coco, per_image=300), **options)
+
+
+@pytest.fixture(scope="module")
+def small():
+    coco = synthetic_coco(images=20, classes=3)
+    return coco, synthetic_detections(coco, per_image=30)
+
+
+def crowds(coco, samples):
+    for annotation in coco["annotations"][::2]:
+        annotation["iscrowd"] = 1
+    return coco, samples
+
+
+def ignored(coco, samples):
+    for annotation in coco["annotations"][::2]:
+        annotation["ignore"] = 1
+    return coco, samples
+
+
+def without_objects(coco, samples):
+    return {**coco, "annotations": []}, samples
+
+
+def areas_at_bounds(coco, samples):
+    for number, annotation in enumerate(coco["annotations"]):
+        annotation["area"] = (32**2, 96**2, 32**2 - 1, 96**2 + 1)[number % 4]
+    return coco, samples
+
+
+def equal_scores(coco, samples):
+    return coco, replace(samples, scores=torch.ones_like)
+
+
+def twice(coco, samples):
+    def repeated(x):
+        return torch.cat([x, x])
+
+    return coco, replace(samples, bboxes=repeated, scores=repeated, labels=repeated)
+
+
+def empty_images(coco, samples):
+    def none(x):
+        return x[:0]
+
+    rest = replace(samples[5:], bboxes=none, scores=none, labels=none)
+    return coco, samples[:5] + rest
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        crowds,
+        ignored,
+        without_objects,
+        areas_at_bounds,
+        equal_scores,
+        twice,
+        empty_images,
+    ],
+)
+def test_fast_equals_pycocotools_on(small, check_equal, change):
+    coco, samples = change(json.loads(json.dumps(small[0])), small[1])
+    assert len(check_equal(coco, samples, metric=["bbox", "proposal"])) == 12
+
+
+def test_fast_without_detections(small, check_equal):
+    def none(x):
+        return x[:0]
+
+    coco, samples = small
+    samples = replace(samples, bboxes=none, scores=none, labels=none)
+    assert check_equal(coco, samples) == {}
+
+
+def test_fast_on_masks(mini_coco, check_equal):
+    file = mini_coco / "annotations/instances_val2017.json"
+    truth, coco = COCO(file), json.loads(file.read_text())
+    labels = {category["id"]: i for i, category in enumerate(coco["categories"])}
+    samples = []
+    for image in coco["images"][:10]:
+        objects = truth.imgToAnns[image["id"]]
+        masks = [
+            np.roll(truth.annToMask(a), 4 * (i % 3), axis=1)
+            for i, a in enumerate(objects)
+        ]
+        shape = (image["height"], image["width"])
+        instances = dict(
+            bboxes=torch.tensor([a["bbox"] for a in objects]).reshape(-1, 4),
+            scores=torch.arange(len(objects)) % 5 / 5,
+            labels=torch.tensor([labels[a["category_id"]] for a in objects]).long(),
+            masks=torch.tensor(np.array(masks).reshape(-1, *shape)),
+        )
+        samples.append(
+            dict(img_id=image["id"], ori_shape=shape, pred_instances=instances)
+        )
+    metrics = check_equal(coco, samples, metric=["bbox", "segm"])
+    assert metrics["coco/segm_mAP_50"] > metrics["coco/segm_mAP_75"] > 0
+
+
+def test_fast_writes_results_that_are_asked_for(small, tmp_path, evaluate):
+    pytest.importorskip("faster_coco_eval")
+    coco, samples = small
+    options = dict(outfile_prefix=str(tmp_path / "a"), format_only=True)
+    written = []
+    for kind in (CocoMetric, FastCocoMetric):
+        evaluate(kind, coco, samples, **options)
+        written.append((tmp_path / "a.bbox.json").read_text())
+        (tmp_path / "a.bbox.json").unlink()
+    assert written[0] == written[1]
+    assert len(json.loads(written[0])) == 20 * 30
+
+
+def test_fast_refuses_images_without_numbers(small, tmp_path):
+    pytest.importorskip("faster_coco_eval")
+    coco = {**small[0], "images": [dict(id="left", width=1, height=1)]}
+    (tmp_path / "coco.json").write_text(json.dumps(coco))
+    with pytest.raises(UserError, match="there is 'left'; evaluate with"):
+        FastCocoMetric(ann_file=str(tmp_path / "coco.json"))
+
+
+def test_fast_is_not_installed(monkeypatch):
+    monkeypatch.setitem(sys.modules, "faster_coco_eval", None)
+    evaluator._faster_coco_eval.cache_clear()
+    with pytest.raises(UserError, match=r'type pip install "ghostdet\[eval\]"'):
+        METRICS.build(dict(type="FastCocoMetric"))

@@ -1,0 +1,154 @@
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch.utils.flop_counter import FlopCounterMode
+
+from ghostdet.models import GhostBottleneck, GhostModule
+from ghostdet.models.layers.ghost_module import (
+    compression_ratio,
+    join,
+    make_divisible,
+    speed_up_ratio,
+)
+
+
+@pytest.mark.parametrize("value", [0.5, 3, 5, 5.9, 18, 30, 17.6, 88, 1000])
+def test_make_divisible_is_a_near_multiple_of_four(value):
+    channels = make_divisible(value)
+    assert channels % 4 == 0 and channels >= 0.9 * value
+    assert abs(channels - value) <= 2 or channels == 4 or channels - 4 < 0.9 * value
+
+
+@pytest.mark.parametrize("kernel_size", [1, 3])
+@pytest.mark.parametrize("ratio", [1, 2, 3, 5])
+@pytest.mark.parametrize("dw_kernel", [1, 5])
+@pytest.mark.parametrize("out_channels", [1, 7, 16])
+def test_ghost_module_is_its_definition(kernel_size, ratio, dw_kernel, out_channels):
+    """Map by map: the first are convolutions, the others filter one of them each."""
+    module = GhostModule(5, out_channels, kernel_size, ratio, dw_kernel, stride=2)
+    module.eval()
+    x = torch.randn(2, 5, 9, 11)
+    conv, norm = module.primary_conv[:2]
+    intrinsic = F.relu(norm(F.conv2d(x, conv.weight, None, 2, kernel_size // 2)))
+    expected = list(intrinsic.unbind(1))
+    if ratio > 1:
+        conv, norm = module.cheap_operation[:2]
+        maps = [
+            F.conv2d(
+                intrinsic[:, i // (ratio - 1)].unsqueeze(1),
+                kernel.unsqueeze(0),
+                padding=dw_kernel // 2,
+            )
+            for i, kernel in enumerate(conv.weight)
+        ]
+        expected += F.relu(norm(torch.cat(maps, 1))).unbind(1)
+    torch.testing.assert_close(module(x), torch.stack(expected[:out_channels], 1))
+
+
+@pytest.mark.parametrize("arguments", [{"ratio": 0}, {"ratio": 1.5}, {"dw_kernel": 4}])
+def test_ghost_module_refuses(arguments):
+    with pytest.raises(ValueError, match=next(iter(arguments))):
+        GhostModule(4, 4, **arguments)
+
+
+def test_bottleneck_refuses_an_even_kernel():
+    with pytest.raises(ValueError, match="kernel_size is 4, expected an odd integer"):
+        GhostBottleneck(4, 8, 4, kernel_size=4, stride=2)
+
+
+@pytest.mark.parametrize("stride", [1, 2, 3])
+@pytest.mark.parametrize("in_channels, out_channels", [(7, 7), (5, 9)])
+@pytest.mark.parametrize("kernel_size", [3, 7])
+@pytest.mark.parametrize("size", [(1, 1), (13, 8)])
+def test_bottleneck_shapes(stride, in_channels, out_channels, kernel_size, size):
+    block = GhostBottleneck(
+        in_channels, 11, out_channels, kernel_size, stride, se_ratio=0.25, ratio=3
+    ).eval()
+    out = block(torch.randn(2, in_channels, *size))
+    assert out.shape == (2, out_channels, *(-(-side // stride) for side in size))
+
+
+def test_bottleneck_output_is_linear():
+    """No activation behind the addition: the output has negative values."""
+    block = GhostBottleneck(8, 16, 8).eval()
+    assert (block(torch.randn(1, 8, 8, 8)) < 0).any()
+    assert len(block.shortcut) == 0
+
+
+@pytest.mark.parametrize(
+    "norm_cfg",
+    [
+        dict(type="BN"),
+        dict(type="BN", momentum=None),
+        dict(type="BN", track_running_stats=False),
+        dict(type="GN", num_groups=1),
+    ],
+    ids=str,
+)
+def test_checkpointing_changes_nothing(norm_cfg):
+    """Outputs, gradients and BN statistics, in training, over two steps."""
+    plain = GhostBottleneck(6, 12, 10, stride=2, se_ratio=0.25, norm_cfg=norm_cfg)
+    saving = copy.deepcopy(plain)
+    saving.with_cp = True
+    for _ in range(2):
+        x = torch.randn(3, 6, 8, 8)
+        grads = []
+        for block in (plain, saving):
+            x_ = x.clone().requires_grad_()
+            out = block(x_)
+            out.square().sum().backward()
+            grads.append([out, x_.grad] + [p.grad for p in block.parameters()])
+        torch.testing.assert_close(*grads)
+        torch.testing.assert_close(plain.state_dict(), saving.state_dict())
+
+
+@pytest.mark.parametrize("channels", [4, 5, 6])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_join_is_a_concatenation_with_dense_gradients(channels, layout):
+    parts = [torch.randn(2, 3, 4, 5).double().to(memory_format=layout) for _ in "ab"]
+    out = join(*parts, channels)
+    assert torch.equal(out, torch.cat(parts, dim=1)[:, :channels])
+    for part in parts:
+        part.requires_grad_()
+    torch.autograd.gradcheck(lambda *p: join(*p, channels), parts)
+    gradient = torch.autograd.grad(join(*parts, 6).square().sum(), parts)[1]
+    assert gradient.is_contiguous(memory_format=layout)
+
+
+@pytest.mark.parametrize("module", [GhostModule(6, 9), GhostBottleneck(6, 8, 6)])
+def test_what_pytorch_does_with_modules(module):
+    """Second derivatives, compilation and tracing, with gradients switched on."""
+    module = module.double().eval()
+    x = torch.randn(1, 6, 4, 4).double().requires_grad_()
+    torch.autograd.gradgradcheck(module, (x,))
+    expected = module(x)
+    compiled = torch.compile(module, backend="aot_eager", fullgraph=True)
+    torch.testing.assert_close(compiled(x), expected)
+    torch.testing.assert_close(torch.jit.trace(module, x)(x), expected)
+
+
+@pytest.mark.parametrize("out_channels, ratio", [(12, 2), (12, 4), (13, 3), (5, 1)])
+@pytest.mark.parametrize("kernel_size, dw_kernel", [(1, 3), (3, 1), (3, 5)])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_theoretical_ratios(out_channels, ratio, kernel_size, dw_kernel, stride):
+    counts = []
+    for s in (1, ratio):
+        module = GhostModule(7, out_channels, kernel_size, s, dw_kernel, stride).eval()
+        weights = sum(p.numel() for p in module.parameters() if p.ndim == 4)
+        with FlopCounterMode(display=False) as counter:
+            module(torch.randn(1, 7, 9, 11))
+        counts.append((counter.get_total_flops(), weights))
+    (plain_macs, plain_weights), (macs, weights) = counts
+    arguments = (7, out_channels, kernel_size, ratio, dw_kernel)
+    assert speed_up_ratio(*arguments) == pytest.approx(plain_macs / macs)
+    assert compression_ratio(*arguments) == pytest.approx(plain_weights / weights)
+
+
+@pytest.mark.parametrize("c, s", [(16, 2), (64, 3), (512, 5)])
+def test_theoretical_ratios_by_the_papers_approximation(c, s):
+    """For kernels of one size, s c / (s + c - 1): up to the ratio itself."""
+    ratio = speed_up_ratio(c, 8 * s, 3, s, 3)
+    assert ratio == pytest.approx(s * c / (s + c - 1))
+    assert 0.9 * s < ratio < s
