@@ -3,13 +3,17 @@ PYTHON ?= python3
 SEED ?= 0
 PIP := .venv/bin/python -m pip --disable-pip-version-check
 
-.PHONY: demo test test-long install quality style clean
+.PHONY: demo test test-data test-long install quality style clean
 
 demo: install
 	.venv/bin/python tools/demo.py --seed $(SEED)
 
 test: install
-	.venv/bin/python -m pytest
+	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n auto --maxprocesses 4
+
+# GHOSTDET_TEST_DATA names a folder with bccd/, mini_coco/, coco_eval/.
+test-data: install
+	.venv/bin/python -m pytest -m data
 
 test-long: install
 	.venv/bin/python -m pytest -m long

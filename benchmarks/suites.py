@@ -27,7 +27,7 @@ from ghostdet import CONFIGS, __version__
 from ghostdet.checks import check_dataset
 from ghostdet.config import load_config
 from ghostdet.errors import UserError
-from ghostdet.export import deploy
+from ghostdet.export import fuse_for_inference
 from ghostdet.export.convert import (
     detector_to_onnx,
     require_packages,
@@ -162,7 +162,7 @@ def backbone(context: Context, size: tuple[int, int] = SIZE) -> list[Table]:
         count = _macs(network, x)
         forms = {f"{name}, eager": _inference(network, x)}
         if name == OURS:
-            deployed = deploy(copy.deepcopy(network))
+            deployed = fuse_for_inference(copy.deepcopy(network))
             forms[f"{name}, deployed"] = _inference(deployed, x)
             forms[f"{name}, deployed, bf16"] = _inference(deployed, x, amp=True)
         if name == TIMM:
@@ -229,7 +229,7 @@ def detectors(context: Context) -> list[Table]:
         _let_through(model, x)
         forms = {f"{name}, eager": _detection(model, x, sample)}
         runs |= _parts(name, model, x, sample)
-        deployed = deploy(copy.deepcopy(model))
+        deployed = fuse_for_inference(copy.deepcopy(model))
         forms[f"{name}, deployed"] = _detection(deployed, x, sample)
         forms[f"{name}, deployed, bf16"] = _detection(deployed, x, sample, amp=True)
         if device == "cpu":
@@ -376,7 +376,7 @@ def _exported(
         2: torch.export.Dim.AUTO,
         3: torch.export.Dim.AUTO,
     }
-    network = deploy(copy.deepcopy(network))
+    network = fuse_for_inference(copy.deepcopy(network))
     model = to_onnx(network, (torch.rand(2, 3, 96, 128),), (axes,), ["image"], None)
     return _sessions(name, model, size, context)
 

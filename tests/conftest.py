@@ -1,7 +1,6 @@
 """What the tests share: one thread, data sets, and a detector trained for 4 steps."""
 
 import functools
-import json
 import os
 import shutil
 import subprocess
@@ -19,6 +18,7 @@ from ghostdet.ops import ensure_mmcv_ops
 
 ensure_mmcv_ops()  # before test modules import mmcv.ops
 
+from coco_dataset import write_cells, write_coco  # noqa: E402
 from mmdet.visualization import DetLocalVisualizer  # noqa: E402
 from mmengine.config import config as mmengine_config  # noqa: E402
 from mmengine.logging import MessageHub, MMLogger  # noqa: E402
@@ -31,8 +31,7 @@ from ghostdet.datasets import Digits  # noqa: E402
 from ghostdet.errors import UserError  # noqa: E402
 
 PROJECT = Path(__file__).parents[1]
-DATA = PROJECT.parent / "shared" / "data"
-CONFIG = PROJECT / "configs/bccd/retinanet_ghostnet_bccd.py"
+CONFIG = PROJECT / "configs/bccd/retinanet_ghostnet_small_bccd.py"
 
 # The smallest run that trains, saves twice and validates.
 TINY = {
@@ -75,10 +74,12 @@ def forget_runs():
         manager._instance_dict.clear()
 
 
-def data_set(name: str) -> Path:
-    if not (DATA / name).is_dir():
-        pytest.skip(f"needs {DATA / name}")
-    return DATA / name
+def real_data(name: str) -> Path:
+    """A folder of real data, for tests with the marker ``data``."""
+    folder = os.environ.get("GHOSTDET_TEST_DATA")
+    if not folder:
+        pytest.fail("set GHOSTDET_TEST_DATA to the folder of real data")
+    return Path(folder, name)
 
 
 @pytest.fixture(scope="session")
@@ -93,47 +94,47 @@ def project() -> Path:
 
 
 @pytest.fixture(scope="session")
+def cells(tmp_path_factory) -> Path:
+    """Drawn blood cells, in the layout of the bccd configs."""
+    counts = dict(train=12, val=6, test=6)
+    return write_cells(tmp_path_factory.mktemp("cells"), counts)
+
+
+@pytest.fixture(scope="session")
+def coco(tmp_path_factory) -> Path:
+    """Drawn blood cells, in the layout of COCO 2017, with its categories."""
+    return write_coco(tmp_path_factory.mktemp("coco"), dict(train=12, val=6))
+
+
+@pytest.fixture(scope="session")
 def bccd() -> Path:
-    return data_set("bccd")
+    return real_data("bccd")
 
 
 @pytest.fixture(scope="session")
 def mini_coco() -> Path:
-    return data_set("mini_coco")
+    return real_data("mini_coco")
 
 
 @pytest.fixture(scope="session")
 def coco_eval() -> Path:
-    return data_set("coco_eval")
+    return real_data("coco_eval")
 
 
 @pytest.fixture(scope="session")
 def trees_wheel() -> Path:
-    """The DeepForest wheel, which is not downloaded for a test."""
-    named = os.environ.get("GHOSTDET_TREES_WHEEL")
-    candidates = [Path(named)] if named else []
-    candidates += sorted((PROJECT / "data" / "trees").glob("*.whl"))
-    for path in candidates:
-        if path.is_file():
+    """The DeepForest wheel, in the folder of real data or downloaded by the demo."""
+    folders = (os.environ.get("GHOSTDET_TEST_DATA", ""), PROJECT / "data/trees")
+    for folder in folders:
+        for path in Path(folder).glob("deepforest-*.whl"):
             return path
-    pytest.skip("needs the DeepForest wheel: run `make demo` once, with a network")
+    pytest.fail("run `make demo` once, which downloads the DeepForest wheel")
 
 
 @pytest.fixture
-def own_bccd(bccd, tmp_path) -> Path:
-    """A copy of six images a part, to be damaged."""
-    root = tmp_path / "bccd"
-    (root / "annotations").mkdir(parents=True)
-    (root / "images").mkdir()
-    for part in ("train", "val", "test"):
-        coco = json.loads((bccd / f"annotations/{part}.json").read_text())
-        coco["images"] = coco["images"][:6]
-        ids = {image["id"] for image in coco["images"]}
-        coco["annotations"] = [a for a in coco["annotations"] if a["image_id"] in ids]
-        (root / f"annotations/{part}.json").write_text(json.dumps(coco))
-        for image in coco["images"]:
-            shutil.copy(bccd / "images" / image["file_name"], root / "images")
-    return root
+def own_cells(cells, tmp_path) -> Path:
+    """A copy of the drawn cells, to be damaged."""
+    return shutil.copytree(cells, tmp_path / "own")
 
 
 @pytest.fixture
@@ -154,10 +155,10 @@ def digit_folders(tmp_path) -> Path:
 
 @pytest.fixture
 def tiny(request, tmp_path):
-    """A function: the small config with options, on bccd or a folder like it."""
+    """A function: the small config with options, on cells or a folder like it."""
 
     def load(options=None, data_root=None, work_dir=tmp_path / "run"):
-        data_root = data_root or request.getfixturevalue("bccd")
+        data_root = data_root or request.getfixturevalue("cells")
         forget_runs()
         return load_config(CONFIG, work_dir, data_root, {**TINY, **(options or {})})
 
@@ -165,11 +166,11 @@ def tiny(request, tmp_path):
 
 
 @pytest.fixture(scope="session")
-def trained(bccd, tmp_path_factory) -> Path:
+def trained(cells, tmp_path_factory) -> Path:
     """Work directory of a run of four iterations, with iter_2.pth and iter_4.pth."""
     work_dir = tmp_path_factory.mktemp("trained")
     forget_runs()
-    train(load_config(CONFIG, work_dir, bccd, TINY))
+    train(load_config(CONFIG, work_dir, cells, TINY))
     return work_dir
 
 

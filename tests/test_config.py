@@ -8,7 +8,7 @@ from ghostdet.errors import UserError
 from ghostdet.utils.files import check_writable
 
 CONFIGS = Path(__file__).parents[1] / "configs"
-BCCD = CONFIGS / "bccd/retinanet_ghostnet_bccd.py"
+BCCD = CONFIGS / "bccd/retinanet_ghostnet_small_bccd.py"
 FILES = sorted(path for path in CONFIGS.rglob("*.py") if "_base_" not in path.parts)
 CLASSIFIERS = [path for path in FILES if path.parent.name == "classification"]
 
@@ -30,7 +30,7 @@ def test_options(tmp_path):
 
 def test_work_dir(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert load_config(BCCD).work_dir == "work_dirs/retinanet_ghostnet_bccd"
+    assert load_config(BCCD).work_dir == "work_dirs/retinanet_ghostnet_small_bccd"
     (tmp_path / "own.py").write_text(f"_base_ = '{BCCD}'\nwork_dir = 'there'")
     assert load_config("own.py").work_dir == "there"
     assert load_config("own.py", work_dir="here").work_dir == "here"

@@ -23,12 +23,12 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
-    from ghostdet.checks import preflight
+    from ghostdet.checks import check_run
     from ghostdet.checks.findings import findings_table
     from ghostdet.config import load_config
 
     cfg = load_config(args.config, args.work_dir, args.data_root, args.cfg_options)
-    findings = preflight(cfg, full=args.full)
+    findings = check_run(cfg, full=args.full)
     print(findings_table(findings))
     sys.exit(any(finding.status == "fail" for finding in findings))
 

@@ -20,7 +20,7 @@ from ghostdet.analysis.shipped_configs import as_in_the_paper, shipped_config
 from ghostdet.config import config_mistakes, load_config, require
 from ghostdet.errors import UserError
 from ghostdet.models import ImageClassifier
-from ghostdet.utils.components import parts_of
+from ghostdet.utils.components import iter_datasets
 
 BACKBONE_SHAPE = (224, 224)  # of ImageNet, at which papers state MACs of backbones
 DETECTOR_SHAPE = (800, 1333)  # of COCO, as MMDetection resizes it
@@ -176,7 +176,7 @@ def _pipeline_shape(cfg: Config) -> tuple[int, int]:
     """
     for part in ("test", "val", "train"):
         loader = cfg.get(f"{part}_dataloader") or {}
-        for _, dataset in parts_of(loader.get("dataset") or {}):
+        for _, dataset in iter_datasets(loader.get("dataset") or {}):
             steps = dataset.get("pipeline") or []
             sizes = [step["size"] for step in steps if "size" in step]
             if sizes:

@@ -16,7 +16,7 @@ COCO = {
 #: Of classifiers, parameters and MACs in millions and top-1 in percent.
 CLASSIFIERS = {
     "ghostnet_050_in1k": (2.6, 42, 66.2),
-    "ghostnet_in1k": (5.2, 141, 73.9),
+    "ghostnet_100_in1k": (5.2, 141, 73.9),
     "ghostnet_130_in1k": (7.3, 226, 75.7),
     "ghost_resnet50_in1k": (13, 2200, 75.0),
     "ghost_resnet50_s4_in1k": (6.5, 1200, 74.1),

@@ -20,9 +20,9 @@ from ghostdet.analysis.shipped_configs import (
 )
 from ghostdet.analysis.tasks import Task
 from ghostdet.engine.hooks.checkpoint import use_safe_checkpoints
-from ghostdet.engine.loops import use_exact_loops
+from ghostdet.engine.loops import use_resumable_loops
 from ghostdet.errors import UserError
-from ghostdet.utils.files import check_writable, write_whole
+from ghostdet.utils.files import atomic_write, check_writable
 
 #: What may differ between runs of one row: where they write, their seed, and how their
 #: processes were started. (What ``auto_scale_lr`` does is seen in the learning rate.)
@@ -97,8 +97,8 @@ def write_table(work_dirs: Sequence[str | Path], out: str | Path) -> str:
     rows = [_row(group) for group in groups.values()]
     text = _markdown(runs[0].task, rows)
     out = Path(out)
-    write_whole(out / "table.json", json.dumps({"rows": rows}, indent=1) + "\n")
-    write_whole(out / "table.md", text)
+    atomic_write(out / "table.json", json.dumps({"rows": rows}, indent=1) + "\n")
+    atomic_write(out / "table.md", text)
     _draw(runs, out / CURVES)
     return text
 
@@ -214,7 +214,7 @@ def _beside_shipped(run: Run) -> dict[str, Any]:
     result: dict[str, Any] = dict.fromkeys((*run.task.counts, "changed", "paper"))
     if cfg is None:
         return result
-    use_exact_loops(cfg)
+    use_resumable_loops(cfg)
     use_safe_checkpoints(cfg)
     shipped, own = cfg.to_dict(), run.configs[-1]
     result["changed"] = _differences(shipped, own)

@@ -29,7 +29,7 @@ from ghostdet.datasets.classification import load_image
 from ghostdet.errors import UserError
 from ghostdet.models.classifier import ImageClassifier
 from ghostdet.models.exported_detector import is_exported
-from ghostdet.utils.files import written
+from ghostdet.utils.files import atomic_outputs
 
 PAIRS = 6  # as many as there are colours that are told apart easily
 
@@ -117,7 +117,7 @@ def visualize(
             f"{len(intrinsic)} intrinsic maps, {len(origins) - len(intrinsic)} ghost "
             "maps"
         )
-    with written(out) as folder:
+    with atomic_outputs(out) as folder:
         figure.savefig(folder / out.name)
     print(f"{layer}: {said}\npicture: {out}")
     return out

@@ -13,7 +13,7 @@ from mmengine.registry import init_default_scope
 from torch import nn
 
 from ghostdet.config import check_num_classes, config_mistakes, load_config, require
-from ghostdet.weights import check_state_dict, weights_of
+from ghostdet.weights import check_state_dict, get_state_dict
 from ghostdet.weights.checkpoint import read_checkpoint
 from ghostdet.weights.published import check_weights, meta_beside
 
@@ -49,7 +49,7 @@ def load_model(config: str | Path | Config, checkpoint: str | Path) -> nn.Module
     model = build_model(cfg)
     check_weights(cfg, checkpoint)
     loaded = read_checkpoint(str(checkpoint))
-    state_dict = weights_of(loaded)
+    state_dict = get_state_dict(loaded)
     check_state_dict(model, state_dict, str(checkpoint))
     model.load_state_dict(state_dict, strict=False)  # checked: fits
     model.dataset_meta = dataset_meta_of(cfg, checkpoint, loaded)

@@ -22,8 +22,8 @@ from ghostdet.apis.model import build_model, load_model
 from ghostdet.config import load_config, require
 from ghostdet.errors import UserError
 from ghostdet.models import ImageClassifier
-from ghostdet.utils.files import sha256, written
-from ghostdet.weights import check_state_dict, weights_of
+from ghostdet.utils.files import atomic_outputs, sha256
+from ghostdet.weights import check_state_dict, get_state_dict
 from ghostdet.weights.checkpoint import read_checkpoint
 from ghostdet.weights.published import (
     DESCRIPTION,
@@ -81,7 +81,7 @@ def publish(
     require(cfg, "model", "test_dataloader", "test_evaluator")
     published = published_config(cfg)
     loaded = read_checkpoint(checkpoint)
-    state_dict = weights_of(loaded)
+    state_dict = get_state_dict(loaded)
     model = build_model(cfg)
     # First: what fits is of the model's size, and can be looked at.
     check_state_dict(model, state_dict, checkpoint)
@@ -103,7 +103,7 @@ def publish(
     }
     backbone = getattr(model, "backbone", None)
     se_gate = getattr(backbone, "se_gate", "unknown")
-    with written(description) as folder:
+    with atomic_outputs(description) as folder:
         path = folder / weights.name
         safetensors.torch.save_file(
             {

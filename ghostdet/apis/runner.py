@@ -19,7 +19,7 @@ from ghostdet.config import (
 from ghostdet.engine.hooks.checkpoint_guard import CheckpointGuardHook
 from ghostdet.errors import UserError
 from ghostdet.models.exported_detector import ExportedDetector
-from ghostdet.utils.components import coco_metrics, is_classifier
+from ghostdet.utils.components import is_classifier, iter_coco_metrics
 from ghostdet.utils.text import shorten
 
 
@@ -28,7 +28,7 @@ def check_data(cfg: Config, part: str) -> None:
     if cfg.get(f"{part}_dataloader"):
         check_dataset(cfg[f"{part}_dataloader"].dataset)
     evaluator = f"{part}_evaluator"
-    for key, metric in coco_metrics(cfg.get(evaluator), evaluator):
+    for key, metric in iter_coco_metrics(cfg.get(evaluator), evaluator):
         check_evaluation(metric["ann_file"], metric.get("backend_args"), key)
 
 

@@ -22,7 +22,7 @@ from ghostdet.config import (
     require,
     require_detector,
 )
-from ghostdet.engine.distributed import on_first_rank, start_processes
+from ghostdet.engine.distributed import on_main_process, start_processes
 from ghostdet.errors import UserError
 from ghostdet.models.exported_detector import is_exported
 from ghostdet.utils.files import check_writable
@@ -76,7 +76,7 @@ def test(
         trained = dataset_meta_of(cfg, checkpoint, read_checkpoint(str(checkpoint)))
         cfg.load_from = str(checkpoint)
     start_processes(cfg)
-    on_first_rank(check_data, cfg, "test")
+    on_main_process(check_data, cfg, "test")
     if show_dir is not None:
         check_writable(show_dir, "--show-dir")
         hooks = cfg.get("default_hooks") or {}

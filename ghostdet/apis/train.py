@@ -13,20 +13,24 @@ from mmengine.runner import Runner
 
 from ghostdet.apis.runner import _build_runner, _check_classes, _check_names
 from ghostdet.checks.findings import findings_table
-from ghostdet.checks.preflight import preflight
+from ghostdet.checks.run import check_run
 from ghostdet.config import (
     config_mistakes,
     require,
 )
 from ghostdet.engine.batch_size import scale_lr
-from ghostdet.engine.distributed import on_first_rank, restarted, start_processes
+from ghostdet.engine.distributed import on_main_process, restarted, start_processes
 from ghostdet.engine.hooks.checkpoint import use_safe_checkpoints
-from ghostdet.engine.hooks.graceful_stop import SurviveHook, lost_peer
-from ghostdet.engine.loops import use_exact_loops
-from ghostdet.engine.resume import begun, find_whole_checkpoint, set_aside
+from ghostdet.engine.hooks.graceful_stop import GracefulStopHook, lost_peer
+from ghostdet.engine.loops import use_resumable_loops
+from ghostdet.engine.resume import (
+    archive_old_checkpoints,
+    begun,
+    find_latest_valid_checkpoint,
+)
 from ghostdet.errors import UserError
 from ghostdet.utils.files import check_writable
-from ghostdet.weights import weights_of
+from ghostdet.weights import get_state_dict
 from ghostdet.weights.checkpoint import read_checkpoint
 from ghostdet.weights.source import REMOTE
 
@@ -48,7 +52,7 @@ def train(
         auto_scale_lr: Let the learning rate follow the global batch of this run, from
             the config's ``auto_scale_lr.base_batch_size``, where it has that.
         check: Check at the start what the run needs
-            (:func:`~ghostdet.checks.preflight`, quick).
+            (:func:`~ghostdet.checks.run`, quick).
 
     Returns:
         The Runner, trained.
@@ -74,16 +78,16 @@ def train(
         cfg.load_from = None if resume == "auto" else resume
     trained = _check_start(cfg)
     if check:
-        on_first_rank(_preflight, cfg)
+        on_main_process(_preflight, cfg)
     resumed = cfg.load_from if cfg.get("resume") else None
-    on_first_rank(set_aside, cfg.work_dir, resumed)
+    on_main_process(archive_old_checkpoints, cfg.work_dir, resumed)
     lr = scale_lr(cfg) if auto_scale_lr else "that of the config, as it is"
-    use_exact_loops(cfg)
+    use_resumable_loops(cfg)
     use_safe_checkpoints(cfg)
     try:
         with config_mistakes(cfg):
             runner = _build_runner(cfg)
-            runner.register_hook(SurviveHook())
+            runner.register_hook(GracefulStopHook())
             runner.logger.info(f"Learning rate: {lr}")
             _check_classes(runner, "train_loop", "val_loop")
             _check_names(runner, "train_loop", trained, cfg.get("load_from"))
@@ -101,7 +105,7 @@ def train(
 
 def _preflight(cfg: Config) -> None:
     """Check quickly what the run needs, and show it."""
-    findings = preflight(cfg, quick=True)
+    findings = check_run(cfg, quick=True)
     failures = [finding for finding in findings if finding.status == "fail"]
     if failures:
         reasons = "\n".join(f"- {f.check}: {f.error().text}" for f in failures)
@@ -120,7 +124,7 @@ def _check_start(cfg: Config) -> dict[str, Any]:
         What the run that goes on was trained on, empty if none does.
     """
     if cfg.get("resume") and not cfg.get("load_from"):
-        cfg.load_from = on_first_rank(find_whole_checkpoint, cfg.work_dir)
+        cfg.load_from = on_main_process(find_latest_valid_checkpoint, cfg.work_dir)
         if cfg.load_from is None:
             print_log(
                 f"Nothing to resume in {cfg.work_dir}: starting from the beginning",
@@ -140,7 +144,7 @@ def _check_start(cfg: Config) -> dict[str, Any]:
         re.match(pattern, name)
         for patterns in allowed
         for pattern in ([patterns] if isinstance(patterns, str) else patterns)
-        for name in ("backbone.", *weights_of(state))
+        for name in ("backbone.", *get_state_dict(state))
         if name.startswith("backbone.")
     ):
         backbone.init_cfg = None

@@ -1,6 +1,6 @@
 """What is found before a run."""
 
 from ghostdet.checks.datasets import check_dataset, check_evaluation
-from ghostdet.checks.preflight import preflight
+from ghostdet.checks.run import check_run
 
-__all__ = ["check_dataset", "check_evaluation", "preflight"]
+__all__ = ["check_dataset", "check_evaluation", "check_run"]

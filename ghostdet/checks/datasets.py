@@ -23,7 +23,7 @@ from ghostdet.checks.findings import Finding
 from ghostdet.datasets.classification import ClassificationDataset
 from ghostdet.datasets.transforms.loading import LoadReadableImage
 from ghostdet.errors import ConfigError
-from ghostdet.utils.components import parts_of, type_name
+from ghostdet.utils.components import iter_datasets, type_name
 from ghostdet.utils.text import shorten
 
 # What a subclass that reads files in its own way overrides.
@@ -78,7 +78,7 @@ def check_dataset(dataset_cfg: dict) -> None:
         Traceback (most recent call last):
         ghostdet.errors.UserError: nowhere/train.json: no such annotation file. ...
     """
-    for key, cfg in parts_of(dataset_cfg):
+    for key, cfg in iter_datasets(dataset_cfg):
         _raise_first(check_of(cfg, {}, key).findings())
 
 

@@ -90,7 +90,7 @@ def restarted() -> bool:
     return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)) > 0
 
 
-def on_first_rank(function: Callable[..., T], *arguments: Any) -> T:
+def on_main_process(function: Callable[..., T], *arguments: Any) -> T:
     """Call a function on rank 0 and give all ranks what it returns.
 
     Args:

@@ -32,8 +32,8 @@ from ghostdet.errors import UserError
 from ghostdet.utils.components import type_name
 
 EXACT = {
-    "EpochBasedTrainLoop": "ExactEpochLoop",
-    "IterBasedTrainLoop": "ExactIterLoop",
+    "EpochBasedTrainLoop": "ResumableEpochLoop",
+    "IterBasedTrainLoop": "ResumableIterLoop",
 }
 
 
@@ -214,7 +214,7 @@ class _Exact:
 
 
 @LOOPS.register_module()
-class ExactEpochLoop(_Exact, EpochBasedTrainLoop):
+class ResumableEpochLoop(_Exact, EpochBasedTrainLoop):
     """``EpochBasedTrainLoop`` that resumes exactly, within an epoch as well."""
 
     #: Batches of an epoch in the run that wrote the checkpoint, where it says so.
@@ -265,7 +265,7 @@ class ExactEpochLoop(_Exact, EpochBasedTrainLoop):
 
 
 @LOOPS.register_module()
-class ExactIterLoop(_Exact, IterBasedTrainLoop):
+class ResumableIterLoop(_Exact, IterBasedTrainLoop):
     """``IterBasedTrainLoop`` that resumes exactly.
 
     With ``InfiniteSampler`` it does so at once, where MMEngine's loads all images again
@@ -312,7 +312,7 @@ class _Resumed:
         return next(self.batches)
 
 
-def use_exact_loops(cfg: Config) -> None:
+def use_resumable_loops(cfg: Config) -> None:
     """Let MMEngine's names of training loops in a config mean those of this module.
 
     Args:

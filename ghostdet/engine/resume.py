@@ -9,7 +9,7 @@ from pathlib import Path
 from mmengine.logging import print_log
 
 from ghostdet.errors import UserError
-from ghostdet.utils.files import write_whole
+from ghostdet.utils.files import atomic_write
 from ghostdet.weights.checkpoint import read_checkpoint
 
 CHECKPOINTS = ("epoch_*.pth", "iter_*.pth", "best_*.pth")
@@ -32,7 +32,7 @@ def _newest_first(folder: Path) -> list[Path]:
     return sorted(found, key=lambda path: -int(path.stem.partition("_")[2]))
 
 
-def find_whole_checkpoint(work_dir: str | Path) -> str | None:
+def find_latest_valid_checkpoint(work_dir: str | Path) -> str | None:
     """Find the newest checkpoint of a run that can be resumed.
 
     Args:
@@ -112,7 +112,7 @@ def begun(work_dir: str | Path) -> bool:
     )
 
 
-def set_aside(work_dir: str | Path, resumed: str | None = None) -> None:
+def archive_old_checkpoints(work_dir: str | Path, resumed: str | None = None) -> None:
     """Move checkpoints out of the way of a run that does not go on from them.
 
     Otherwise it would overwrite them one by one, and a restart might resume one.
@@ -142,7 +142,7 @@ def set_aside(work_dir: str | Path, resumed: str | None = None) -> None:
             logger="current",
         )
     if resumed is not None:
-        write_whole(pointer, resumed)
+        atomic_write(pointer, resumed)
     else:
         pointer.unlink(missing_ok=True)
-    write_whole(folder / MARKER, os.environ.get("TORCHELASTIC_RUN_ID", ""))
+    atomic_write(folder / MARKER, os.environ.get("TORCHELASTIC_RUN_ID", ""))

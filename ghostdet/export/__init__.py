@@ -1,6 +1,6 @@
 """Taking a trained detector away."""
 
 from ghostdet.export.convert import export_module
-from ghostdet.export.fuse import deploy
+from ghostdet.export.fuse import fuse_for_inference
 
-__all__ = ["deploy", "export_module"]
+__all__ = ["fuse_for_inference", "export_module"]

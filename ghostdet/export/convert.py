@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from ghostdet.errors import UserError
-from ghostdet.utils.files import written
+from ghostdet.utils.files import atomic_outputs
 
 if TYPE_CHECKING:
     import onnx
@@ -84,7 +84,7 @@ def export_module(
         output_names,
     )
     _check_sizes(module, model)
-    with written(path) as folder:
+    with atomic_outputs(path) as folder:
         save(model, folder / path.name)
     return path
 

@@ -33,12 +33,12 @@ from ghostdet.export.convert import (
     require_packages,
     save,
 )
-from ghostdet.export.fuse import deploy
+from ghostdet.export.fuse import fuse_for_inference
 from ghostdet.export.graph import DetectionGraph
 from ghostdet.export.quantize import quantize
 from ghostdet.export.validate import validate
 from ghostdet.models.exported_detector import ExportedDetector, is_exported, resize_of
-from ghostdet.utils.files import check_writable, written
+from ghostdet.utils.files import atomic_outputs, check_writable
 
 
 def export(
@@ -93,13 +93,13 @@ def export(
     detector = load_detector(cfg, checkpoint).cpu()
     meta = describe(detector, cfg, resize)
     reference = copy.deepcopy(detector)
-    graph = DetectionGraph(deploy(detector)).eval()
+    graph = DetectionGraph(fuse_for_inference(detector)).eval()
     preprocessor = detector.data_preprocessor
     print(f"exporting {meta['config']} ...", flush=True)
     model = detector_to_onnx(
         graph, preprocessor.pad_size_divisor, preprocessor.pad_value
     )
-    with written(out) as folder:
+    with atomic_outputs(out) as folder:
         path = folder / out.name
         _write(model, path, {**meta, "precision": "fp32"})
         images = list(_validation_images(cfg, reference, resize))

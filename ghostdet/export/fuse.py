@@ -12,7 +12,7 @@ from ghostdet.errors import ConfigError
 from ghostdet.export.split import SplitBottleneck, can_split
 
 
-def deploy(model: nn.Module) -> nn.Module:
+def fuse_for_inference(model: nn.Module) -> nn.Module:
     """Fold BN into the convolutions in front of it, merge branches, spare copies.
 
     In the whole model, backbone, neck and heads alike: BN is folded, parallel branches
@@ -34,7 +34,7 @@ def deploy(model: nn.Module) -> nn.Module:
 
     Example:
         >>> from ghostdet.models import GhostNet
-        >>> model = deploy(GhostNet(0.5).eval())
+        >>> model = fuse_for_inference(GhostNet(0.5).eval())
         >>> any(isinstance(m, nn.BatchNorm2d) for m in model.modules())
         False
     """

@@ -31,7 +31,7 @@ def is_classifier(config: Mapping[str, Any]) -> bool:
     return type_name(config["model"].get("type")) == "ImageClassifier"
 
 
-def parts_of(cfg: dict, key: str = "dataset") -> Iterator[tuple[str, dict]]:
+def iter_datasets(cfg: dict, key: str = "dataset") -> Iterator[tuple[str, dict]]:
     """The data sets in a configuration, out of their wrappers.
 
     Args:
@@ -43,14 +43,14 @@ def parts_of(cfg: dict, key: str = "dataset") -> Iterator[tuple[str, dict]]:
     """
     if "datasets" in cfg:
         for i, part in enumerate(cfg["datasets"]):
-            yield from parts_of(part, f"{key}.datasets.{i}")
+            yield from iter_datasets(part, f"{key}.datasets.{i}")
     elif "dataset" in cfg:
-        yield from parts_of(cfg["dataset"], f"{key}.dataset")
+        yield from iter_datasets(cfg["dataset"], f"{key}.dataset")
     else:
         yield key, cfg
 
 
-def metrics_of(evaluator: Any, key: str) -> Iterator[tuple[str, dict]]:
+def iter_metrics(evaluator: Any, key: str) -> Iterator[tuple[str, dict]]:
     """The metrics in a configuration, out of lists and evaluators.
 
     Args:
@@ -61,17 +61,17 @@ def metrics_of(evaluator: Any, key: str) -> Iterator[tuple[str, dict]]:
         The dotted key and the configuration of each.
     """
     if isinstance(evaluator, dict) and "metrics" in evaluator:
-        yield from metrics_of(evaluator["metrics"], f"{key}.metrics")
+        yield from iter_metrics(evaluator["metrics"], f"{key}.metrics")
     elif isinstance(evaluator, dict):
         yield key, evaluator
     elif isinstance(evaluator, (list, tuple)):
         for i, part in enumerate(evaluator):
-            yield from metrics_of(part, f"{key}.{i}")
+            yield from iter_metrics(part, f"{key}.{i}")
 
 
-def coco_metrics(evaluator: Any, key: str) -> Iterator[tuple[str, dict]]:
-    """Those of :func:`metrics_of` that are COCO's and have an ``ann_file``."""
-    for place, metric in metrics_of(evaluator, key):
+def iter_coco_metrics(evaluator: Any, key: str) -> Iterator[tuple[str, dict]]:
+    """Those of :func:`iter_metrics` that are COCO's and have an ``ann_file``."""
+    for place, metric in iter_metrics(evaluator, key):
         if (
             type_name(metric.get("type")).endswith("CocoMetric")
             and metric.get("ann_file")

@@ -43,7 +43,7 @@ def check_writable(folder: str | Path, option: str = "--work-dir") -> None:
 PARTIAL = ".partial"
 
 
-def write_whole(path: Path, content: bytes | memoryview | str) -> None:
+def atomic_write(path: Path, content: bytes | memoryview | str) -> None:
     """Write a file under another name, flush it to the disk and rename it.
 
     Args:
@@ -82,7 +82,7 @@ def write_whole(path: Path, content: bytes | memoryview | str) -> None:
 
 
 @contextmanager
-def written(path: Path) -> Iterator[Path]:
+def atomic_outputs(path: Path) -> Iterator[Path]:
     """A folder beside ``path``, whose files are moved there if all goes well.
 
     The one called as ``path`` is moved last.

@@ -8,7 +8,7 @@ from ghostdet.weights.pretrained import (
     load_pretrained,
 )
 from ghostdet.weights.source import fetch
-from ghostdet.weights.state_dict import check_state_dict, weights_of
+from ghostdet.weights.state_dict import check_state_dict, get_state_dict
 from ghostdet.weights.widen import widen_state_dict
 
 __all__ = [
@@ -22,6 +22,6 @@ __all__ = [
     "read_checkpoint",
     "read_source",
     "read_weights",
-    "weights_of",
+    "get_state_dict",
     "widen_state_dict",
 ]

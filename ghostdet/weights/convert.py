@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ghostdet.errors import UserError
-from ghostdet.models.backbones.ghostnet import TAPS, GhostNet
+from ghostdet.models.backbones.ghostnet import FEATURE_LEVELS, GhostNet
 from ghostdet.weights.formats import CLASSIFIER, Weights, read_weights
 from ghostdet.weights.pretrained import NETWORKS, load_pretrained
 from ghostdet.weights.widen import se_divisor_of, widen_state_dict
@@ -57,7 +57,7 @@ def verify(checkpoint: str) -> None:
     weights = inspect(checkpoint)
     stages = [re.match(r"blocks\.(\d+)\.", name) for name in weights.backbone]
     deepest = max(int(stage[1]) for stage in stages if stage)
-    last = max(i for i, tap in enumerate(TAPS) if tap.block <= deepest)
+    last = max(i for i, tap in enumerate(FEATURE_LEVELS) if tap.block <= deepest)
 
     def build(width: float) -> GhostNet:
         return NETWORKS[weights.network](

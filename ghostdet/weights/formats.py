@@ -16,7 +16,7 @@ from ghostdet.models.backbones.ghostnet import BLOCKS
 from ghostdet.utils.files import sha256
 from ghostdet.weights.checkpoint import read_source
 from ghostdet.weights.paddle import _BOTTLENECKS, _from_paddle
-from ghostdet.weights.state_dict import weights_of
+from ghostdet.weights.state_dict import get_state_dict
 
 # Behind the backbone, in the official names.
 CLASSIFIER = {
@@ -80,7 +80,7 @@ def read_weights(checkpoint: str | Path) -> Weights:
     """
     path, content = read_source(checkpoint)
     source = str(checkpoint)
-    state_dict = weights_of(content)
+    state_dict = get_state_dict(content)
     metadata = content.get("metadata", {}) if path.suffix == ".safetensors" else {}
     se_gate = metadata.get("se_gate")
     if any(name.startswith("_ghostbottleneck_") for name in state_dict):

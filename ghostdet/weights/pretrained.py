@@ -17,7 +17,7 @@ from ghostdet.models.backbones.ghostnet import BLOCKS
 from ghostdet.utils.files import sha256
 from ghostdet.weights.checkpoint import read_source
 from ghostdet.weights.formats import Weights, backbone_of, read_weights
-from ghostdet.weights.state_dict import check_state_dict, weights_of
+from ghostdet.weights.state_dict import check_state_dict, get_state_dict
 from ghostdet.weights.widen import se_divisor_of, widen_state_dict
 
 NETWORKS = {network.__name__: network for network in (GhostNet, GhostNetV2, GhostNetV3)}
@@ -89,7 +89,7 @@ class CheckedPretrained:
         own = module.state_dict()
         state_dict = {
             name: value
-            for name, value in backbone_of(weights_of(content)).items()
+            for name, value in backbone_of(get_state_dict(content)).items()
             if name in own or not any(re.match(p, name) for p in self.allow)
         }
         check_state_dict(module, state_dict, self.checkpoint, advice=ADVICE)

@@ -13,7 +13,7 @@ from torch import nn
 from ghostdet.errors import UserError
 
 
-def weights_of(checkpoint: Any) -> dict[str, Any]:
+def get_state_dict(checkpoint: Any) -> dict[str, Any]:
     """The state dict of a checkpoint, or of a file that holds nothing else.
 
     Args:
@@ -32,7 +32,7 @@ def weights_of(checkpoint: Any) -> dict[str, Any]:
         )
     state_dict = checkpoint.get("state_dict", checkpoint)
     if not isinstance(state_dict, Mapping):
-        return weights_of(state_dict)  # refuses it
+        return get_state_dict(state_dict)  # refuses it
     return {re.sub(r"^module\.", "", str(name)): v for name, v in state_dict.items()}
 
 

@@ -26,7 +26,7 @@ FACTS = {
 # Of the whole classifier, from the same file.
 CLASSIFIERS = {
     "ghostnet_050_in1k": (2.59, 42.3),
-    "ghostnet_in1k": (5.18, 141.2),
+    "ghostnet_100_in1k": (5.18, 141.2),
     "ghostnet_110_in1k": (5.86, 167.0),
     "ghostnet_130_in1k": (7.36, 227.0),
 }
@@ -131,10 +131,14 @@ def test_a_classifier_against_a_count_by_hand(name):
     [
         ("ghostnet_digits", {}, (32, 32)),
         ("resnet56_cifar10", {}, (32, 32)),  # as images to train on are cropped
-        ("ghostnet_in1k", {"test_dataloader": None}, (224, 224)),
-        ("ghostnet_in1k", {"test_dataloader.dataset.pipeline.1.size": [96]}, (96, 96)),
+        ("ghostnet_100_in1k", {"test_dataloader": None}, (224, 224)),
         (
-            "ghostnet_in1k",
+            "ghostnet_100_in1k",
+            {"test_dataloader.dataset.pipeline.1.size": [96]},
+            (96, 96),
+        ),
+        (
+            "ghostnet_100_in1k",
             {"test_dataloader.dataset.pipeline.1.size": [96, 128]},
             (96, 128),
         ),
@@ -146,7 +150,7 @@ def test_shape_of_the_pipeline(name, options, shape):
 
 def test_shape_of_a_wrapped_pipeline():
     size = {"test_dataloader.dataset.pipeline.1.size": [96]}
-    cfg = config("classification/ghostnet_in1k", size)
+    cfg = config("classification/ghostnet_100_in1k", size)
     loader = cfg.test_dataloader
     loader.dataset = dict(type="ConcatDataset", datasets=[loader.dataset])
     assert complexity(cfg)["shape"] == (96, 96)

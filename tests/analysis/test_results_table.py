@@ -98,7 +98,7 @@ def test_table(finished, tmp_path):
     assert cv2.imread(str(tmp_path / "out/curves.png")).std() > 1
     cells = cells_of(text)
     expected = {
-        "config": "retinanet_ghostnet_bccd",
+        "config": "retinanet_ghostnet_small_bccd",
         "backbone, params": "0.65M",  # ../shared/ghostnet-facts.md
         "backbone, MACs at 224x224": "38.6M",
         "paper, mAP": "-",
@@ -208,7 +208,7 @@ def test_all_that_is_wrong_is_said_at_once(finished, tmp_path):
     edit(runs[1], "*/*.log", "GPU number: 1", "GPU number: 8")
     with pytest.raises(UserError) as caught:
         write_table(runs, tmp_path / "out")
-    name = "retinanet_ghostnet_bccd.py"
+    name = "retinanet_ghostnet_small_bccd.py"
     assert caught.value.text.splitlines()[1:] == [
         f"{runs[0]} is at iter 4 of 8; to go on, type python tools/train.py "
         f"{runs[0]}/{name} --work-dir {runs[0]} --resume",

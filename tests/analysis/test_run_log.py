@@ -32,7 +32,11 @@ def test_starts_are_joined(tiny, tmp_path):
     kept = first[:2] + second[:2]
     assert [p.values["loss"] for p in run.losses] == [row["loss"] for row in kept]
     assert run.losses[-1].seconds == pytest.approx(sum(row["time"] for row in kept))
-    assert (run.name, run.unit, run.length) == ("retinanet_ghostnet_bccd", "iter", 4)
+    assert (run.name, run.unit, run.length) == (
+        "retinanet_ghostnet_small_bccd",
+        "iter",
+        4,
+    )
     assert (run.trained, run.seed, run.gpus, run.batches) == (4, 0, 1, [2, 2])
     assert run.final is run.evaluations[-1]
 

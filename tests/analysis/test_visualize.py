@@ -40,10 +40,10 @@ def classifier(tmp_path):
 
 
 @pytest.fixture
-def cell(bccd) -> Path:
+def cell(cells) -> Path:
     """An image of blood cells."""
-    coco = json.loads((bccd / "annotations/test.json").read_text())
-    return bccd / "images" / coco["images"][0]["file_name"]
+    coco = json.loads((cells / "annotations/test.json").read_text())
+    return cells / "images" / coco["images"][0]["file_name"]
 
 
 @pytest.fixture

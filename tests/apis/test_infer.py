@@ -27,26 +27,28 @@ def write_config(path: Path, base: str, text: str) -> Path:
 
 
 @pytest.fixture
-def config(tmp_path, bccd) -> Path:
+def config(tmp_path, cells) -> Path:
     """The small config with its data set and every detection."""
     text = (
         "model = dict(test_cfg=dict(score_thr=0.0))\n"
-        f"test_dataloader = dict(dataset=dict(data_root={str(bccd)!r}))"
+        f"test_dataloader = dict(dataset=dict(data_root={str(cells)!r}))"
     )
-    return write_config(tmp_path / "own.py", "bccd/retinanet_ghostnet_bccd.py", text)
+    return write_config(
+        tmp_path / "own.py", "bccd/retinanet_ghostnet_small_bccd.py", text
+    )
 
 
 @pytest.fixture
-def images(tmp_path, bccd) -> Path:
+def images(tmp_path, cells) -> Path:
     """The first three test images."""
     (tmp_path / "images").mkdir()
-    coco = json.loads((bccd / "annotations/test.json").read_text())
+    coco = json.loads((cells / "annotations/test.json").read_text())
     for image in coco["images"][:3]:
-        shutil.copy(bccd / "images" / image["file_name"], tmp_path / "images")
+        shutil.copy(cells / "images" / image["file_name"], tmp_path / "images")
     return tmp_path / "images"
 
 
-def test_coco(tmp_path, mini_coco, capsys):
+def test_coco(tmp_path, coco, capsys):
     # Random weights, with every class as likely as another.
     config = write_config(
         tmp_path / "own.py",
@@ -55,7 +57,7 @@ def test_coco(tmp_path, mini_coco, capsys):
 test_pipeline = _base_.test_pipeline
 test_pipeline[1].scale = (160, 160)
 test_dataloader = dict(
-    dataset=dict(data_root={str(mini_coco)!r}, pipeline=test_pipeline))
+    dataset=dict(data_root={str(coco)!r}, pipeline=test_pipeline))
 init_cfg = dict(type="Normal", layer="Conv2d", std=0.05)
 model = dict(bbox_head=dict(init_cfg=init_cfg), test_cfg=dict(score_thr=0.3))
 """,
@@ -67,11 +69,11 @@ model = dict(bbox_head=dict(init_cfg=init_cfg), test_cfg=dict(score_thr=0.3))
         model = MODELS.build(cfg.model)
     model.init_weights()
     torch.save(model.state_dict(), tmp_path / "a.pth")
-    truth = COCO(mini_coco / "annotations/instances_val2017.json")
+    truth = COCO(coco / "annotations/instances_val2017.json")
     chosen = [truth.imgs[i] for i in truth.getImgIds()[::20]]
     (tmp_path / "images").mkdir()
     for image in chosen:
-        shutil.copy(mini_coco / "val2017" / image["file_name"], tmp_path / "images")
+        shutil.copy(coco / "val2017" / image["file_name"], tmp_path / "images")
 
     results = infer(tmp_path / "images", config, tmp_path / "a.pth", tmp_path / "out")
     detections = json.loads(results.read_text())
@@ -91,7 +93,7 @@ model = dict(bbox_head=dict(init_cfg=init_cfg), test_cfg=dict(score_thr=0.3))
 
 
 @pytest.mark.parametrize("amp", [False, True])
-def test_same_as_evaluation(tmp_path, tiny, trained, bccd, config, images, amp):
+def test_same_as_evaluation(tmp_path, tiny, trained, cells, config, images, amp):
     checkpoint = trained / "iter_4.pth"
     detections = json.loads(
         infer(images, config, checkpoint, tmp_path / "o", amp=amp).read_text()
@@ -193,7 +195,9 @@ def test_images_are_not_overwritten(trained, config, images):
     ],
 )
 def test_config_that_does_not_fit(tmp_path, trained, images, text, message):
-    config = write_config(tmp_path / "own.py", "bccd/retinanet_ghostnet_bccd.py", text)
+    config = write_config(
+        tmp_path / "own.py", "bccd/retinanet_ghostnet_small_bccd.py", text
+    )
     with pytest.raises(UserError, match=message):
         infer(images, config, trained / "iter_4.pth", tmp_path / "out")
 

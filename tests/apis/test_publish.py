@@ -33,7 +33,7 @@ from ghostdet.weights import load_pretrained, pretrained, read_weights
 from ghostdet.weights.published import check_config, encoded
 
 CONFIGS = Path(__file__).parents[2] / "configs"
-CONFIG = CONFIGS / "bccd/retinanet_ghostnet_bccd.py"
+CONFIG = CONFIGS / "bccd/retinanet_ghostnet_small_bccd.py"
 DIGITS = CONFIGS / "classification/ghostnet_digits.py"
 OPTIONS = {"model.test_cfg.score_thr": 0.0, "test_dataloader.dataset.indices": 4}
 
@@ -79,15 +79,15 @@ def test_what_is_written(published, trained):
 
 
 def test_evaluates_and_detects_as_the_checkpoint(
-    published, trained, tiny, bccd, tmp_path, new_run
+    published, trained, tiny, cells, tmp_path, new_run
 ):
     expected = apis.test(tiny(), trained / "iter_4.pth")
     new_run()
     description = published.with_suffix(".json")
-    cfg = load_config(description, tmp_path / "run", bccd)
+    cfg = load_config(description, tmp_path / "run", cells)
     assert apis.test(cfg, published, show_dir=str(tmp_path / "shown")) == expected
     assert len(list((tmp_path / "shown").rglob("*.*g"))) == 4
-    image = min((bccd / "images").iterdir())
+    image = min((cells / "images").iterdir())
     cfg = load_config(CONFIG, cfg_options=OPTIONS)
     one = infer(image, cfg, trained / "iter_4.pth", tmp_path / "a")
     two = infer(image, published, published, tmp_path / "b")  # the .json beside it
@@ -260,12 +260,12 @@ def other_description(own):
 
 
 @pytest.mark.parametrize("break_", [other_weights, other_description])
-def test_pair_that_does_not_match(own, tiny, bccd, tmp_path, new_run, break_):
+def test_pair_that_does_not_match(own, tiny, cells, tmp_path, new_run, break_):
     break_(own)
     with pytest.raises(UserError, match="are not the weights that .*blood.json desc"):
         load_detector(own.with_suffix(".json"), own)
     new_run()
-    cfg = load_config(own, tmp_path / "run", bccd)
+    cfg = load_config(own, tmp_path / "run", cells)
     with pytest.raises(UserError, match="are not the weights that"):
         apis.test(cfg, own)
 

@@ -42,8 +42,8 @@ def test_resume_without_a_checkpoint_starts(tiny):
     assert train(tiny(options), resume="auto").iter == 1
 
 
-def test_failed_check_can_be_overruled(tiny, own_bccd):
-    path = own_bccd / "annotations/train.json"
+def test_failed_check_can_be_overruled(tiny, own_cells):
+    path = own_cells / "annotations/train.json"
     coco = json.loads(path.read_text())
     for annotation in coco["annotations"]:
         x, y, w, h = annotation["bbox"]
@@ -51,9 +51,9 @@ def test_failed_check_can_be_overruled(tiny, own_bccd):
     path.write_text(json.dumps(coco))
     options = {**NO_VALIDATION, "train_cfg.max_iters": 1}
     with pytest.raises(UserError, match="--no-check goes on") as caught:
-        train(tiny(options, own_bccd))
+        train(tiny(options, own_cells))
     assert "subtract x1 and y1" in caught.value.text
-    assert train(tiny(options, own_bccd), check=False).iter == 1
+    assert train(tiny(options, own_cells), check=False).iter == 1
 
 
 def test_resume_of_a_folder_that_was_moved(tiny, tmp_path, trained):
@@ -235,10 +235,10 @@ def test_training_on_what_is_not_there(tiny, options, message):
         (lambda file: file.write_text("[]"), "train.json: JSON but not COCO"),
     ],
 )
-def test_damaged_annotations(tiny, own_bccd, change, message):
-    change(own_bccd / "annotations/train.json")
+def test_damaged_annotations(tiny, own_cells, change, message):
+    change(own_cells / "annotations/train.json")
     with pytest.raises(UserError, match=message):
-        train(tiny(data_root=own_bccd))
+        train(tiny(data_root=own_cells))
 
 
 def image_of(root: Path, part: str, index: int = 0) -> Path:
@@ -252,33 +252,33 @@ def cut(path: Path) -> bytes:
     return content
 
 
-def test_what_was_written_survives_a_broken_image(tiny, own_bccd, tmp_path):
+def test_what_was_written_survives_a_broken_image(tiny, own_cells, tmp_path):
     # Validation fails behind the fourth iteration; mended, the run goes on.
-    path = image_of(own_bccd, "test", 3)
+    path = image_of(own_cells, "test", 3)
     content = cut(path)
     with pytest.raises(UserError, match=f"{path.name}: cannot be read as an image"):
-        train(tiny(data_root=own_bccd))
+        train(tiny(data_root=own_cells))
     assert {p.name for p in (tmp_path / "run").glob("*.pth")} == {
         "iter_2.pth",
         "iter_4.pth",
     }
     path.write_bytes(content)
     options = {"train_cfg.max_iters": 5, "train_cfg.val_interval": 5}
-    assert train(tiny(options, own_bccd), resume="auto").iter == 5
+    assert train(tiny(options, own_cells), resume="auto").iter == 5
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_broken_image_in_evaluation(tiny, own_bccd, trained, workers):
-    path = image_of(own_bccd, "test")
+def test_broken_image_in_evaluation(tiny, own_cells, trained, workers):
+    path = image_of(own_cells, "test")
     cut(path)
-    cfg = tiny({"test_dataloader.num_workers": workers}, own_bccd)
+    cfg = tiny({"test_dataloader.num_workers": workers}, own_cells)
     with pytest.raises(UserError) as caught:
         apis.test(cfg, trained / "iter_4.pth")
     assert caught.value.text.startswith(f"{path}: cannot be read as an image (the JPEG")
 
 
-def test_broken_images_in_training(tiny, own_bccd, tmp_path):
-    first, second = (image_of(own_bccd, "train", index) for index in (1, 4))
+def test_broken_images_in_training(tiny, own_cells, tmp_path):
+    first, second = (image_of(own_cells, "train", index) for index in (1, 4))
     cut(first)
     second.unlink()
     options = {  # all twelve images are seen
@@ -286,13 +286,13 @@ def test_broken_images_in_training(tiny, own_bccd, tmp_path):
         "train_cfg.max_iters": 3,
         "train_dataloader.batch_size": 4,
     }
-    assert train(tiny(options, own_bccd)).iter == 3
+    assert train(tiny(options, own_cells)).iter == 3
     log = log_of(tmp_path / "run")
     for path in (first, second):
         assert log.count(f"Passed over unreadable image {path}: ") == 1
 
     options["train_dataloader.dataset.datasets.0.pipeline.0.max_unreadable"] = 1
     with pytest.raises(UserError, match="2 images cannot be read") as caught:
-        train(tiny(options, own_bccd))
+        train(tiny(options, own_cells))
     assert str(first) in caught.value.text
     assert str(second) in caught.value.text

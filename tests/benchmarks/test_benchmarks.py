@@ -76,9 +76,9 @@ def test_networks_have_their_taps_in_common():
         assert not idle, name
 
 
-def test_results_and_their_page(monkeypatch, mini_coco):
+def test_results_and_their_page(monkeypatch, coco):
     monkeypatch.setattr(suites, "SIZE", (64, 96))
-    results = benchmark(["training", "loading"], rounds=4, data_root=mini_coco)
+    results = benchmark(["training", "loading"], rounds=4, data_root=coco)
     assert json.loads(json.dumps(results)) == results
     steps, rates, parts = results["tables"]
     assert {row["name"] for row in steps["rows"]} >= {
@@ -94,7 +94,7 @@ def test_results_and_their_page(monkeypatch, mini_coco):
     shares = [values[1] for _, values in parts["rows"]]
     assert sum(shares) == pytest.approx(100)
     assert {name for name, _ in parts["rows"]} > {
-        transform["type"] for transform in data.loading_config(mini_coco).train_pipeline
+        transform["type"] for transform in data.loading_config(coco).train_pipeline
     }
     page = render({**results, "command": "python x.py"})
     assert "`python x.py`" in page
@@ -102,9 +102,9 @@ def test_results_and_their_page(monkeypatch, mini_coco):
     assert "| cv2 |" in page
 
 
-def test_decoders_agree(mini_coco):
+def test_decoders_agree(coco):
     cv2 = LoadReadableImage()
-    for path in sorted((mini_coco / "train2017").iterdir())[:16]:
+    for path in sorted((coco / "train2017").iterdir())[:16]:
         theirs = data._read_with_torchvision(str(path))
         np.testing.assert_array_equal(theirs, cv2.read(str(path)))
 

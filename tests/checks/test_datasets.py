@@ -49,11 +49,11 @@ def test_good(data):
     assert json.dumps(cfg) == before
 
 
-def test_mini_coco(mini_coco):
+def test_mini_coco(coco):
     check_dataset(
         dict(
             type="mmdet.CocoDataset",
-            data_root=f"{mini_coco}/",
+            data_root=f"{coco}/",
             ann_file="annotations/instances_val2017.json",
             data_prefix=dict(img="val2017/"),
             test_mode=True,

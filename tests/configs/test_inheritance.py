@@ -6,7 +6,7 @@ from mmengine.config import Config
 from timm.models.ghostnet import _create_ghostnet
 
 from ghostdet import CONFIGS
-from ghostdet.checks import preflight
+from ghostdet.checks import check_run
 from ghostdet.config import load_config
 
 
@@ -34,7 +34,7 @@ def test_folders_of_classes_as_the_docs_have_them(tmp_path, project, digit_folde
         "train_dataloader.batch_size": 8,  # there are few images
     }
     cfg = load_config(path, tmp_path / "run", digit_folders, options)
-    findings = {finding.check: finding for finding in preflight(cfg)}
+    findings = {finding.check: finding for finding in check_run(cfg)}
     assert {f.status for f in findings.values()} == {"pass"}, findings
     assert "fills GhostNet" in findings["pretrained weights"].text
     assert findings["val evaluator"].text == "top-1 of 4 classes"

@@ -97,9 +97,9 @@ class Run:
 
 
 @pytest.fixture
-def base(bccd):
+def base(cells):
     """Text and arguments of the config that is run; a module may have another."""
-    return DETECTOR, ["--data-root", bccd]
+    return DETECTOR, ["--data-root", cells]
 
 
 @pytest.fixture

@@ -9,16 +9,16 @@ import pytest
 
 
 @pytest.fixture
-def metrics(project, bccd, trained, tmp_path):
+def metrics(project, cells, trained, tmp_path):
     """A function: COCO's metrics as the log of an evaluation has them."""
 
     def run(*start, gpus=()):
-        config = project / "configs/bccd/retinanet_ghostnet_bccd.py"
+        config = project / "configs/bccd/retinanet_ghostnet_small_bccd.py"
         options = [
             "model.test_cfg.score_thr=0.0",
             "test_dataloader.dataset.indices=7",  # of which one is evaluated twice
         ]
-        command = [*start, config, trained / "iter_4.pth", *gpus, "--data-root", bccd]
+        command = [*start, config, trained / "iter_4.pth", *gpus, "--data-root", cells]
         command += ["--work-dir", tmp_path / "run", "--cfg-options", *options]
         output = subprocess.run(
             list(map(str, command)),

@@ -142,7 +142,7 @@ def replace(samples, **changes):
 )
 @pytest.mark.parametrize("data", ["mini_coco", "bccd"])
 def test_fast_equals_pycocotools(request, check_equal, data, options):
-    name = dict(mini_coco="instances_train2017", bccd="test")[data]
+    name = dict(coco="instances_train2017", cells="test")[data]
     file = request.getfixturevalue(data) / f"annotations/{name}.json"
     coco = json.loads(file.read_text())
     coco["images"] = coco["images"][:12]
@@ -224,8 +224,8 @@ def test_fast_without_detections(small, check_equal):
     assert check_equal(coco, samples) == {}
 
 
-def test_fast_on_masks(mini_coco, check_equal):
-    file = mini_coco / "annotations/instances_val2017.json"
+def test_fast_on_masks(coco, check_equal):
+    file = coco / "annotations/instances_val2017.json"
     truth, coco = COCO(file), json.loads(file.read_text())
     labels = {category["id"]: i for i, category in enumerate(coco["categories"])}
     samples = []

@@ -38,7 +38,7 @@ CLASSES = ["RBC", "WBC", "Platelets"]
 META = dict(
     format_version=1,
     ghostdet=__version__,
-    config="retinanet_ghostnet_bccd",
+    config="retinanet_ghostnet_small_bccd",
     classes=CLASSES,
     resize=dict(scale=[256, 256], keep_ratio=False),
     mean=[123.675, 116.28, 103.53],
@@ -49,7 +49,7 @@ META = dict(
 
 
 @pytest.fixture(scope="session")
-def written(tmp_path_factory):
+def atomic_outputs(tmp_path_factory):
     """A folder with the model in both formats."""
     parser = pytest.importorskip("onnx.parser")
     pytest.importorskip("onnxruntime")

@@ -42,13 +42,13 @@ def environment(folder, distributions):
 
 
 @pytest.mark.parametrize("suffix", DISTRIBUTIONS)
-def test_alone(tmp_path, export, bccd, suffix):
+def test_alone(tmp_path, export, cells, suffix):
     path = export(suffix)
     (opencv,) = metadata.packages_distributions()["cv2"]
     python = environment(
         tmp_path / "environment", ["numpy", opencv, *DISTRIBUTIONS[suffix]]
     )
-    image = min((bccd / "images").iterdir())
+    image = min((cells / "images").iterdir())
 
     def run(*arguments):
         # Isolated: neither PYTHONPATH nor the current folder.

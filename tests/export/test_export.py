@@ -15,7 +15,7 @@ from torch import nn
 from ghostdet import CONFIGS, __version__, runtime
 from ghostdet.config import load_config
 from ghostdet.errors import UserError
-from ghostdet.export import convert, deploy, export_module
+from ghostdet.export import convert, export_module, fuse_for_inference
 from ghostdet.export import export_detector as command
 from ghostdet.export.graph import DetectionGraph
 from ghostdet.models import GhostNet
@@ -23,7 +23,7 @@ from ghostdet.runtime import OUTPUTS, Detector
 
 from .heads import assert_same, build, predicted, spread
 
-CONFIG = f"{CONFIGS}/bccd/retinanet_ghostnet_bccd.py"
+CONFIG = f"{CONFIGS}/bccd/retinanet_ghostnet_small_bccd.py"
 FEW = {
     "test_dataloader.dataset.indices": 4,
     "test_dataloader.num_workers": 0,
@@ -58,7 +58,7 @@ def checkpoint(detector, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def exported(checkpoint, bccd, tmp_path_factory):
+def exported(checkpoint, cells, tmp_path_factory):
     """The ONNX file, and the model as it was before it was written."""
     models = []
 
@@ -69,19 +69,19 @@ def exported(checkpoint, bccd, tmp_path_factory):
     out = tmp_path_factory.mktemp("exported") / "cells.onnx"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(command, "detector_to_onnx", kept)
-        path = command.export(load_config(CONFIG, data_root=bccd), checkpoint, out=out)
+        path = command.export(load_config(CONFIG, data_root=cells), checkpoint, out=out)
     return path, models[0]
 
 
 @pytest.fixture
-def export(exported, checkpoint, bccd, tmp_path, monkeypatch):
+def export(exported, checkpoint, cells, tmp_path, monkeypatch):
     """A function: the same again, without the time that PyTorch's exporter takes."""
 
     def run(name, change=lambda model: None, **arguments):
         model = copy.deepcopy(exported[1])
         change(model)
         monkeypatch.setattr(command, "detector_to_onnx", lambda *_: model)
-        cfg = load_config(CONFIG, data_root=bccd, cfg_options=FEW)
+        cfg = load_config(CONFIG, data_root=cells, cfg_options=FEW)
         return command.export(cfg, checkpoint, out=tmp_path / "out" / name, **arguments)
 
     return run
@@ -99,7 +99,7 @@ def test_files(exported):
     assert meta == {
         "format_version": 1,
         "ghostdet": __version__,
-        "config": "retinanet_ghostnet_bccd",
+        "config": "retinanet_ghostnet_small_bccd",
         "classes": ["RBC", "WBC", "Platelets"],
         "resize": {"scale": [256, 256], "keep_ratio": False},
         "mean": [123.675, 116.28, 103.53],
@@ -169,7 +169,7 @@ def test_int8(export, exported, capsys, format, suffix):
 
 def test_two_stages(tmp_path):
     detector = build("FasterRCNN")
-    graph = DetectionGraph(deploy(copy.deepcopy(detector)))
+    graph = DetectionGraph(fuse_for_inference(copy.deepcopy(detector)))
     model = convert.detector_to_onnx(graph.eval(), 32, 0)
     runs = []
     import onnxruntime
@@ -278,7 +278,7 @@ def test_pipelines(steps, expected):
 
 
 def test_module(tmp_path):
-    backbone = deploy(GhostNet(0.5, out_indices=(1, 3)).eval())
+    backbone = fuse_for_inference(GhostNet(0.5, out_indices=(1, 3)).eval())
     path = export_module(backbone, tmp_path / "new/backbone.onnx", ["c3", "c5"])
     session = __import__("onnxruntime").InferenceSession(path)
     for shape in [(1, 3, 97, 64), (3, 3, 33, 200)]:

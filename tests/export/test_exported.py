@@ -43,16 +43,16 @@ def compare(detections, boxes, scores, labels):
 
 
 @pytest.fixture
-def shapes(own_bccd):
+def shapes(own_cells):
     """A data set with images of several shapes, so that batches are padded."""
     import cv2
 
-    file = own_bccd / "annotations/test.json"
+    file = own_cells / "annotations/test.json"
     coco = json.loads(file.read_text())
     for number, image in enumerate(coco["images"]):
-        path = own_bccd / "images" / image["file_name"]
+        path = own_cells / "images" / image["file_name"]
         cv2.imwrite(path, cv2.imread(path)[: 480 - 70 * number, : 640 - 31 * number])
-    return own_bccd
+    return own_cells
 
 
 @pytest.mark.parametrize("suffix", [".onnx", ".xml"])
@@ -76,10 +76,10 @@ def test_evaluation(tmp_path, tiny, export, shapes, suffix):
         compare(expected, found["bboxes"], found["scores"], found["labels"])
 
 
-def test_inference(tmp_path, tiny, export, own_bccd):
+def test_inference(tmp_path, tiny, export, own_cells):
     path = export()
-    image = min((own_bccd / "images").iterdir())
-    target = infer(image, tiny(data_root=own_bccd), path, tmp_path / "out")
+    image = min((own_cells / "images").iterdir())
+    target = infer(image, tiny(data_root=own_cells), path, tmp_path / "out")
     results = json.loads(target.read_text())
     boxes = np.array([result["bbox"] for result in results])
     boxes[:, 2:] += boxes[:, :2]
@@ -92,10 +92,10 @@ def test_inference(tmp_path, tiny, export, own_bccd):
     assert (tmp_path / "out" / image.name).is_file()
 
 
-def test_command_line(tmp_path, command, export, own_bccd):
+def test_command_line(tmp_path, command, export, own_cells):
     done = command(
-        *("tools/test.py", "configs/bccd/retinanet_ghostnet_bccd.py", export()),
-        *("--data-root", own_bccd, "--work-dir", tmp_path / "run"),
+        *("tools/test.py", "configs/bccd/retinanet_ghostnet_small_bccd.py", export()),
+        *("--data-root", own_cells, "--work-dir", tmp_path / "run"),
     )
     assert done.returncode == 0, done.stderr
     assert "coco/bbox_mAP: " in done.stdout
@@ -108,32 +108,32 @@ def test_command_line(tmp_path, command, export, own_bccd):
         (["RBC"], "detects 1 classes"),
     ],
 )
-def test_other_classes(tmp_path, tiny, export, own_bccd, classes, message):
+def test_other_classes(tmp_path, tiny, export, own_cells, classes, message):
     path = export(classes=classes)
     with pytest.raises(UserError, match=message):
-        apis.test(tiny(data_root=own_bccd), path)
+        apis.test(tiny(data_root=own_cells), path)
     with pytest.raises(UserError, match=message):
-        infer(own_bccd / "images", tiny(data_root=own_bccd), path, tmp_path / "out")
+        infer(own_cells / "images", tiny(data_root=own_cells), path, tmp_path / "out")
 
 
-def test_other_size(tmp_path, tiny, export, own_bccd):
+def test_other_size(tmp_path, tiny, export, own_cells):
     path = export(resize=dict(scale=[128, 96], keep_ratio=False))
     message = r"for Resize of \{'scale': \[128, 96\].*has \{'scale': \[256, 256\]"
     with pytest.raises(UserError, match=message):
-        apis.test(tiny(data_root=own_bccd), path)
+        apis.test(tiny(data_root=own_cells), path)
     with pytest.raises(UserError, match=message):
-        infer(own_bccd / "images", tiny(data_root=own_bccd), path, tmp_path / "out")
+        infer(own_cells / "images", tiny(data_root=own_cells), path, tmp_path / "out")
 
 
-def test_mistakes(tmp_path, tiny, export, own_bccd):
+def test_mistakes(tmp_path, tiny, export, own_cells):
     path = export()
     shutil.move(path.with_suffix(".json"), tmp_path / "other.json")
     with pytest.raises(UserError, match="no file .*small.json"):
-        apis.test(tiny(data_root=own_bccd), path)
+        apis.test(tiny(data_root=own_cells), path)
     with pytest.raises(UserError, match="no file .*nowhere.xml"):
         ExportedDetector(tmp_path / "nowhere.xml")
     shutil.move(tmp_path / "other.json", path.with_suffix(".json"))
-    cfg = tiny(data_root=own_bccd)
+    cfg = tiny(data_root=own_cells)
     cfg.launcher = "pytorch"
     with pytest.raises(UserError, match="one process; leave out --launcher"):
         apis.test(cfg, path)

@@ -15,7 +15,7 @@ from torch import nn
 
 from ghostdet import CONFIGS
 from ghostdet.errors import ConfigError
-from ghostdet.export import deploy
+from ghostdet.export import fuse_for_inference
 from ghostdet.models import (
     GhostConv,
     GhostNet,
@@ -56,7 +56,7 @@ def test_backbones(network):
     with torch.no_grad():
         expected = model(x)
         assert norms(model)
-        assert deploy(model) is model
+        assert fuse_for_inference(model) is model
         for out, other in zip(model(x), expected, strict=True):
             assert (out - other).abs().max() < 1e-4 * other.abs().max()
     assert not norms(model)
@@ -74,7 +74,7 @@ def test_configs(name):
     with DefaultScope.overwrite_default_scope("mmdet"):
         model = unlike_the_identity(MODELS.build(cfg))
     small = copy.deepcopy(model)
-    deploy(small)
+    fuse_for_inference(small)
     # One stays behind each of these.
     assert len(norms(small)) == sum(isinstance(m, GhostConv) for m in small.modules())
     x = demo_mm_inputs(1, [(3, 128, 160)])
@@ -110,7 +110,7 @@ def test_convolutions_that_norms_share():
     unlike_the_identity(heads)
     x = torch.randn(1, 4, 5, 5)
     expected = [head(x) for head in heads]
-    deploy(heads)
+    fuse_for_inference(heads)
     for head, other in zip(heads, expected):
         torch.testing.assert_close(head(x), other)
 
@@ -133,12 +133,12 @@ def test_norms_that_do_something_else(make):
             module.running_mean.uniform_(-1, 1)
     x = torch.randn(2, 4, 5, 5)
     expected = model(x)
-    torch.testing.assert_close(deploy(model)(x), expected)
+    torch.testing.assert_close(fuse_for_inference(model)(x), expected)
 
 
 def test_refuses_training_mode():
     with pytest.raises(ConfigError, match="in training mode; call model.eval"):
-        deploy(GhostNet(0.5))
+        fuse_for_inference(GhostNet(0.5))
 
 
 def test_norms_behind_others_of_their_number():
@@ -159,11 +159,13 @@ def test_norms_behind_others_of_their_number():
         unlike_the_identity(model)
         x = torch.randn(2, 4, 5, 5)
         expected = model(x)
-        torch.testing.assert_close(deploy(deploy(model))(x), expected)
+        torch.testing.assert_close(
+            fuse_for_inference(fuse_for_inference(model))(x), expected
+        )
 
 
 def test_refuses_a_part_in_training_mode():
     model = GhostNet(0.5).eval()
     model.blocks[0].train()
     with pytest.raises(ConfigError, match="in training mode"):
-        deploy(model)
+        fuse_for_inference(model)

@@ -9,7 +9,7 @@ from mmdet.models.roi_heads import CascadeRoIHead
 from torch import nn
 
 from ghostdet.errors import UserError
-from ghostdet.export import deploy
+from ghostdet.export import fuse_for_inference
 from ghostdet.export.graph import DetectionGraph
 
 from .heads import HEADS, NMS, assert_same, build, predicted
@@ -22,7 +22,9 @@ def run(model, images):
     height, width = (-side % 32 for side in shape)
     padded = nn.functional.pad(images, (0, width, 0, height))
     with torch.no_grad():
-        return DetectionGraph(deploy(copy.deepcopy(model)))(padded, torch.tensor(shape))
+        return DetectionGraph(fuse_for_inference(copy.deepcopy(model)))(
+            padded, torch.tensor(shape)
+        )
 
 
 @pytest.mark.parametrize("kind", [*HEADS, "FasterRCNN"])

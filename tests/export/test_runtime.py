@@ -93,10 +93,10 @@ def check(detector, image, path, resize, **numbers):
 
 @pytest.mark.parametrize("resize", RESIZES)
 @pytest.mark.parametrize("suffix", [".onnx", ".xml"])
-def test_same_as_mmdetection(export, mini_coco, resize, suffix):
+def test_same_as_mmdetection(export, coco, resize, suffix):
     """On photographs of all shapes, the grey one among them."""
     detector = Detector(export(suffix, resize=resize), threads=1)
-    names = sorted(mini_coco.glob("*2017/*.jpg"))
+    names = sorted(coco.glob("*2017/*.jpg"))
     grey = [p for p in names if cv2.imread(p, cv2.IMREAD_UNCHANGED).ndim == 2]
     assert grey
     for path in [*grey, *names[::40]]:
@@ -109,8 +109,8 @@ def test_same_as_mmdetection(export, mini_coco, resize, suffix):
     [dict(to_rgb=False), dict(mean=[127], std=[50.5]), dict(mean=[0, 0, 0])],
     ids=str,
 )
-def test_normalization(export, bccd, numbers):
-    path = min((bccd / "images").iterdir())
+def test_normalization(export, cells, numbers):
+    path = min((cells / "images").iterdir())
     check(Detector(export(**numbers)), path, path, RESIZES[0], **numbers)
 
 
@@ -134,8 +134,8 @@ KINDS = {
 
 @pytest.mark.parametrize("resize", RESIZES[1:], ids=str)
 @pytest.mark.parametrize("kind", KINDS)
-def test_kinds_of_images(tmp_path, export, bccd, kind, resize):
-    image = KINDS[kind](cv2.imread(min((bccd / "images").iterdir()))[100:260, :200])
+def test_kinds_of_images(tmp_path, export, cells, kind, resize):
+    image = KINDS[kind](cv2.imread(min((cells / "images").iterdir()))[100:260, :200])
     path = tmp_path / "a.png"
     cv2.imwrite(path, image)
     detector = Detector(export(resize=resize))
@@ -143,11 +143,11 @@ def test_kinds_of_images(tmp_path, export, bccd, kind, resize):
     check(detector, image, path, resize)
 
 
-def test_orientation(tmp_path, export, bccd):
+def test_orientation(tmp_path, export, cells):
     """A photograph on its side is turned, as for PyTorch."""
     pillow = pytest.importorskip("PIL.Image")
     path = tmp_path / "a.jpg"
-    with pillow.open(min((bccd / "images").iterdir())) as image:
+    with pillow.open(min((cells / "images").iterdir())) as image:
         exif = image.getexif()
         exif[0x0112] = 6
         image.crop((0, 0, 300, 200)).save(path, exif=exif)
@@ -190,18 +190,18 @@ def test_no_image(export, image, message):
 
 
 @pytest.mark.parametrize("content", [b"", b"a text", "first half"])
-def test_broken_file(tmp_path, export, bccd, content):
+def test_broken_file(tmp_path, export, cells, content):
     if isinstance(content, str):
-        content = min((bccd / "images").iterdir()).read_bytes()
+        content = min((cells / "images").iterdir()).read_bytes()
         content = content[: len(content) // 2]
     (tmp_path / "a.jpg").write_bytes(content)
     with pytest.raises(DetectorError, match="a.jpg: cannot be read as an image"):
         Detector(export())(tmp_path / "a.jpg")
 
 
-def test_score_thr(export, bccd):
+def test_score_thr(export, cells):
     path = export()
-    image = min((bccd / "images").iterdir())
+    image = min((cells / "images").iterdir())
     every = Detector(path)(image)
     fewer = Detector(path, score_thr=float(every.scores[1]))(image)
     assert len(every.scores) == 3 and len(fewer.names) == 1  # less the empty row
@@ -323,9 +323,9 @@ def test_signals_after_openvino(export):
     assert subprocess.run(command, cwd=path.parent).returncode == 0
 
 
-def test_main(export, bccd, capsys):
+def test_main(export, cells, capsys):
     path = export()
-    image = min((bccd / "images").iterdir())
+    image = min((cells / "images").iterdir())
     assert main([str(path), str(image), "nowhere.png"]) == 1
     printed = capsys.readouterr()
     assert "error: nowhere.png: cannot be read as an image" in printed.err

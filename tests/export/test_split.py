@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from ghostdet.export import deploy
+from ghostdet.export import fuse_for_inference
 from ghostdet.export.split import SplitBottleneck
 from ghostdet.models import GhostBottleneck, GhostNet, GhostNetV2, GhostNetV3
 
@@ -24,7 +24,7 @@ def test_any_bottleneck(ratio, split, stride, se_ratio, mid, out):
     model.eval()
     x = torch.randn(2, 6, 9, 10).double()
     expected = model(x)
-    torch.testing.assert_close(deploy(model)(x), expected)
+    torch.testing.assert_close(fuse_for_inference(model)(x), expected)
     assert isinstance(model[0], SplitBottleneck) == split
 
 
@@ -32,14 +32,14 @@ def test_any_bottleneck(ratio, split, stride, se_ratio, mid, out):
     "network, count", [(GhostNet, 16), (GhostNetV2, 2), (GhostNetV3, 2)]
 )
 def test_all_without_attention_are_split(network, count):
-    model = deploy(network(0.5).eval())
+    model = fuse_for_inference(network(0.5).eval())
     assert sum(isinstance(m, SplitBottleneck) for m in model.modules()) == count
 
 
 def test_other_norms_stay():
     """BN that was not folded must see all channels of the strided convolution."""
     norm_cfg = dict(type="GN", num_groups=2)
-    model = deploy(
+    model = fuse_for_inference(
         nn.Sequential(GhostBottleneck(6, 16, 8, stride=2, norm_cfg=norm_cfg)).eval()
     )
     assert isinstance(model[0], GhostBottleneck)

@@ -56,7 +56,7 @@ DETECTORS = [
 
 def replace_backbone(detector: Detector, widen_factor: float) -> Config:
     """The config with GhostNet, and the neck told of its channels."""
-    from ghostdet.models.backbones.ghostnet import tap_channels
+    from ghostdet.models.backbones.ghostnet import level_channels
 
     cfg = Config.fromfile(CONFIGS / detector.config)
     resnets = cfg.model.backbone.get("out_indices", (0, 1, 2, 3))
@@ -64,7 +64,7 @@ def replace_backbone(detector: Detector, widen_factor: float) -> Config:
     cfg.model.backbone = dict(
         type="GhostNet", widen_factor=widen_factor, out_indices=out_indices
     )
-    channels = [tap_channels(widen_factor)[i] for i in out_indices]
+    channels = [level_channels(widen_factor)[i] for i in out_indices]
     neck = cfg.model.neck
     neck = neck[0] if isinstance(neck, list) else neck
     single = isinstance(neck.in_channels, int)

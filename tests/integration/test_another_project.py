@@ -89,10 +89,10 @@ Runner.from_cfg(Config.fromfile("config.py")).train()
 
 
 @pytest.fixture
-def elsewhere(tmp_path, bccd):
+def elsewhere(tmp_path, cells):
     """A folder with a config, a script and four images with two classes."""
     names = {1: "red", 2: "white"}
-    coco = json.loads((bccd / "annotations/train.json").read_text())
+    coco = json.loads((cells / "annotations/train.json").read_text())
     coco["images"] = coco["images"][:4]
     ids = {image["id"] for image in coco["images"]}
     coco["categories"] = [dict(id=i * 10, name=name) for i, name in names.items()]
@@ -105,7 +105,7 @@ def elsewhere(tmp_path, bccd):
     (folder / "cells").mkdir(parents=True)
     (folder / "cells/cells.json").write_text(json.dumps(coco))
     for image in coco["images"]:
-        shutil.copy(bccd / "images" / image["file_name"], folder / "cells")
+        shutil.copy(cells / "images" / image["file_name"], folder / "cells")
     (folder / "config.py").write_text(CONFIG)
     (folder / "script.py").write_text(SCRIPT)
     return folder

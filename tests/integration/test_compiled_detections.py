@@ -20,8 +20,8 @@ PYTHON = os.environ.get("GHOSTDET_COMPILED_PYTHON")
     not PYTHON,
     reason="GHOSTDET_COMPILED_PYTHON names no interpreter with a compiled MMCV",
 )
-def test_detections_are_equal(mini_coco, project, tmp_path):
-    images, path = mini_coco / "val2017", tmp_path / "compiled.pt"
+def test_detections_are_equal(coco, project, tmp_path):
+    images, path = coco / "val2017", tmp_path / "compiled.pt"
     env = {**os.environ, "PYTHONPATH": str(project)}
     subprocess.run([PYTHON, "-W", "ignore", SCRIPT, images, path], check=True, env=env)
     compiled = torch.load(path, weights_only=True)

@@ -23,14 +23,14 @@ def in_mmdet():
 
 
 @pytest.fixture
-def batch(mini_coco, detector):
+def batch(coco, detector):
     """Two images of COCO, small."""
     with_mask = detector.name == "Mask R-CNN"
     with DefaultScope.overwrite_default_scope("mmdet"):
         dataset = DATASETS.build(
             dict(
                 type="CocoDataset",
-                data_root=f"{mini_coco}/",
+                data_root=f"{coco}/",
                 ann_file="annotations/instances_train2017.json",
                 data_prefix=dict(img="train2017/"),
                 filter_cfg=dict(filter_empty_gt=True),

@@ -22,7 +22,7 @@ from ghostdet.config import load_config
 from ghostdet.errors import UserError
 from ghostdet.weights import pickles
 
-CONFIG = Path(__file__).parents[2] / "configs/bccd/retinanet_ghostnet_bccd.py"
+CONFIG = Path(__file__).parents[2] / "configs/bccd/retinanet_ghostnet_small_bccd.py"
 
 
 class Payload:
@@ -235,14 +235,14 @@ def test_payload_would_run(tmp_path):
 
 
 @pytest.mark.parametrize("way", ["test", "resume", "load_from", "inspect", "infer"])
-def test_tools_refuse(hostile, tool, bccd, tmp_path, monkeypatch, way):
+def test_tools_refuse(hostile, tool, cells, tmp_path, monkeypatch, way):
     folder, marker = hostile
     # For time: the config is read once, and less of the endless pickle.
     cfg = load_config(CONFIG)
     monkeypatch.setattr("mmengine.config.Config.fromfile", lambda _: cfg)
     monkeypatch.setattr(pickles, "STEPS", 10_000)
-    image = min((bccd / "images").iterdir())
-    data = ("--data-root", bccd, "--work-dir", tmp_path / "run")
+    image = min((cells / "images").iterdir())
+    data = ("--data-root", cells, "--work-dir", tmp_path / "run")
     for path in sorted(folder.iterdir()):
         arguments = {
             "test": ("test", CONFIG, path, *data),
@@ -325,11 +325,11 @@ def test_memory(hostile, command, tmp_path):
     assert int(control[0]) > 200  # the same kind of file
 
 
-def test_published_weights(trained, tool, bccd, tmp_path, monkeypatch):
+def test_published_weights(trained, tool, cells, tmp_path, monkeypatch):
     """Written and used by the tools, until somebody else has written beside them."""
     monkeypatch.chdir(tmp_path)
     weights, description = tmp_path / "a.safetensors", tmp_path / "a.json"
-    image = min((bccd / "images").iterdir())
+    image = min((cells / "images").iterdir())
     arguments = ("publish", trained / "iter_4.pth", weights, "--config", CONFIG)
     assert tool("weights", *arguments)[0] == 0
     detect = ("infer", image, "--checkpoint", weights, "--out", tmp_path / "out")
@@ -339,7 +339,7 @@ def test_published_weights(trained, tool, bccd, tmp_path, monkeypatch):
     nms = content["config"]["model"]["test_cfg"]["nms"]
     nms["type"] = "__import__('pathlib').Path('marker').touch()"  # mmcv evaluates it
     description.write_text(json.dumps(content))
-    evaluate = ("test", description, weights, "--data-root", bccd)
+    evaluate = ("test", description, weights, "--data-root", cells)
     for arguments in (detect, evaluate):
         code, message = tool(*arguments)
         assert code == 1

@@ -30,11 +30,11 @@ SMALL = {
 @pytest.mark.parametrize(
     "name, side", [("light_s_320", 320), ("light_m_416", 416), ("light_m_800", None)]
 )
-def test_train_and_test(tmp_path, project, mini_coco, new_run, name, side):
+def test_train_and_test(tmp_path, project, coco, new_run, name, side):
     def config():
         new_run()
         return load_config(
-            project / f"configs/light/{name}_coco.py", tmp_path, mini_coco, SMALL
+            project / f"configs/light/{name}_coco.py", tmp_path, coco, SMALL
         )
 
     runner = train(config())

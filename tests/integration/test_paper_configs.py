@@ -20,12 +20,12 @@ SMALL = {
 
 
 @pytest.mark.parametrize("name", ["retinanet", "faster_rcnn"])
-def test_train_resume_test(tmp_path, project, mini_coco, new_run, capsys, name):
+def test_train_resume_test(tmp_path, project, coco, new_run, capsys, name):
     def config(**options):
         new_run()
         path = project / f"configs/{name}_ghostnet_fpn.py"
         options["model.backbone.init_cfg.checkpoint"] = str(weights)
-        return load_config(path, tmp_path, mini_coco, {**SMALL, **options})
+        return load_config(path, tmp_path, coco, {**SMALL, **options})
 
     # In place of timm's on the Hub; 1.0x is widened to 1.1x all the same.
     weights = tmp_path / "ghostnet_100.pth"

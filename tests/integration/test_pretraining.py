@@ -61,11 +61,11 @@ DETECTOR = {
 
 
 @pytest.fixture(scope="module")
-def cells(bccd, tmp_path_factory):
+def cells(cells, tmp_path_factory):
     """Blood cells as ImageNet's layout has them, each cut out of its picture."""
     root = tmp_path_factory.mktemp("cells")
     for part, source in (("train", "train"), ("val", "test")):
-        coco = json.loads((bccd / f"annotations/{source}.json").read_text())
+        coco = json.loads((cells / f"annotations/{source}.json").read_text())
         files = {image["id"]: image["file_name"] for image in coco["images"]}
         for category in coco["categories"]:
             folder = root / part / category["name"]
@@ -78,15 +78,13 @@ def cells(bccd, tmp_path_factory):
             )
             for number, annotation in enumerate(islice(own, COUNT[part])):
                 x, y, width, height = annotation["bbox"]
-                with Image.open(bccd / "images" / files[annotation["image_id"]]) as im:
+                with Image.open(cells / "images" / files[annotation["image_id"]]) as im:
                     cell = im.convert("RGB").crop((x, y, x + width, y + height))
                 cell.save(folder / f"{number}.png")
     return root
 
 
-def test_pretrain_publish_detect(
-    cells, mini_coco, project, tmp_path, new_run, monkeypatch
-):
+def test_pretrain_publish_detect(cells, coco, project, tmp_path, new_run, monkeypatch):
     config = project / "configs/classification/ghostnet_110_in1k.py"
     new_run()
     train(load_config(config, tmp_path / "classifier", cells, CLASSIFIER))
@@ -130,7 +128,7 @@ def test_pretrain_publish_detect(
     override = {"model.backbone.init_cfg.checkpoint": str(out)}
     new_run()
     work_dir = tmp_path / "detector"
-    cfg = load_config(config, work_dir, mini_coco, {**DETECTOR, **override})
+    cfg = load_config(config, work_dir, coco, {**DETECTOR, **override})
     runner = train(cfg)
     (start,) = starts
     for name, value in start.items():
@@ -141,7 +139,7 @@ def test_pretrain_publish_detect(
     assert f"GhostNet 1.1x from {out} (classifier" in log.read_text()
 
     new_run()
-    cfg = load_config(config, work_dir, mini_coco, {**DETECTOR, **override})
+    cfg = load_config(config, work_dir, coco, {**DETECTOR, **override})
     metrics = apis.test(cfg, work_dir / "epoch_1.pth")
     validated = runner.message_hub.log_scalars
     assert "coco/bbox_mAP" in metrics

@@ -167,31 +167,31 @@ def test_train_in_a_shell(command, tmp_path):
 
 
 def test_train_without_its_check(in_process, tmp_path, project):
-    config = str(project / "configs/bccd/retinanet_ghostnet_bccd.py")
+    config = str(project / "configs/bccd/retinanet_ghostnet_small_bccd.py")
     folders = ["--data-root", str(tmp_path), "--work-dir", str(tmp_path / "run")]
     with pytest.raises(FileNotFoundError, match="train.json"):
         in_process("train", config, *folders, "--no-check")
 
 
-def test_test_in_a_shell(command, own_bccd, trained, tmp_path):
+def test_test_in_a_shell(command, own_cells, trained, tmp_path):
     # The error is of a DataLoader's worker, and arrives with its traceback.
-    images = json.loads((own_bccd / "annotations/test.json").read_text())["images"]
-    path = own_bccd / "images" / images[0]["file_name"]
+    images = json.loads((own_cells / "annotations/test.json").read_text())["images"]
+    path = own_cells / "images" / images[0]["file_name"]
     path.write_bytes(path.read_bytes()[:2000])
     result = command(
-        *("tools/test.py", "configs/bccd/retinanet_ghostnet_bccd.py"),
-        *(trained / "iter_4.pth", "--data-root", own_bccd),
+        *("tools/test.py", "configs/bccd/retinanet_ghostnet_small_bccd.py"),
+        *(trained / "iter_4.pth", "--data-root", own_cells),
         *("--work-dir", tmp_path / "run"),
         *("--cfg-options", "test_dataloader.num_workers=1"),
     )
     check_error(result, f"error: {path}: cannot be read as an image (the JPEG data")
 
 
-def test_infer_in_a_shell(command, bccd, trained, tmp_path):
-    config = "configs/bccd/retinanet_ghostnet_bccd.py"
-    images = json.loads((bccd / "annotations/test.json").read_text())["images"]
+def test_infer_in_a_shell(command, cells, trained, tmp_path):
+    config = "configs/bccd/retinanet_ghostnet_small_bccd.py"
+    images = json.loads((cells / "annotations/test.json").read_text())["images"]
     result = command(
-        *("tools/infer.py", bccd / "images" / images[0]["file_name"]),
+        *("tools/infer.py", cells / "images" / images[0]["file_name"]),
         *("--config", config, "--checkpoint", trained / "iter_4.pth"),
         *("--out", tmp_path / "out"),
         *("--cfg-options", "model.test_cfg.score_thr=0.9"),

@@ -12,14 +12,14 @@ from timm.models.ghostnet import _create_ghostnet
 from torchvision.transforms import v2
 
 from ghostdet import CONFIGS, apis
-from ghostdet.checks import preflight
+from ghostdet.checks import check_run
 from ghostdet.config import load_config
 from ghostdet.datasets import Digits
 from ghostdet.errors import ConfigError, UserError
 from ghostdet.weights import convert as command
 from ghostdet.weights import pretrained, read_weights
 
-OFFICIAL = f"{CONFIGS}/classification/ghostnet_in1k.py"
+OFFICIAL = f"{CONFIGS}/classification/ghostnet_100_in1k.py"
 WIDE = f"{CONFIGS}/classification/ghostnet_110_in1k.py"
 DIGITS = f"{CONFIGS}/classification/ghostnet_digits.py"
 
@@ -242,6 +242,6 @@ def test_checked_before_a_run(official, official_digits, tmp_path):
         (official[0], "fail", "does not fit a backbone of 0.5x"),
     ):
         cfg = load_config(DIGITS, tmp_path / "run", cfg_options=init(path))
-        findings = preflight(cfg)
+        findings = check_run(cfg)
         (found,) = (f for f in findings if f.check == "pretrained weights")
         assert found.status == status and text in found.text

@@ -17,7 +17,7 @@ from mmengine.runner import Runner
 from ghostdet.engine.batch_size import global_batch
 from ghostdet.errors import UserError
 from ghostdet.utils.components import type_name
-from ghostdet.utils.files import PARTIAL, write_whole
+from ghostdet.utils.files import PARTIAL, atomic_write
 
 
 @HOOKS.register_module()
@@ -156,18 +156,18 @@ class SafeCheckpointHook(CheckpointHook):
             **self.args,
         )
         if is_main_process():
-            write_whole(Path(runner.work_dir, "last_checkpoint"), self.last_ckpt)
+            atomic_write(Path(runner.work_dir, "last_checkpoint"), self.last_ckpt)
 
 
-class WholeFileBackend(LocalBackend):
+class AtomicBackend(LocalBackend):
     """The local disk, on which a file is whole or not there."""
 
     def put(self, obj: bytes | memoryview, filepath: str | Path) -> None:
-        """Write a file as :func:`write_whole` does."""
-        write_whole(Path(filepath), obj)
+        """Write a file as :func:`atomic_write` does."""
+        atomic_write(Path(filepath), obj)
 
 
-register_backend("whole", WholeFileBackend)
+register_backend("whole", AtomicBackend)
 
 
 def last_checkpoint(runner: Runner) -> str | None:

@@ -9,7 +9,7 @@ from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
-from ghostdet.weights import check_state_dict, weights_of
+from ghostdet.weights import check_state_dict, get_state_dict
 
 
 @HOOKS.register_module()
@@ -37,4 +37,6 @@ class CheckpointGuardHook(Hook):
             checkpoint.clear()
             checkpoint["state_dict"] = weights
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-        check_state_dict(model, weights_of(checkpoint), "the checkpoint", self.allow)
+        check_state_dict(
+            model, get_state_dict(checkpoint), "the checkpoint", self.allow
+        )

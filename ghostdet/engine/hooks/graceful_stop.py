@@ -29,7 +29,7 @@ TERMINATED = 128 + signal.SIGTERM  # exit code, as shells give it
 
 
 @HOOKS.register_module()
-class SurviveHook(Hook):
+class GracefulStopHook(Hook):
     """Ends a run on all ranks at the same iteration, with nothing lost.
 
     After each iteration the ranks exchange two numbers: whether a loss was not finite,

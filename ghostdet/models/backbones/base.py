@@ -14,7 +14,7 @@ from ghostdet.errors import ConfigError
 from ghostdet.models.layers.recompute import is_tracing
 
 
-class Tap(NamedTuple):
+class FeatureLevel(NamedTuple):
     """A place where a backbone can be tapped."""
 
     block: int  # index into ``blocks``; its output is what is tapped
@@ -22,14 +22,14 @@ class Tap(NamedTuple):
     channels: int  # of the output, at width 1.0
 
 
-class TappedBackbone(BaseModule):
+class BackboneBase(BaseModule):
     """A backbone that returns the outputs of some of its blocks.
 
-    A subclass has ``TAPS``, and sets ``blocks`` and ``stem`` in its constructor, of the
-    blocks no more than ``self.tapped_blocks[-1] + 1``; then it calls :meth:`freeze`.
+    A subclass has ``FEATURE_LEVELS``, and sets ``blocks`` and ``stem`` in its constructor, of the
+    blocks no more than ``self.level_blocks[-1] + 1``; then it calls :meth:`freeze`.
 
     Args:
-        out_indices: Indices into ``TAPS``, ascending.
+        out_indices: Indices into ``FEATURE_LEVELS``, ascending.
         frozen_stages: How much is frozen, its BN in evaluation mode: -1 nothing, 0 the
             stem, ``i`` all up to tap ``i - 1``.
         norm_eval: Keep all BN layers in evaluation mode in training.
@@ -44,7 +44,7 @@ class TappedBackbone(BaseModule):
         ConfigError: If ``out_indices`` or ``frozen_stages`` is out of range.
     """
 
-    TAPS: tuple[Tap, ...]
+    FEATURE_LEVELS: tuple[FeatureLevel, ...]
     stem: Sequence[nn.Module]
     blocks: Sequence[nn.Module]
 
@@ -59,22 +59,22 @@ class TappedBackbone(BaseModule):
         super().__init__(init_cfg)
         out_indices = tuple(out_indices)
         if not out_indices or list(out_indices) != sorted(
-            set(out_indices) & set(range(len(self.TAPS)))
+            set(out_indices) & set(range(len(self.FEATURE_LEVELS)))
         ):
             raise ConfigError(
                 f"out_indices is {out_indices}, expected ascending indices from 0 to "
-                f"{len(self.TAPS) - 1}, such as (1, 2, 3) for strides 8, 16 and 32"
+                f"{len(self.FEATURE_LEVELS) - 1}, such as (1, 2, 3) for strides 8, 16 and 32"
             )
-        if not -1 <= frozen_stages <= len(self.TAPS):
+        if not -1 <= frozen_stages <= len(self.FEATURE_LEVELS):
             raise ConfigError(
-                f"frozen_stages is {frozen_stages}, expected -1 to {len(self.TAPS)}"
+                f"frozen_stages is {frozen_stages}, expected -1 to {len(self.FEATURE_LEVELS)}"
             )
         self.out_indices = out_indices
         self.frozen_stages = frozen_stages
         self.norm_eval = norm_eval
         self.channels_last = channels_last
-        self.out_strides = tuple(self.TAPS[i].stride for i in out_indices)
-        self.tapped_blocks = tuple(self.TAPS[i].block for i in out_indices)
+        self.out_strides = tuple(self.FEATURE_LEVELS[i].stride for i in out_indices)
+        self.level_blocks = tuple(self.FEATURE_LEVELS[i].block for i in out_indices)
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Run the backbone.
@@ -94,14 +94,14 @@ class TappedBackbone(BaseModule):
         outs = []
         for index, block in enumerate(self.blocks):
             x = self._run(block, x)
-            if index in self.tapped_blocks:
+            if index in self.level_blocks:
                 outs.append(_contiguous(x) if inside else x)
         return tuple(outs)
 
     def _run(self, block: nn.Module, x: Tensor) -> Tensor:
         return block(x)
 
-    def train(self, mode: bool = True) -> TappedBackbone:
+    def train(self, mode: bool = True) -> BackboneBase:
         """Set the mode, keeping frozen stages and, by ``norm_eval``, BN as they are."""
         super().train(mode)
         self.freeze()
@@ -120,7 +120,9 @@ class TappedBackbone(BaseModule):
             return
         frozen = list(self.stem)
         if self.frozen_stages > 0:
-            frozen += self.blocks[: self.TAPS[self.frozen_stages - 1].block + 1]
+            frozen += self.blocks[
+                : self.FEATURE_LEVELS[self.frozen_stages - 1].block + 1
+            ]
         for module in frozen:
             module.eval()
             module.requires_grad_(False)

@@ -15,7 +15,7 @@ from mmdet.registry import MODELS
 from torch import nn
 
 from ghostdet.errors import ConfigError
-from ghostdet.models.backbones.base import Tap, TappedBackbone
+from ghostdet.models.backbones.base import BackboneBase, FeatureLevel
 from ghostdet.models.layers.ghost_module import BN, GhostBottleneck, make_divisible
 
 
@@ -58,12 +58,12 @@ FINAL_CHANNELS = 960  # of ``blocks.9``, the 1x1 convolution behind the bottlene
 
 # The last bottleneck at each stride (n = 3, 5, 11, 16), where the author taps
 # (https://github.com/iamhankai/ghostnet.pytorch/issues/35), then the final convolution.
-TAPS = (
-    Tap(2, 4, 24),
-    Tap(4, 8, 40),
-    Tap(6, 16, 112),
-    Tap(8, 32, 160),
-    Tap(9, 32, FINAL_CHANNELS),
+FEATURE_LEVELS = (
+    FeatureLevel(2, 4, 24),
+    FeatureLevel(4, 8, 40),
+    FeatureLevel(6, 16, 112),
+    FeatureLevel(8, 32, 160),
+    FeatureLevel(9, 32, FINAL_CHANNELS),
 )
 
 
@@ -78,7 +78,7 @@ class _ConvNormAct(nn.Sequential):
 
 
 @MODELS.register_module()
-class GhostNet(TappedBackbone):
+class GhostNet(BackboneBase):
     """GhostNet without its classifier.
 
     Taps 0 to 3 are linear (no activation), 4 is behind a ReLU.
@@ -118,7 +118,7 @@ class GhostNet(TappedBackbone):
         [(1, 44, 28, 40), (1, 124, 14, 20), (1, 176, 7, 10)]
     """
 
-    TAPS = TAPS
+    FEATURE_LEVELS = FEATURE_LEVELS
     _bottlenecks = GhostBottleneck, GhostBottleneck  # the first two, those behind
 
     def __init__(
@@ -138,7 +138,7 @@ class GhostNet(TappedBackbone):
         self.widen_factor = widen_factor
         self.se_gate = se_gate
         self.se_divisor = se_divisor
-        channels = tap_channels(widen_factor)
+        channels = level_channels(widen_factor)
         self.out_channels = tuple(channels[i] for i in self.out_indices)
 
         def width(value: int) -> int:
@@ -150,7 +150,7 @@ class GhostNet(TappedBackbone):
         self.act1 = nn.ReLU(inplace=True)
 
         blocks: list[nn.Module] = []
-        for rows in BLOCKS[: self.tapped_blocks[-1] + 1]:
+        for rows in BLOCKS[: self.level_blocks[-1] + 1]:
             bottlenecks = []
             for row in rows:
                 bottleneck = self._bottlenecks[len(blocks) >= 2]
@@ -170,7 +170,7 @@ class GhostNet(TappedBackbone):
                 )
                 in_channels = width(row.out)
             blocks.append(nn.Sequential(*bottlenecks))
-        if self.tapped_blocks[-1] == len(BLOCKS):
+        if self.level_blocks[-1] == len(BLOCKS):
             final = _ConvNormAct(in_channels, width(FINAL_CHANNELS), norm_cfg)
             blocks.append(nn.Sequential(final))
         self.blocks = nn.Sequential(*blocks)
@@ -182,7 +182,7 @@ class GhostNet(TappedBackbone):
         return self.conv_stem, self.bn1, self.act1
 
 
-def tap_channels(widen_factor: float) -> tuple[int, ...]:
+def level_channels(widen_factor: float) -> tuple[int, ...]:
     """Channels of all five taps of a GhostNet.
 
     Args:
@@ -191,9 +191,9 @@ def tap_channels(widen_factor: float) -> tuple[int, ...]:
     Raises:
         ConfigError: If ``widen_factor`` is not positive.
 
-    >>> tap_channels(1.1)
+    >>> level_channels(1.1)
     (28, 44, 124, 176, 1056)
     """
     if not widen_factor > 0:
         raise ConfigError(f"widen_factor is {widen_factor!r}, expected more than 0")
-    return tuple(make_divisible(tap.channels * widen_factor) for tap in TAPS)
+    return tuple(make_divisible(tap.channels * widen_factor) for tap in FEATURE_LEVELS)

@@ -14,21 +14,21 @@ from torch import Tensor, nn
 from torchvision.models import mobilenet_v3_large
 
 from ghostdet.errors import ConfigError
-from ghostdet.models.backbones.base import Tap, TappedBackbone
+from ghostdet.models.backbones.base import BackboneBase, FeatureLevel
 from ghostdet.models.layers.recompute import recompute
 
 # The last block at each stride, as GhostNet is tapped, then the final convolution.
-TAPS = (
-    Tap(2, 4, 24),
-    Tap(5, 8, 40),
-    Tap(11, 16, 112),
-    Tap(14, 32, 160),
-    Tap(15, 32, 960),
+FEATURE_LEVELS = (
+    FeatureLevel(2, 4, 24),
+    FeatureLevel(5, 8, 40),
+    FeatureLevel(11, 16, 112),
+    FeatureLevel(14, 32, 160),
+    FeatureLevel(15, 32, 960),
 )
 
 
 @MODELS.register_module()
-class MobileNetV3(TappedBackbone):
+class MobileNetV3(BackboneBase):
     """torchvision's MobileNetV3-Large without its classifier.
 
     Arguments, taps and strides are like those of :class:`GhostNet`. Parameter names are
@@ -65,7 +65,7 @@ class MobileNetV3(TappedBackbone):
         [(1, 40, 28, 40), (1, 112, 14, 20), (1, 160, 7, 10)]
     """
 
-    TAPS = TAPS
+    FEATURE_LEVELS = FEATURE_LEVELS
 
     def __init__(
         self,
@@ -87,9 +87,9 @@ class MobileNetV3(TappedBackbone):
             width_mult=widen_factor,
             norm_layer=lambda channels: build_norm_layer(norm_cfg, channels)[1],
         )
-        self.features = network.features[: self.tapped_blocks[-1] + 2]  # and the stem
+        self.features = network.features[: self.level_blocks[-1] + 2]  # and the stem
         blocks = self.blocks
-        self.out_channels = tuple(blocks[i].out_channels for i in self.tapped_blocks)
+        self.out_channels = tuple(blocks[i].out_channels for i in self.level_blocks)
         self.freeze()
 
     @property
@@ -99,7 +99,7 @@ class MobileNetV3(TappedBackbone):
 
     @property
     def blocks(self) -> nn.Sequential:
-        """The blocks, which ``TAPS`` counts."""
+        """The blocks, which ``FEATURE_LEVELS`` counts."""
         return self.features[1:]
 
     def _run(self, block: nn.Module, x: Tensor) -> Tensor:

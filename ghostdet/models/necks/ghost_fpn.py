@@ -10,11 +10,11 @@ from mmdet.registry import MODELS
 from torch import Tensor
 
 from ghostdet.errors import ConfigError
-from ghostdet.models.backbones.ghostnet import TAPS, tap_channels
+from ghostdet.models.backbones.ghostnet import FEATURE_LEVELS, level_channels
 from ghostdet.models.necks.base import _halved
 
 # The bottleneck taps only: the final convolution has a stride in common with the last.
-_INDEX_OF_STRIDE = {tap.stride: index for index, tap in enumerate(TAPS[:4])}
+_INDEX_OF_STRIDE = {tap.stride: index for index, tap in enumerate(FEATURE_LEVELS[:4])}
 
 
 @MODELS.register_module()
@@ -63,7 +63,7 @@ class GhostNetFPN(FPN):
                 f"strides is {strides}, expected a run of consecutive ones out of "
                 f"{tuple(known)}, such as (8, 16, 32)"
             )
-        channels = tap_channels(widen_factor)
+        channels = level_channels(widen_factor)
         super().__init__(
             in_channels=[channels[_INDEX_OF_STRIDE[s]] for s in strides],
             out_channels=out_channels,
@@ -108,7 +108,10 @@ class GhostNetFPN(FPN):
 
     def _received_strides(self, inputs: Sequence[Tensor]) -> list[int]:
         """Strides, of which only ratios can be seen; known channels give the scale."""
-        known = {c: tap.stride for c, tap in zip(tap_channels(self.widen_factor), TAPS)}
+        known = {
+            c: tap.stride
+            for c, tap in zip(level_channels(self.widen_factor), FEATURE_LEVELS)
+        }
         size, stride = next(
             ((x.shape[-1], known[x.shape[1]]) for x in inputs if x.shape[1] in known),
             (inputs[0].shape[-1], self.strides[0]) if inputs else (1, 1),

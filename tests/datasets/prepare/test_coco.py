@@ -78,13 +78,13 @@ def publish(server, monkeypatch, name, content):
 
 
 @pytest.fixture
-def small(mini_coco, monkeypatch):
+def small(coco, monkeypatch):
     """COCO's counts are those of the 128 and 50 images at hand."""
     for name in ("train2017", "val2017"):
-        images = len(list((mini_coco / name).iterdir()))
+        images = len(list((coco / name).iterdir()))
         part = coco.PARTS[name]._replace(images=images)
         monkeypatch.setitem(coco.PARTS, name, part)
-    return mini_coco
+    return coco
 
 
 @pytest.fixture

@@ -141,9 +141,9 @@ def test_counts_distinct_images(logged):
 
 
 @pytest.fixture
-def broken_coco(tmp_path, mini_coco):
+def broken_coco(tmp_path, coco):
     """Eight real images, of which the first two are cut and the third is missing."""
-    source = mini_coco / "annotations" / "instances_val2017.json"
+    source = coco / "annotations" / "instances_val2017.json"
     coco = json.loads(source.read_text())
     coco["images"] = coco["images"][:8]
     ids = {image["id"] for image in coco["images"]}
@@ -152,7 +152,7 @@ def broken_coco(tmp_path, mini_coco):
     (tmp_path / "images").mkdir()
     for image in coco["images"]:
         name = image["file_name"]
-        shutil.copyfile(mini_coco / "val2017" / name, tmp_path / "images" / name)
+        shutil.copyfile(coco / "val2017" / name, tmp_path / "images" / name)
     paths = [tmp_path / "images" / image["file_name"] for image in coco["images"]]
     for path, keep in zip(paths, (0.9, 0.1)):
         path.write_bytes(path.read_bytes()[: int(keep * path.stat().st_size)])

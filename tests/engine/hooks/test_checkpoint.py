@@ -10,9 +10,9 @@ import torch
 
 from ghostdet.apis import train
 from ghostdet.engine.hooks import checkpoint as saving
-from ghostdet.engine.resume import find_whole_checkpoint, set_aside
+from ghostdet.engine.resume import archive_old_checkpoints, find_latest_valid_checkpoint
 from ghostdet.errors import UserError
-from ghostdet.utils.files import write_whole
+from ghostdet.utils.files import atomic_write
 
 NO_VALIDATION = {"train_cfg.val_interval": 100}
 
@@ -21,7 +21,7 @@ NO_VALIDATION = {"train_cfg.val_interval": 100}
 def test_killed_while_writing(tmp_path, moment):
     """The old content before the new name is given, the new content after it."""
     path = tmp_path / "file"
-    write_whole(path, b"old")
+    atomic_write(path, b"old")
     child = os.fork()
     if child == 0:
         owner = {"open": saving, "done": saving.os}.get(moment, saving.os)
@@ -30,7 +30,7 @@ def test_killed_while_writing(tmp_path, moment):
             saving.open = lambda *a: os.kill(os.getpid(), signal.SIGKILL)
         else:
             setattr(owner, name, lambda *a: os.kill(os.getpid(), signal.SIGKILL))
-        write_whole(path, b"new" * 1000)
+        atomic_write(path, b"new" * 1000)
         os._exit(0)
     assert os.WIFSIGNALED(os.waitpid(child, 0)[1])
     assert path.read_bytes() == (b"new" * 1000 if moment == "done" else b"old")
@@ -38,15 +38,15 @@ def test_killed_while_writing(tmp_path, moment):
 
 def test_a_full_disk_leaves_the_old_file(tmp_path, monkeypatch):
     path = tmp_path / "file"
-    write_whole(path, b"old")
+    atomic_write(path, b"old")
     monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=2))
     with pytest.raises(UserError, match="it needs 0 MB, and the disk has 0 MB left"):
-        write_whole(path, b"new")
+        atomic_write(path, b"new")
     monkeypatch.undo()
     if Path("/dev/full").exists():
         path.with_name("file.partial").symlink_to("/dev/full")  # space that goes
         with pytest.raises(UserError, match="No space left on device"):
-            write_whole(path, b"new")
+            atomic_write(path, b"new")
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
     assert path.read_bytes() == b"old"
 
@@ -61,34 +61,34 @@ def test_a_full_disk_in_training(tiny, monkeypatch, tmp_path):
         train(tiny(NO_VALIDATION))
     names = {path.name for path in (tmp_path / "run").glob("*") if path.is_file()}
     assert {"iter_2.pth", "last_checkpoint"} <= names and "iter_4.pth" not in names
-    assert find_whole_checkpoint(tmp_path / "run").endswith("iter_2.pth")
+    assert find_latest_valid_checkpoint(tmp_path / "run").endswith("iter_2.pth")
     monkeypatch.undo()
     assert train(tiny(NO_VALIDATION), resume="auto").iter == 4
 
 
 def test_the_oldest_is_deleted_after_the_new_one_is_there(tiny, monkeypatch):
     seen = []
-    write = saving.write_whole
+    write = saving.atomic_write
 
     def note(path, content):
         write(path, content)
         if path.name != saving.MARKER:
             seen.append(sorted(p.stem for p in path.parent.glob("iter_*.pth")))
 
-    monkeypatch.setattr(saving, "write_whole", note)
+    monkeypatch.setattr(saving, "atomic_write", note)
     train(tiny({**NO_VALIDATION, "default_hooks.checkpoint.max_keep_ckpts": 1}))
     assert seen == [["iter_2"]] * 2 + [["iter_2", "iter_4"]] * 2
 
 
 def test_the_best_is_deleted_after_a_better_one_is_there(tiny, tmp_path, monkeypatch):
     seen = []
-    write = saving.write_whole
+    write = saving.atomic_write
 
     def note(path, content):
         write(path, content)
         seen.append(sorted(p.name[-5] for p in path.parent.glob("best_*")))
 
-    monkeypatch.setattr(saving, "write_whole", note)
+    monkeypatch.setattr(saving, "atomic_write", note)
     scores = iter([0.3, 0.2, 0.4])
     monkeypatch.setattr(
         "mmdet.evaluation.CocoMetric.compute_metrics",
@@ -118,12 +118,12 @@ def test_falls_back_to_the_newest_whole(tiny, trained, tmp_path, how, pointer, c
         (run / name).write_bytes((trained / name).read_bytes())
     if pointer is not None:
         (run / "last_checkpoint").write_text(pointer and str(run / pointer))
-    assert find_whole_checkpoint(run) == str(run / "iter_4.pth")
+    assert find_latest_valid_checkpoint(run) == str(run / "iter_4.pth")
     damage(run / "iter_4.pth", how)
-    assert find_whole_checkpoint(run) == str(run / "iter_2.pth")
+    assert find_latest_valid_checkpoint(run) == str(run / "iter_2.pth")
     damage(run / "iter_2.pth", how)
     with pytest.raises(UserError, match="no checkpoint in .* can be resumed: .*iter_2"):
-        find_whole_checkpoint(run)
+        find_latest_valid_checkpoint(run)
 
 
 def test_a_new_run_keeps_what_an_earlier_one_wrote(tiny, tmp_path):
@@ -148,20 +148,20 @@ def test_numbers_count_and_not_times(tmp_path, monkeypatch):
         saving, "read_checkpoint", lambda _: {"meta": {}, "message_hub": {}}
     )
     (tmp_path / "last_checkpoint").write_text("elsewhere/epoch_12.pth")
-    assert find_whole_checkpoint(tmp_path).endswith("epoch_12.pth")
-    set_aside(tmp_path, str(tmp_path / "epoch_9.pth"))
+    assert find_latest_valid_checkpoint(tmp_path).endswith("epoch_12.pth")
+    archive_old_checkpoints(tmp_path, str(tmp_path / "epoch_9.pth"))
     aside = {path.name for path in (tmp_path / "earlier_1").iterdir()}
     assert aside == {f"epoch_{i}.pth" for i in (10, 11, 12)}
-    set_aside(tmp_path, "of/another/run/epoch_3.pth")
+    archive_old_checkpoints(tmp_path, "of/another/run/epoch_3.pth")
     assert len(list((tmp_path / "earlier_2").iterdir())) == 9
     (tmp_path / "last_checkpoint").unlink()
     with pytest.raises(UserError, match="nothing to resume in .*earlier_2/NAME.pth"):
-        find_whole_checkpoint(tmp_path)
+        find_latest_valid_checkpoint(tmp_path)
 
 
 def test_a_restart_resumes_its_own_run(tmp_path, monkeypatch):
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "first")
-    set_aside(tmp_path)
+    archive_old_checkpoints(tmp_path)
     assert not saving.begun(tmp_path)  # it has written nothing yet
     touch(tmp_path, "epoch_1.pth")
     assert saving.begun(tmp_path)
@@ -173,7 +173,7 @@ def test_what_is_newer_than_the_resumed_one_is_set_aside(tmp_path):
     for step in (2, 4, 6):
         (tmp_path / f"iter_{step}.pth").write_text("")
         os.utime(tmp_path / f"iter_{step}.pth", (step, step))
-    set_aside(tmp_path, str(tmp_path / "iter_4.pth"))
+    archive_old_checkpoints(tmp_path, str(tmp_path / "iter_4.pth"))
     left = {path.name for path in tmp_path.glob("iter_*")}
     assert left == {"iter_2.pth", "iter_4.pth"}
     assert (tmp_path / "earlier_1/iter_6.pth").exists()

@@ -13,7 +13,7 @@ from mmdet.datasets import CocoDataset
 from mmengine import fileio
 
 from ghostdet import CONFIGS
-from ghostdet.checks import preflight
+from ghostdet.checks import check_run
 from ghostdet.checks.findings import Finding, findings_table
 from ghostdet.config import load_config
 from ghostdet.datasets import LoadReadableImage, prepare_trees
@@ -301,11 +301,11 @@ def tiny(tiny):
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_planted_fault(tiny, own_bccd, fault):
+def test_planted_fault(tiny, own_cells, fault):
     plant, (name, status, remedy) = FAULTS[fault]
-    planted = plant(own_bccd)
-    cfg = tiny(planted if isinstance(planted, dict) else None, own_bccd)
-    found = not_passed(preflight(cfg))
+    planted = plant(own_cells)
+    cfg = tiny(planted if isinstance(planted, dict) else None, own_cells)
+    found = not_passed(check_run(cfg))
     assert found[name].status == status
     assert remedy in found[name].remedy
     assert set(found) == {name}, findings_table(list(found.values()))
@@ -316,18 +316,18 @@ def test_other_classes_in_evaluation(tiny):
         f"{part}_dataloader.dataset.metainfo.classes": ("RBC", "WBC")
         for part in ("val", "test")
     }
-    found = not_passed(preflight(tiny(classes), quick=True))
+    found = not_passed(check_run(tiny(classes), quick=True))
     assert found["num_classes"].status == "fail"
     assert "(classes=...) in all of them" in found["num_classes"].remedy
     assert "without Platelets" in found["num_classes"].text
     assert "background: Platelets" in found["val+test classes"].text
 
 
-def test_faults_are_found_together(tiny, own_bccd):
+def test_faults_are_found_together(tiny, own_cells):
     for fault in ("no annotation file", "no iscrowd"):
-        FAULTS[fault][0](own_bccd)
-    shrink("val")(own_bccd)
-    found = not_passed(preflight(tiny({"load_from": "nowhere.pth"}, own_bccd)))
+        FAULTS[fault][0](own_cells)
+    shrink("val")(own_cells)
+    found = not_passed(check_run(tiny({"load_from": "nowhere.pth"}, own_cells)))
     assert {name: f.status for name, f in found.items()} == {
         "train annotations": "fail",
         "train images": "fail",
@@ -347,7 +347,7 @@ def test_full_disk(tiny, trained, monkeypatch, max_keep_ckpts, count):
         monkeypatch.setattr(
             shutil, "disk_usage", lambda _: usage._replace(free=int(free))
         )
-        (disk,) = (f for f in preflight(cfg, quick=True) if f.check == "disk")
+        (disk,) = (f for f in check_run(cfg, quick=True) if f.check == "disk")
         assert f"up to {count} checkpoints" in disk.text
         return disk
 
@@ -364,13 +364,13 @@ def test_full_disk(tiny, trained, monkeypatch, max_keep_ckpts, count):
 @pytest.mark.parametrize(
     "name",
     [
-        "bccd/retinanet_ghostnet_bccd",
-        "bccd/retinanet_ghostnet_fpn_bccd",
+        "bccd/retinanet_ghostnet_small_bccd",
+        "bccd/retinanet_ghostnet_110_bccd",
         "light/light_s_bccd",
     ],
 )
-def test_clean_bccd(bccd, tmp_path, name):
-    findings = preflight(load_config(f"{CONFIGS}/{name}.py", tmp_path, bccd))
+def test_clean_bccd(cells, tmp_path, name):
+    findings = check_run(load_config(f"{CONFIGS}/{name}.py", tmp_path, cells))
     assert not not_passed(findings), findings_table(findings)
     assert {f.check for f in findings} >= {
         "versions", "operators", "config", "train annotations", "val+test classes",
@@ -380,11 +380,11 @@ def test_clean_bccd(bccd, tmp_path, name):
 
 
 @pytest.mark.parametrize("detector", ["retinanet", "faster_rcnn"])
-def test_clean_mini_coco(mini_coco, tmp_path, detector):
+def test_clean_mini_coco(coco, tmp_path, detector):
     # Its weights are on the Hub.
     options = {"model.backbone.init_cfg": None}
     config = f"{CONFIGS}/{detector}_ghostnet_fpn.py"
-    findings = preflight(load_config(config, tmp_path, mini_coco, options))
+    findings = check_run(load_config(config, tmp_path, coco, options))
     assert not not_passed(findings), findings_table(findings)
     text = {f.check: f.text for f in findings}
     assert "128 images (2 without objects), 939 objects" in text["train annotations"]
@@ -394,7 +394,7 @@ def test_clean_mini_coco(mini_coco, tmp_path, detector):
 def test_clean_demo(trees_wheel, tmp_path):
     root = prepare_trees(tmp_path / "trees", wheel=trees_wheel)
     config = f"{CONFIGS}/demo/retinanet_ghostnet_trees.py"
-    findings = preflight(load_config(config, tmp_path / "run", root), full=True)
+    findings = check_run(load_config(config, tmp_path / "run", root), full=True)
     assert not not_passed(findings), findings_table(findings)
 
 
@@ -419,7 +419,7 @@ def test_foreign_config(tmp_path, name, known):
     config = Path(mmdet.__file__).parent / f".mim/configs/{name}.py"
     if not config.is_file():
         pytest.skip("needs MMDetection's configs in its package")
-    findings = preflight(load_config(config, tmp_path), quick=True)
+    findings = check_run(load_config(config, tmp_path), quick=True)
     for finding in findings:
         if finding.status == "fail":
             assert "no such annotation file" in finding.text
@@ -439,7 +439,7 @@ def test_what_cannot_be_checked_is_a_warning(tiny, optimizer, check):
     cfg.optim_wrapper.pop("optimizer")
     if optimizer:
         cfg.optim_wrapper.optimizer = optimizer
-    (found,) = not_passed(preflight(cfg, quick=True)).values()
+    (found,) = not_passed(check_run(cfg, quick=True)).values()
     assert (found.check, found.status) == (check, "warn")
     assert "could not be checked" in found.text
 
@@ -495,7 +495,7 @@ def branches(cfg):
 def test_other_forms(tiny, change):
     cfg = tiny()
     change(cfg)
-    findings = preflight(cfg, quick=True)
+    findings = check_run(cfg, quick=True)
     assert not not_passed(findings), findings_table(findings)
 
 
@@ -510,7 +510,7 @@ def test_fault_within_an_evaluator(tiny, key, value, check):
     cfg = tiny()
     evaluators("Evaluator")(cfg)
     cfg.val_evaluator.metrics[1][key] = value
-    (found,) = not_passed(preflight(cfg, quick=True)).values()
+    (found,) = not_passed(check_run(cfg, quick=True)).values()
     assert (found.check, found.status) == (check, "fail")
     assert "val_evaluator.metrics.1" in f"{found.text} {found.remedy}"
 
@@ -520,27 +520,27 @@ def test_what_is_tested_later(tiny):
     cfg = tiny({"test_dataloader.dataset.metainfo.classes": ("RBC",)})
     cfg.test_dataloader.dataset.ann_file = "annotations/secret.json"
     cfg.test_evaluator.ann_file = "secret.json"
-    found = not_passed(preflight(cfg, quick=True))
+    found = not_passed(check_run(cfg, quick=True))
     assert {name: finding.status for name, finding in found.items()} == {
         "test annotations": "warn",
         "test evaluator": "warn",
     }
     assert "test_evaluator.ann_file=FILE" in found["test evaluator"].remedy
     cfg = tiny({"test_dataloader.dataset.metainfo.classes": ("RBC",)})
-    found = not_passed(preflight(cfg, quick=True))
+    found = not_passed(check_run(cfg, quick=True))
     assert found["test num_classes"].status == "warn"
     assert not any(finding.status == "fail" for finding in found.values())
 
 
-def test_several_sets_with_one_evaluator(tiny, own_bccd):
-    cfg = tiny(data_root=own_bccd)
+def test_several_sets_with_one_evaluator(tiny, own_cells):
+    cfg = tiny(data_root=own_cells)
     data = cfg.val_dataloader.dataset
     parts = [data, dict(data, ann_file="annotations/val.json")]
     cfg.val_dataloader.dataset = dict(type="ConcatDataset", datasets=parts)
-    merged = own_bccd / "annotations/merged.json"
-    shutil.copy(own_bccd / "annotations/test.json", merged)
+    merged = own_cells / "annotations/merged.json"
+    shutil.copy(own_cells / "annotations/test.json", merged)
     cfg.val_evaluator.ann_file = str(merged)
-    found = not_passed(preflight(cfg, quick=True))
+    found = not_passed(check_run(cfg, quick=True))
     assert found["val evaluator"].status == "warn"
     assert not any(finding.status == "fail" for finding in found.values())
 
@@ -563,13 +563,13 @@ def test_own_samples_are_not_tried(tiny):
     for data in cfg.train_dataloader.dataset.datasets:
         data.type = Own
         data.pipeline.insert(1, dict(type=NeedsExtra))
-    found = not_passed(preflight(cfg, quick=True))
+    found = not_passed(check_run(cfg, quick=True))
     assert {name: f.status for name, f in found.items()} == {
         "train annotations": "warn"
     }
 
 
-def test_quick_is_cheap(tiny, own_bccd, monkeypatch):
+def test_quick_is_cheap(tiny, own_cells, monkeypatch):
     parsed, read = [], []
     get, read_image = fileio.get, LoadReadableImage.read
 
@@ -589,8 +589,8 @@ def test_quick_is_cheap(tiny, own_bccd, monkeypatch):
     monkeypatch.setattr(LoadReadableImage, "read", counting_read)
     monkeypatch.setattr(socket.socket, "connect", connect)
     monkeypatch.setattr(socket, "getaddrinfo", connect)
-    cfg = tiny(pretrained("hf-hub:nobody/nothing"), own_bccd)
-    found = not_passed(preflight(cfg, quick=True))
+    cfg = tiny(pretrained("hf-hub:nobody/nothing"), own_cells)
+    found = not_passed(check_run(cfg, quick=True))
     assert len(parsed) == len(set(parsed)) == 3
     assert 0 < len(read) <= 10
     weights = found.pop("pretrained weights")
@@ -602,45 +602,45 @@ def test_quick_with_weights_at_hand(tiny, address):
     url, folder = address
     (folder / "w.pth").write_bytes(b"anything")
     cfg = tiny(pretrained(f"{url}/w.pth"))
-    (before,) = not_passed(preflight(cfg, quick=True)).values()
+    (before,) = not_passed(check_run(cfg, quick=True)).values()
     assert "not in the cache" in before.text
     fetch(f"{url}/w.pth")
-    assert not not_passed(preflight(cfg, quick=True))
+    assert not not_passed(check_run(cfg, quick=True))
 
 
-def test_full_reads_all_images(tiny, own_bccd, monkeypatch):
-    monkeypatch.setattr(sys.modules[preflight.__module__], "SAMPLE", 2)
-    path = image_of(own_bccd, "train", 3)
+def test_full_reads_all_images(tiny, own_cells, monkeypatch):
+    monkeypatch.setattr(sys.modules[check_run.__module__], "SAMPLE", 2)
+    path = image_of(own_cells, "train", 3)
     path.write_bytes(path.read_bytes()[:5000])
     # An image of train under another name.
-    shutil.copy(image_of(own_bccd, "train"), image_of(own_bccd, "test"))
-    assert not not_passed(preflight(tiny(data_root=own_bccd)))
-    found = not_passed(preflight(tiny(data_root=own_bccd), full=True))
+    shutil.copy(image_of(own_cells, "train"), image_of(own_cells, "test"))
+    assert not not_passed(check_run(tiny(data_root=own_cells)))
+    found = not_passed(check_run(tiny(data_root=own_cells), full=True))
     assert set(found) == {"train images", "overlap"}
     assert str(path) in found["train images"].text
     assert "1 images of val+test have the pixels" in found["overlap"].text
 
 
-def test_links_of_one_image(tiny, own_bccd):
-    path = image_of(own_bccd, "test")
+def test_links_of_one_image(tiny, own_cells):
+    path = image_of(own_cells, "test")
     path.unlink()
-    path.symlink_to(image_of(own_bccd, "train"))
-    assert not_passed(preflight(tiny(data_root=own_bccd)))["overlap"].status == "warn"
+    path.symlink_to(image_of(own_cells, "train"))
+    assert not_passed(check_run(tiny(data_root=own_cells)))["overlap"].status == "warn"
 
 
 def test_config_is_left_alone(tiny):
     cfg = tiny()
     before = cfg.to_dict()
-    preflight(cfg)
+    check_run(cfg)
     assert cfg.to_dict() == before
 
 
-def test_tool(own_bccd, tmp_path, monkeypatch, capsys, project):
-    FAULTS["no iscrowd"][0](own_bccd)
+def test_tool(own_cells, tmp_path, monkeypatch, capsys, project):
+    FAULTS["no iscrowd"][0](own_cells)
     monkeypatch.syspath_prepend(project / "tools")
     tool, run = project / "tools/check.py", tmp_path / "run"
-    config = f"{CONFIGS}/bccd/retinanet_ghostnet_bccd.py"
-    arguments = [tool, config, "--data-root", own_bccd, "--work-dir", run]
+    config = f"{CONFIGS}/bccd/retinanet_ghostnet_small_bccd.py"
+    arguments = [tool, config, "--data-root", own_cells, "--work-dir", run]
     monkeypatch.setattr(sys, "argv", [str(argument) for argument in arguments])
     with pytest.raises(SystemExit) as caught:
         runpy.run_path(str(tool), run_name="__main__")

@@ -12,7 +12,7 @@ from PIL import Image
 from ghostdet import CONFIGS
 from ghostdet.apis import test as evaluate
 from ghostdet.apis import train
-from ghostdet.checks import preflight
+from ghostdet.checks import check_run
 from ghostdet.checks.findings import findings_table
 from ghostdet.config import load_config
 from ghostdet.datasets import CIFAR10, ImageFolder
@@ -65,7 +65,7 @@ def not_passed(findings) -> dict:
 @pytest.mark.parametrize("name", ["folders", "digits"])
 def test_clean(small, tmp_path, name, full):
     cfg = small() if name == "folders" else load_config(DIGITS, tmp_path)
-    findings = preflight(cfg, full=full)
+    findings = check_run(cfg, full=full)
     assert not not_passed(findings), findings_table(findings)
     assert [f.check for f in findings] == [
         "versions", "operators", "config", "train classes", "train images",
@@ -326,7 +326,7 @@ def test_planted_fault(small, digit_folders, fault):
     plant, expected = FAULTS[fault]
     planted = plant(digit_folders)
     cfg = small(**planted) if isinstance(planted, dict) else small()
-    found = not_passed(preflight(cfg))
+    found = not_passed(check_run(cfg))
     assert set(found) == set(expected), findings_table(list(found.values()))
     for name, (status, text, remedy) in expected.items():
         assert found[name].status == status
@@ -339,10 +339,10 @@ def test_sizes_that_make_no_batch(small, digit_folders):
     pipeline = [dict(type=V2 + "Resize", size=32), dict(type=V2 + "PILToTensor")]
     cfg = small()
     cfg.train_dataloader.dataset.pipeline = pipeline
-    assert not_passed(preflight(cfg)).keys() <= {"train pipeline"}
+    assert not_passed(check_run(cfg)).keys() <= {"train pipeline"}
     for path in (digit_folders / "train/n3").iterdir():
         Image.open(path).resize((40, 48)).save(path)
-    (found,) = not_passed(preflight(cfg)).values()
+    (found,) = not_passed(check_run(cfg)).values()
     assert found.check == "train pipeline" and found.status == "fail"
     assert "(3, 32, 38) and (3, 38, 32), which make no batch" in found.text
     assert "CenterCrop" in found.remedy
@@ -351,7 +351,7 @@ def test_sizes_that_make_no_batch(small, digit_folders):
 def test_digits_that_are_trained_on(tmp_path):
     options = {f"{part}_dataloader.dataset.train": True for part in ("val", "test")}
     (found,) = not_passed(
-        preflight(load_config(DIGITS, tmp_path, None, options), quick=True)
+        check_run(load_config(DIGITS, tmp_path, None, options), quick=True)
     ).values()
     assert found.check == "overlap" and "1,437 of 1,437" in found.text
     assert "val_dataloader.dataset.train=False" in found.remedy
@@ -361,7 +361,7 @@ def test_full(small, digit_folders):
     """All images are read, in processes, and compared by their pixels."""
     copy_to_val(digit_folders)
     cut("val/n0")(digit_folders)
-    found = not_passed(preflight(small(), full=True))
+    found = not_passed(check_run(small(), full=True))
     assert {name: f.status for name, f in found.items()} == {
         "val+test images": "fail",
         "overlap": "warn",
@@ -376,14 +376,14 @@ def test_quick_reads_little(small, monkeypatch):
     monkeypatch.setattr(
         ImageFolder, "__getitem__", lambda self, i: read.append(i) or load(self, i)
     )
-    assert not not_passed(preflight(small(), quick=True))
+    assert not not_passed(check_run(small(), quick=True))
     assert len(read) == 4 + 2
 
 
 def test_no_cifar(tmp_path):
     cfg = load_config(DIGITS, tmp_path)
     cfg.train_dataloader.dataset.update(type="CIFAR10", root=str(tmp_path))
-    findings = preflight(cfg, quick=True)
+    findings = check_run(cfg, quick=True)
     (found,) = not_passed(findings).values()
     assert (found.check, found.status) == ("train data set", "fail")
     assert CIFAR10.base_folder in found.text

@@ -52,10 +52,15 @@ from ghostdet.engine.batch_size import global_batch
 from ghostdet.errors import ConfigError, UserError
 from ghostdet.evaluation.accuracy import Accuracy
 from ghostdet.ops import operator_backend
-from ghostdet.utils.components import coco_metrics, metrics_of, parts_of, type_name
+from ghostdet.utils.components import (
+    iter_coco_metrics,
+    iter_datasets,
+    iter_metrics,
+    type_name,
+)
 from ghostdet.utils.files import check_writable
 from ghostdet.utils.text import shorten
-from ghostdet.weights import check_state_dict, weights_of
+from ghostdet.weights import check_state_dict, get_state_dict
 from ghostdet.weights.checkpoint import read_checkpoint
 from ghostdet.weights.source import REMOTE, cached
 
@@ -70,7 +75,7 @@ _REGISTRIES = {
 }
 
 
-def preflight(cfg: Config, full: bool = False, quick: bool = False) -> list[Finding]:
+def check_run(cfg: Config, full: bool = False, quick: bool = False) -> list[Finding]:
     """Check all that a training run needs, without starting it.
 
     Annotation files are parsed once each. Nothing is trained; the model is built on
@@ -93,18 +98,18 @@ def preflight(cfg: Config, full: bool = False, quick: bool = False) -> list[Find
     Example:
         >>> from ghostdet import CONFIGS
         >>> from ghostdet.config import load_config
-        >>> cfg = load_config(CONFIGS + '/bccd/retinanet_ghostnet_bccd.py',
+        >>> cfg = load_config(CONFIGS + '/bccd/retinanet_ghostnet_small_bccd.py',
         ...                   cfg_options={'model.backbone.depth': 50})
-        >>> [f.check for f in preflight(cfg, quick=True) if f.status == 'fail'][0]
+        >>> [f.check for f in check_run(cfg, quick=True) if f.status == 'fail'][0]
         'config'
     """
     with DefaultScope.overwrite_default_scope(cfg.get("default_scope") or "mmdet"):
         with _quiet():
-            return list(_Preflight(cfg, full, quick).findings())
+            return list(_RunCheck(cfg, full, quick).findings())
 
 
 @dataclass
-class _Preflight:
+class _RunCheck:
     """The checks, in their order, and what later ones need of earlier ones."""
 
     cfg: Config
@@ -178,7 +183,7 @@ class _Preflight:
         evaluator = self.cfg.get("val_evaluator")
         if isinstance(evaluator, dict) and "metrics" in evaluator:
             yield "val_evaluator", EVALUATOR, evaluator.get("type", "Evaluator")
-        for key, metric in metrics_of(evaluator, "val_evaluator"):
+        for key, metric in iter_metrics(evaluator, "val_evaluator"):
             for kind in _types(metric):
                 yield key, METRICS, kind
 
@@ -190,7 +195,7 @@ class _Preflight:
             if not loader:
                 continue
             yield from _workers(f"{part}_dataloader", loader)
-            for key, cfg in parts_of(loader.dataset, f"{part}_dataloader.dataset"):
+            for key, cfg in iter_datasets(loader.dataset, f"{part}_dataloader.dataset"):
                 same = [p for p, check in self.data if check.cfg == cfg]
                 if same and part not in same[0]:
                     same[0].append(part)
@@ -214,11 +219,11 @@ class _Preflight:
         seen: list[dict] = []
         for part in ("val", "test"):
             evaluator = self.cfg.get(f"{part}_evaluator")
-            for _, metric in metrics_of(evaluator, f"{part}_evaluator"):
+            for _, metric in iter_metrics(evaluator, f"{part}_evaluator"):
                 if METRICS.get(metric["type"]) is Accuracy:
                     yield from self._accuracy(part, metric)
             # COCO's has to get the annotations of what is evaluated.
-            for key, metric in coco_metrics(evaluator, f"{part}_evaluator"):
+            for key, metric in iter_coco_metrics(evaluator, f"{part}_evaluator"):
                 if metric in seen:
                     continue
                 seen.append(metric)
@@ -439,7 +444,7 @@ class _Preflight:
         if self.quick:
             return Finding(check, "pass", f"{source} is at hand")
         if init is None:
-            state = weights_of(read_checkpoint(source))
+            state = get_state_dict(read_checkpoint(source))
             allow = [
                 pattern
                 for hook in self.cfg.get("custom_hooks") or []

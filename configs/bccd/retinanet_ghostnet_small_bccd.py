@@ -1,5 +1,5 @@
 # Blood cells at 256 px, from scratch, in some minutes on two CPU cores:
-#   python tools/train.py configs/bccd/retinanet_ghostnet_bccd.py --data-root DIR
+#   python tools/train.py configs/bccd/retinanet_ghostnet_small_bccd.py --data-root DIR
 _base_ = [
     "../_base_/models/retinanet_ghostnet_fpn_small.py",
     "../_base_/datasets/bccd_detection.py",
