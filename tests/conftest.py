@@ -128,7 +128,7 @@ def trees_wheel() -> Path:
     for folder in folders:
         for path in Path(folder).glob("deepforest-*.whl"):
             return path
-    pytest.fail("run `make demo` once, which downloads the DeepForest wheel")
+    pytest.skip("needs the DeepForest wheel: run `make demo` once, with a network")
 
 
 @pytest.fixture
