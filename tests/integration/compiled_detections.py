@@ -1,4 +1,4 @@
-"""Detections of the paper's configs on real images, whatever the operators.
+"""Detections of the paper's configs, for a comparison of operators.
 
 python compiled_detections.py IMAGES OUT
 """

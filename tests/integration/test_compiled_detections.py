@@ -1,4 +1,4 @@
-"""The same detections with MMCV's compiled operators, where an interpreter has them.
+"""Equality of detections with MMCV's compiled operators, if an interpreter has them.
 
     GHOSTDET_COMPILED_PYTHON=/path/to/python \\
         pytest tests/integration/test_compiled_detections.py

@@ -1,4 +1,4 @@
-"""Build, loss, backward and prediction on real images, with operators of ours."""
+"""MMDetection's detectors on GhostNet: build, loss, backward pass and prediction."""
 
 import importlib.util
 from pathlib import Path
@@ -15,6 +15,8 @@ spec = importlib.util.spec_from_file_location("drop_in", path)
 drop_in = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(drop_in)
 
+QUICK = {"ATSS", "FCOS", "YOLOX", "RTMDet", "CenterNet", "RPN"}  # a second each
+
 
 @pytest.fixture(autouse=True)
 def in_mmdet():
@@ -24,7 +26,7 @@ def in_mmdet():
 
 @pytest.fixture
 def batch(coco, detector):
-    """Two images of COCO, small."""
+    """A function that loads two images."""
     with_mask = detector.name == "Mask R-CNN"
     with DefaultScope.overwrite_default_scope("mmdet"):
         dataset = DATASETS.build(
@@ -46,10 +48,14 @@ def batch(coco, detector):
     return lambda: pseudo_collate([dataset[1], dataset[2]])
 
 
-@pytest.mark.parametrize("detector", drop_in.DETECTORS, ids=lambda d: d.name)
+@pytest.mark.parametrize(
+    "detector",
+    [
+        pytest.param(d, id=d.name, marks=() if d.name in QUICK else pytest.mark.long)
+        for d in drop_in.DETECTORS
+    ],
+)
 def test_detector(detector, batch):
-    if detector.fails:
-        pytest.skip(detector.fails)
     torch.manual_seed(0)
     cfg = drop_in.replace_backbone(detector, widen_factor=0.5)
     model = MODELS.build(cfg.model)
@@ -68,7 +74,7 @@ def test_detector(detector, batch):
     with torch.no_grad():
         data = model.data_preprocessor(batch(), training=False)
         for sample in data["data_samples"]:
-            sample.set_metainfo(dict(border=[0.0] * 4))  # of CenterNet's own transform
+            sample.set_metainfo(dict(border=[0.0] * 4))  # from CenterNet's transform
         for sample in model(**data, mode="predict"):
             boxes = sample.pred_instances.bboxes
             assert boxes.shape[1:] == (4,)
