@@ -423,19 +423,6 @@ def test_what_is_tested_later(tiny):
     assert not any(finding.status == "fail" for finding in found.values())
 
 
-def test_several_sets_with_one_evaluator(tiny, own_cells):
-    cfg = tiny(data_root=own_cells)
-    data = cfg.val_dataloader.dataset
-    parts = [data, dict(data, ann_file="annotations/val.json")]
-    cfg.val_dataloader.dataset = dict(type="ConcatDataset", datasets=parts)
-    merged = own_cells / "annotations/merged.json"
-    shutil.copy(own_cells / "annotations/test.json", merged)
-    cfg.val_evaluator.ann_file = str(merged)
-    found = not_passed(check_run(cfg, quick=True))
-    assert found["val evaluator"].status == "warn"
-    assert not any(finding.status == "fail" for finding in found.values())
-
-
 def test_quick_is_cheap(tiny, own_cells, monkeypatch):
     parsed, read = [], []
     get, read_image = fileio.get, LoadReadableImage.read

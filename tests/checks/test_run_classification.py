@@ -254,15 +254,6 @@ def test_sizes_that_make_no_batch(small, digit_folders):
     assert "CenterCrop" in found.text
 
 
-def test_digits_that_are_trained_on(tmp_path):
-    options = {f"{part}_dataloader.dataset.train": True for part in ("val", "test")}
-    (found,) = not_passed(
-        check_run(load_config(DIGITS, tmp_path, None, options), quick=True)
-    ).values()
-    assert found.check == "overlap" and "1,437 of 1,437" in found.text
-    assert "val_dataloader.dataset.train=False" in found.remedy
-
-
 def test_full(small, digit_folders):
     """All images are read, in processes, and compared by their pixels."""
     copy_to_val(digit_folders)

@@ -1,19 +1,14 @@
 """CIFAR-10 in its own layout, made of scikit-learn's digits."""
 
-import argparse
 import hashlib
 import os
 import pickle
-import re
-import shlex
 import tarfile
 
 import numpy as np
 import pytest
-import torch
 import torchvision
 from mmdet.registry import DATASETS
-from mmengine.config import DictAction
 from mmengine.registry import DefaultScope
 from sklearn.datasets import load_digits
 
@@ -101,32 +96,6 @@ def test_images_as_they_are(root, digits):
         assert sample["data_samples"]["gt_label"] == label
 
 
-def test_crops_of_the_padded_image(root, digits):
-    """Every image to train on is one of the 9 x 9 crops, flipped or not."""
-    torch.manual_seed(0)
-    dataset = build(config("vgg16", root).train_dataloader.dataset)
-    assert len(dataset) == 5 * PER_FILE
-    seen = set()
-    for index in range(len(dataset)):
-        sample = dataset[index]
-        padded = np.pad(digits[0][index], ((0, 0), (4, 4), (4, 4)))
-        found = {
-            (top, left, flip)
-            for top in range(9)
-            for left in range(9)
-            for flip in (1, -1)
-            if np.array_equal(
-                sample["inputs"],
-                padded[:, top : top + 32, left : left + 32][..., ::flip],
-            )
-        }
-        assert found and sample["data_samples"]["gt_label"] == digits[1][index]
-        seen |= found
-    assert len({flip for *_, flip in seen}) == 2
-    for offsets in list(zip(*seen))[:2]:
-        assert min(offsets) < 2 and max(offsets) > 6
-
-
 def test_training(root, new_run):
     """Two iterations, evaluation and the best checkpoint, by the config's recipe."""
     new_run()
@@ -136,31 +105,6 @@ def test_training(root, new_run):
     assert [path.name for path in (root / "run").glob("best_*")] == [
         "best_accuracy_top1_epoch_1.pth"
     ]
-
-
-def test_overrides_of_the_page(project, root):
-    """Ablations and other recipes, as they are typed on the page."""
-    page = (project / "docs/cifar10.md").read_text()
-    typed = re.findall(r"--cfg-options ((?:\"[^\"]+\"|[\w.]+=\w+|\s)+)", page)
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--cfg-options", nargs="+", action=DictAction)
-    given = [
-        parser.parse_args(["--cfg-options", *shlex.split(text)]).cfg_options
-        for text in typed
-    ]
-    epochs, milestones = "train_cfg.max_epochs", "param_scheduler.0.milestones"
-    assert given == [
-        {"model.backbone.dw_kernel": 1},
-        {epochs: 164, milestones: [82, 123]},
-        {epochs: 400, milestones: [200, 300, 375]},
-        {"model.backbone.ratio": 3},
-        {"model.backbone.dw_kernel": 5},
-    ]
-    cfgs = [config("ghost_vgg16", root, options) for options in given]
-    assert [cfg.model.backbone.get("ratio") for cfg in cfgs] == [2, 2, 2, 3, 2]
-    assert [cfg.train_cfg.max_epochs for cfg in cfgs[1:3]] == [164, 400]
-    assert cfgs[1].param_scheduler[0].milestones == [82, 123]
-    assert cfgs[4].model.backbone.dw_kernel == 5
 
 
 class Trap:
