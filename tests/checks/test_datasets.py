@@ -224,23 +224,6 @@ def test_subclass_that_reads_in_its_own_way(data, method, read):
     assert (check.dataset is not None) == read
 
 
-def test_constructor_of_a_subclass(data):
-    class Own(CocoDataset):
-        def __init__(self, data_root, **_):
-            raise OSError("not here")
-
-    (found,) = DatasetCheck({**data(coco()), "type": Own}, {}).findings()
-    assert found.status == "warn" and "own way" in found.text
-
-
-def test_samples_with_proposals_are_not_made(data):
-    cfg = data(coco())
-    for proposal_file, count in ((None, 1), ("proposals.pkl", 0)):
-        check = DatasetCheck({**cfg, "proposal_file": proposal_file}, {})
-        list(check.findings())
-        assert len(check.samples()) == count
-
-
 def test_images_of_a_server_are_not_asked_for(address):
     url, folder = address
     (folder / "train.json").write_text(json.dumps(coco()))

@@ -348,39 +348,11 @@ def evaluators(kind, **keys):
     return change
 
 
-def untyped_evaluator(cfg):
-    cfg.val_evaluator = dict(metrics=cfg.val_evaluator)
-
-
-def augmented_test(cfg):
-    load, *others = cfg.val_dataloader.dataset.pipeline
-    flips = [dict(type="RandomFlip", prob=float(prob)) for prob in (0, 1)]
-    resize = [t for t in others if t.type != "PackDetInputs"]
-    pack = [
-        dict(
-            type="PackDetInputs",
-            meta_keys=("img_id", "img_path", "ori_shape", "img_shape", "flip"),
-        )
-    ]
-    augment = dict(type="TestTimeAug", transforms=[resize, flips, pack])
-    cfg.val_dataloader.dataset.pipeline = [load, augment]
-
-
-def branches(cfg):
-    for data in cfg.train_dataloader.dataset.datasets:
-        *others, pack = data.pipeline
-        branch = dict(type="MultiBranch", branch_field=["sup"], sup=[pack])
-        data.pipeline = [*others, branch]
-
-
 @pytest.mark.parametrize(
     "change",
     [
         epochs,
         evaluators("MultiDatasetsEvaluator", dataset_prefixes=["a", "b"]),
-        untyped_evaluator,
-        augmented_test,
-        branches,
     ],
 )
 def test_other_forms(tiny, change):
