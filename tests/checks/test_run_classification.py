@@ -1,4 +1,4 @@
-"""The check before a run, of classifiers."""
+"""The check of a run of a classifier."""
 
 import re
 import shutil
@@ -119,7 +119,7 @@ def keep_one_class(root):
 
 
 def spoil_by_macos(root):
-    """Two of its files, and an image that is broken besides."""
+    """Add two of its files, and break an image."""
     for name in ("n0", "n1"):
         (root / f"train/{name}/._a.jpg").write_bytes(b"\0\5\26\7")
     cut("train/n3")(root)

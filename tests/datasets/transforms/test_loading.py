@@ -24,7 +24,7 @@ JPEGS = {
     "restart": (".jpg", [cv2.IMWRITE_JPEG_RST_INTERVAL, 4]),
 }
 FORMATS = {**JPEGS, "png": (".png", [])}
-# The length of a segment in two bytes, with a whole JPEG as its content.
+# A segment that contains a JPEG, after its length in two bytes.
 THUMBNAIL = b"\xff\xe1\x00\x0a" + b"\xff\xd8\xff\xda..\xff\xd9"
 
 
@@ -78,7 +78,7 @@ def test_truncated(tmp_path, kind, keep):
     path.write_bytes(content[:end])
     for backend in ("cv2", "pillow"):
         if backend == "pillow" and kind == "png" and keep < 0:
-            continue  # Pillow needs no more than the pixels, and they are whole
+            continue  # Pillow needs only the pixels, which are complete
         with pytest.raises(UserError, match="image: cannot be read .* Restore"):
             LoadReadableImage(imdecode_backend=backend)({"img_path": str(path)})
 
