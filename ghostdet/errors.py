@@ -1,4 +1,4 @@
-"""Errors for mistakes that the person at the keyboard can mend."""
+"""Errors that the user can correct."""
 
 from __future__ import annotations
 
@@ -12,10 +12,8 @@ class UserError(Exception):
         except UserError as err:
             sys.exit(f'error: {err.text}')
 
-    The class takes one string and nothing else: PyTorch's DataLoader rebuilds an
-    exception of a worker as ``type(err)(text)``, and any other signature would
-    turn it into a ``RuntimeError``. For the same reason there is no attribute
-    named ``message``: where a class has one, PyTorch passes the text by keyword.
+    The class takes one string: PyTorch's DataLoader rebuilds an exception of a worker
+    as ``type(err)(text)``, and by keyword if the class has an attribute ``message``.
 
     Args:
         message: What was given, what was expected, what to type next.
@@ -31,11 +29,10 @@ class UserError(Exception):
 
     @property
     def text(self) -> str:
-        """The message as it was raised.
+        """The message without a DataLoader worker's traceback.
 
-        An error that crossed from a DataLoader worker carries the worker's whole
-        traceback in its message (``torch._utils.ExceptionWrapper``); the message
-        itself follows the last line that names this class.
+        ``torch._utils.ExceptionWrapper`` puts the worker's traceback into the message.
+        The message itself follows the last line that names this class.
         """
         message = str(self)
         if not message.startswith("Caught "):
@@ -46,7 +43,7 @@ class UserError(Exception):
 
 
 class ConfigError(UserError, ValueError):
-    """An argument of a component that cannot be used, as configs and callers give it.
+    """An argument of a component that cannot be used.
 
     Also a ``ValueError``, which a caller in Python expects.
     """

@@ -9,7 +9,7 @@ from mmdet.datasets import CocoDataset
 
 CELLS = ("RBC", "WBC", "Platelets")
 COCO = CocoDataset.METAINFO["classes"]
-# Radius in pixels and BGR of what is drawn, by class.
+# Range of the radius in pixels, and colour in BGR, of each class.
 LOOKS = (((9, 13), (90, 70, 200)), ((16, 22), (160, 40, 100)), ((4, 6), (60, 160, 60)))
 SIZE = 120, 160  # height, width
 
@@ -18,9 +18,9 @@ def write_cells(root: Path, counts: dict[str, int], seed: int = 0) -> Path:
     """Write a dataset in the layout of ``configs/_base_/datasets/bccd_detection.py``.
 
     Args:
-        root: Where to.
+        root: Folder to write into.
         counts: Number of images by part, such as ``dict(train=12, val=6)``.
-        seed: The same one gives the same files.
+        seed: Equal seeds give equal files.
     """
     for number, (part, count) in enumerate(counts.items()):
         write_part(

@@ -1,4 +1,4 @@
-"""What the tests share: one thread, data sets, and a detector trained for 4 steps."""
+"""Fixtures shared by all tests: datasets and a detector trained for four iterations."""
 
 import functools
 import os
@@ -49,11 +49,10 @@ TINY = {
     },
 }
 
-# Tensors here are small, and threads that wait for busy cores cost seconds.
+# Small tensors gain nothing from threads, which wait for each other on busy cores.
 torch.set_num_threads(1)
 
-# MMEngine lays out the text of a config with yapf, for seconds, whenever it logs or
-# saves it.
+# MMEngine formats a config with yapf, for seconds, each time it logs or saves it.
 format_code = mmengine_config.FormatCode
 formatted = {}
 
@@ -68,14 +67,14 @@ mmengine_config.FormatCode = format_once
 
 
 def forget_runs():
-    """Forget MMEngine's global instances; those of an earlier run would be used."""
+    """Drop MMEngine's global instances, which the next run would otherwise reuse."""
     visualizers = Visualizer, DetLocalVisualizer
     for manager in (MMLogger, MessageHub, DefaultScope, *visualizers):
         manager._instance_dict.clear()
 
 
 def real_data(name: str) -> Path:
-    """A folder of real data, for tests with the marker ``data``."""
+    """Return a folder of real data, for tests marked ``data``."""
     folder = os.environ.get("GHOSTDET_TEST_DATA")
     if not folder:
         pytest.fail("set GHOSTDET_TEST_DATA to the folder of real data")
@@ -84,7 +83,7 @@ def real_data(name: str) -> Path:
 
 @pytest.fixture(scope="session")
 def new_run():
-    """The function to call before another run in the same process."""
+    """Return the function to call before another run in the same process."""
     return forget_runs
 
 
@@ -95,14 +94,14 @@ def project() -> Path:
 
 @pytest.fixture(scope="session")
 def cells(tmp_path_factory) -> Path:
-    """Drawn blood cells, in the layout of the bccd configs."""
+    """Drawn blood cells in the layout of the bccd configs; do not write into it."""
     counts = dict(train=12, val=6, test=6)
     return write_cells(tmp_path_factory.mktemp("cells"), counts)
 
 
 @pytest.fixture(scope="session")
 def coco(tmp_path_factory) -> Path:
-    """Drawn blood cells, in the layout of COCO 2017, with its categories."""
+    """Drawn blood cells in the layout of COCO 2017, with its 80 categories."""
     return write_coco(tmp_path_factory.mktemp("coco"), dict(train=12, val=6))
 
 
@@ -133,13 +132,13 @@ def trees_wheel() -> Path:
 
 @pytest.fixture
 def own_cells(cells, tmp_path) -> Path:
-    """A copy of the drawn cells, to be damaged."""
+    """A copy of the drawn cells that a test may damage."""
     return shutil.copytree(cells, tmp_path / "own")
 
 
 @pytest.fixture
 def digit_folders(tmp_path) -> Path:
-    """ImageNet's layout: of the digits 0 to 3, six to train on, three to validate."""
+    """The digits 0 to 3 in ImageNet's layout: six of each in train/, three in val/."""
     root = tmp_path / "digits"
     for part, count in (("train", 6), ("val", 3)):
         data = Digits(train=part == "train")
@@ -155,7 +154,7 @@ def digit_folders(tmp_path) -> Path:
 
 @pytest.fixture
 def tiny(request, tmp_path):
-    """A function: the small config with options, on cells or a folder like it."""
+    """A function that loads the small config with options, on cells by default."""
 
     def load(options=None, data_root=None, work_dir=tmp_path / "run"):
         data_root = data_root or request.getfixturevalue("cells")
@@ -176,14 +175,14 @@ def trained(cells, tmp_path_factory) -> Path:
 
 @pytest.fixture
 def failure():
-    """A function that runs through a DataLoader and returns its UserError."""
+    """A function that iterates over a DataLoader and returns its UserError."""
 
     def run(loader) -> UserError:
         try:
             list(loader)
         except UserError as err:
-            # The frames hold the iterator in a cycle. Collected later, it waits five
-            # seconds for each worker, and so does every worker forked meanwhile.
+            # The frames keep the iterator alive in a cycle. Collected later, it waits
+            # five seconds for each worker, as does every worker forked meanwhile.
             traceback.clear_frames(err.__traceback__)
             return err
         pytest.fail("no UserError")
@@ -193,7 +192,7 @@ def failure():
 
 @pytest.fixture
 def command(tmp_path):
-    """A function that runs Python in another process, as from a shell."""
+    """A function that runs Python in another process, as a shell would."""
 
     def run(*arguments, cwd=PROJECT):
         env = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
@@ -211,13 +210,13 @@ def command(tmp_path):
 
 @pytest.fixture
 def address(tmp_path, monkeypatch):
-    """An address of what lies in ``tmp_path/served``, with an empty cache."""
+    """The address of a server of ``tmp_path/served``, and that folder."""
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
     folder = tmp_path / "served"
     folder.mkdir()
     handler = functools.partial(QuietHandler, directory=str(folder))
     with HTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}", folder
         server.shutdown()
 

@@ -14,9 +14,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         "--full",
         action="store_true",
-        help="read all images, on all cores (default: 200 of each data set)",
+        help="read all images, on all cores (default: 200 of each dataset)",
     )
-    parser.add_argument("--work-dir", metavar="DIR", help="where the run would write")
+    parser.add_argument("--work-dir", metavar="DIR", help="work directory of the run")
     _cli.add_config_arguments(parser)
     return parser.parse_args()
 

@@ -13,18 +13,13 @@ def parse_args() -> argparse.Namespace:
         "--data-root",
         default="data/coco",
         metavar="DIR",
-        help="where to (default: data/coco)",
+        help="folder to write into (default: data/coco)",
     )
     parser.add_argument(
-        "--link", metavar="DIR", help="COCO that is on disk already, to be linked to"
+        "--link", metavar="DIR", help="link to a COCO on disk instead of downloading"
     )
     parser.add_argument(
         "--parts", nargs="+", choices=PARTS, default=PARTS, help="default: all"
-    )
-    parser.add_argument(
-        "--keep-archives",
-        action="store_true",
-        help="do not delete the archives once they are unpacked",
     )
     return parser.parse_args()
 
@@ -33,12 +28,7 @@ def main() -> None:
     args = parse_args()
     from ghostdet.datasets import prepare_coco
 
-    root = prepare_coco(
-        args.data_root,
-        link=args.link,
-        parts=args.parts,
-        keep_archives=args.keep_archives,
-    )
+    root = prepare_coco(args.data_root, link=args.link, parts=args.parts)
     print(f"COCO 2017 ({', '.join(args.parts)}) is in {root}")
 
 

@@ -1,4 +1,4 @@
-"""What is found before a run."""
+"""Checks before a run."""
 
 from ghostdet.checks.datasets import check_dataset, check_evaluation
 from ghostdet.checks.run import check_run

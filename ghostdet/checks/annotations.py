@@ -1,4 +1,4 @@
-"""An annotation file of COCO's layout, read into columns."""
+"""Annotation files in COCO's format, read into columns."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ COCO_KEYS = {
     "annotations": {"id", "image_id", "category_id", "bbox", "area"},
     "categories": {"id", "name"},
 }
-_SAMPLE = 8  # images of which the raw entries are kept
+_SAMPLE = 8  # images whose raw entries are kept
 
 
 @dataclass
@@ -38,10 +38,10 @@ class CocoFile:
         images: ``(I,)`` int64, or object where they are text, ids of the images.
         file_names: ``(I,)`` str, their files.
         sizes: ``(I, 2)`` float64, width and height in px.
-        annotations: ``(A,)`` likewise, ids of the annotations.
+        annotations: ``(A,)`` int64 or object, ids of the annotations.
         image: ``(A,)`` int64, which of the images; -1 for none of them.
-        category: ``(A,)`` int64, which of the categories; -1 likewise.
-        category_ids: ``(A,)`` likewise, what the annotations have as such.
+        category: ``(A,)`` int64, which of the categories; -1 for none.
+        category_ids: ``(A,)`` int64 or object, the annotations' ``category_id``.
         boxes: ``(A, 4)`` float64, x, y, width, height in px.
         areas: ``(A,)`` float64.
         crowd: ``(A,)`` int8, ``iscrowd``; -1 where it is missing.
@@ -203,13 +203,13 @@ def _column(values: list, dtype: str = "float64") -> np.ndarray:
 
 
 def _have_sizes(images: list[dict]) -> bool:
-    """Whether width and height of each are numbers."""
+    """Tell if width and height of each image are numbers."""
     sides = ("width", "height")
     return all(_are_numbers([image[side] for image in images]) for side in sides)
 
 
 def _are_boxes(annotations: list[dict]) -> bool:
-    """Whether each has a box of four numbers, and a number as area."""
+    """Tell if each annotation has a box of four numbers, and a number as area."""
     boxes = [annotation["bbox"] for annotation in annotations]
     return (
         set(map(type, boxes)) <= {list}

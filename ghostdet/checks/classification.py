@@ -1,4 +1,4 @@
-"""A check of a data set of classification."""
+"""A check of a classification dataset."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class ClassificationCheck:
         key: Its place in the config, for remedies.
 
     Attributes:
-        dataset: The data set, which gives PIL images.
+        dataset: The dataset, which gives PIL images.
         unreadable: Images that were found to be broken.
         contents: Checksum of the pixels of each image that was read, by path.
 
@@ -59,7 +59,7 @@ class ClassificationCheck:
             raise
         except Exception as error:  # constructors raise what they like
             raise ConfigError(
-                f"the data set cannot be built: {error}; correct {self.key} in the "
+                f"the dataset cannot be built: {error}; correct {self.key} in the "
                 "config, or with --cfg-options"
             ) from error
 
@@ -74,7 +74,7 @@ class ClassificationCheck:
 
     @property
     def source(self) -> str:
-        """What holds the images."""
+        """Name of the dataset, in messages."""
         return self.dataset.source
 
     def elsewhere(self, part: str) -> str:
@@ -83,7 +83,7 @@ class ClassificationCheck:
         return f"{self.key}.{'root=DIR' if folder else 'train=False'}"
 
     def paths(self) -> list[str]:
-        """What the images are called."""
+        """Names of the images, in messages."""
         return list(map(self.dataset.path, range(len(self))))
 
     def samples(self) -> list[dict]:
@@ -93,14 +93,14 @@ class ClassificationCheck:
         return [s for s in samples if s["img_path"] not in self.unreadable]
 
     def compose(self, pipeline: Sequence[dict]) -> Callable[[dict], dict[str, Any]]:
-        """Build a pipeline that takes :meth:`samples`, as batches are to be made of.
+        """Build a pipeline that takes :meth:`samples`.
 
         Args:
             pipeline: Configs of transforms.
 
         Returns:
-            What it makes of a sample. Raises ``UserError`` where the image cannot be
-            read, or what comes out of it is no tensor, or of another shape than before.
+            A function of a sample. It raises ``UserError`` if the image cannot be read
+            or does not become a tensor of the same shape as the others.
         """
         transform = Compose(pipeline)
         shapes: list[tuple] = []
@@ -162,16 +162,16 @@ class ClassificationCheck:
                 self.contents[self.dataset.path(index)] = content
         self.unreadable.update(broken)
         if broken:
-            kinds: dict[str, str] = {}  # an example by what is to be done
-            for why in broken.values():
-                text, _, remedy = why.partition("; ")
-                kinds.setdefault(remedy, text)
             yield Finding(
                 "images",
                 "fail",
-                f"{len(broken):,} of {len(chosen):,} images that were read are broken, "
-                f"as {' and '.join(kinds.values())}",
-                "; ".join(kinds),
+                "\n".join(
+                    [
+                        f"{len(broken):,} of {len(chosen):,} images that were read are "
+                        "broken, such as",
+                        *list(broken.values())[:3],
+                    ]
+                ),
             )
             return
         looked = "not opened" if not chosen else "read"

@@ -1,4 +1,4 @@
-"""Checks of data sets before a run, where mistakes cost seconds, not hours."""
+"""Checks of datasets before a run, where mistakes cost seconds, not hours."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from ghostdet.errors import ConfigError
 from ghostdet.utils.components import iter_datasets, type_name
 from ghostdet.utils.text import shorten
 
-# What a subclass that reads files in its own way overrides.
+# Methods that a subclass overrides to read files in its own way.
 _READING = (
     "full_init",
     "load_data_list",
@@ -44,7 +44,7 @@ _CORNERS = 0.2
 
 
 def check_dataset(dataset_cfg: dict) -> None:
-    """Check that a data set is where its configuration says, and as it should be.
+    """Check that a dataset is where its configuration says, and as it should be.
 
     MMDetection's own words for a wrong class name are "need at least one array to
     concatenate". Here, the files, the layout of the JSON and the class names are
@@ -59,16 +59,16 @@ def check_dataset(dataset_cfg: dict) -> None:
 
     Args:
         dataset_cfg: Configuration of a :class:`mmdet.datasets.CocoDataset`, of one of
-            this package's data sets of classification, or of a wrapper that holds one
-            as ``dataset`` or several as ``datasets``. A data set of another kind, also
+            this package's datasets of classification, or of a wrapper that holds one
+            as ``dataset`` or several as ``datasets``. A dataset of another kind, also
             a subclass that reads files in its own way, is not checked.
 
     Raises:
         UserError: If the annotation file, the image directory or more images than the
             pipeline passes over are missing, the file is not JSON or not COCO, nothing
             in it bears one of the classes, its classes are fewer or in another order,
-            or nothing is left to learn; or what a data set of classification raises.
-        ConfigError: If the data set cannot be built.
+            or nothing is left to learn; or what a dataset of classification raises.
+        ConfigError: If the dataset cannot be built.
 
     Example:
         >>> cfg = dict(type='RepeatDataset', times=2, dataset=dict(
@@ -93,7 +93,7 @@ def check_evaluation(
         key: Its place in the config.
 
     Raises:
-        UserError: If there is no such file, or an annotation has no ``iscrowd``.
+        UserError: If the file is missing, or an annotation has no ``iscrowd``.
     """
     _raise_first([evaluation_finding(ann_file, {}, backend_args, key)])
 
@@ -110,7 +110,7 @@ def evaluation_finding(
     backend_args: dict | None = None,
     key: str = "val_evaluator",
 ) -> Finding:
-    """Whether COCO's evaluation can run on an annotation file.
+    """Check that COCO's evaluation can run on an annotation file.
 
     Args:
         ann_file: As of :func:`check_evaluation`.
@@ -124,7 +124,7 @@ def evaluation_finding(
             "fail",
             f"{ann_file}: no such annotation file, which the evaluator's ann_file "
             "names",
-            f"Give that of the data set: --cfg-options {key}.ann_file=FILE",
+            f"Give the dataset's file: --cfg-options {key}.ann_file=FILE",
         )
     coco = read_coco(ann_file, files, backend_args)
     if isinstance(coco, Finding):
@@ -150,7 +150,7 @@ def _is_there(kind: str, path: str, backend_args: dict | None) -> bool:
 def check_of(
     cfg: dict, files: Files, key: str = "dataset"
 ) -> DatasetCheck | ClassificationCheck:
-    """The check for a data set, no wrapper, by its type.
+    """The check for a dataset, no wrapper, by its type.
 
     Args:
         cfg: Its configuration.
@@ -158,7 +158,7 @@ def check_of(
         key: Its place in the config, for remedies.
 
     Raises:
-        UserError: If the data set cannot be built.
+        UserError: If the dataset cannot be built.
     """
     kind = cfg.get("type")
     if isinstance(kind, str):
@@ -170,7 +170,7 @@ def check_of(
 
 @dataclass
 class DatasetCheck:
-    """A check of one data set, no wrapper, step by step.
+    """A check of one dataset, no wrapper, step by step.
 
     Args:
         cfg: Its configuration.
@@ -178,7 +178,7 @@ class DatasetCheck:
         key: Its place in the config, for remedies.
 
     Attributes:
-        dataset: Built without reading anything; None for a data set that is not
+        dataset: Built without reading anything; None for a dataset that is not
             checked, since it reads files in its own way.
         classes: Of the configuration.
         coco: Its annotation file, once :meth:`findings` got that far.
@@ -186,7 +186,7 @@ class DatasetCheck:
         contents: Checksum of the pixels of each image that was read, by path.
 
     Raises:
-        ConfigError: If the data set cannot be built.
+        ConfigError: If the dataset cannot be built.
     """
 
     same_classes: ClassVar[str] = (
@@ -208,7 +208,7 @@ class DatasetCheck:
 
         kind = self.cfg.get("type")
         if kind is None:
-            raise ConfigError(f"a data set has no type, only {shorten(list(self.cfg))}")
+            raise ConfigError(f"a dataset has no type, only {shorten(list(self.cfg))}")
         if isinstance(kind, str):
             name, kind = kind, DATASETS.get(kind)
             if kind is None:
@@ -230,7 +230,7 @@ class DatasetCheck:
         except Exception as error:  # constructors raise what they like
             if kind.__init__ is not CocoDataset.__init__:
                 return  # it may be for the arguments above
-            raise ConfigError(f"the data set cannot be built: {error}") from error
+            raise ConfigError(f"the dataset cannot be built: {error}") from error
         self.classes = classes = self.dataset.metainfo["classes"]
         if isinstance(classes, str):
             raise ConfigError(
@@ -240,7 +240,7 @@ class DatasetCheck:
 
     @property
     def used(self) -> np.ndarray:
-        """Which images of the file the data set has, after its filter and indices."""
+        """Indices of the images that the dataset has, after its filter and indices."""
         coco, filter_cfg = self.coco, self._filter
         used = coco.sizes.min(1) >= filter_cfg.get("min_size", 0)
         if filter_cfg.get("filter_empty_gt", False):
@@ -253,12 +253,12 @@ class DatasetCheck:
 
     @property
     def known(self) -> bool:
-        """Whether the annotation file could be read."""
+        """True if the annotation file could be read."""
         return self.coco is not None
 
     @property
     def source(self) -> str:
-        """What lists the images."""
+        """The annotation file."""
         return self.coco.path
 
     def __len__(self) -> int:
@@ -323,12 +323,12 @@ class DatasetCheck:
 
     @property
     def _labelled(self) -> bool:
-        """Whether images without objects are left out."""
+        """True if images without objects are left out."""
         return self._filter.get("filter_empty_gt", False)
 
     @property
     def _wanted(self) -> np.ndarray:
-        """Which annotations are of the configured classes, on images of the file."""
+        """Mask of the annotations of configured classes on images of the file."""
         coco = self.coco
         wanted = [i for i, name in enumerate(coco.names) if name in self.classes]
         return np.isin(coco.category, wanted) & (coco.image >= 0)
@@ -338,7 +338,7 @@ class DatasetCheck:
         images = dataset.data_prefix.get("img", "")
         expected = [cfg.get("ann_file", ""), cfg.get("data_prefix", {}).get("img", "")]
         remedy = (
-            "Give the directory of the data set with --data-root DIR. It must hold\n"
+            "Give the directory of the dataset with --data-root DIR. It must hold\n"
             + "\n".join(f"  {fileio.join_path('DIR', path)}" for path in expected)
         )
         if not _is_there("isfile", dataset.ann_file, dataset.backend_args):
@@ -351,7 +351,7 @@ class DatasetCheck:
         return None
 
     def _annotations(self) -> Iterator[Finding]:
-        """Whether identifiers are what MMDetection and pycocotools need."""
+        """Check that MMDetection and pycocotools can use the ids."""
         coco, path = self.coco, self.coco.path
 
         def problem(status: str, text: str, remedy: str) -> Finding:
@@ -409,7 +409,7 @@ class DatasetCheck:
             )
 
     def _classes(self) -> Iterator[Finding]:
-        """Whether the file has the configured classes, in their order."""
+        """Check that the file has the configured classes, in their order."""
         path, classes, names = self.coco.path, list(self.classes), self.coco.names
         present = [name for name in dict.fromkeys(names) if name in classes]
         twice = sorted({name for name in present if names.count(name) > 1})
@@ -466,7 +466,7 @@ class DatasetCheck:
             )
 
     def _boxes(self) -> Iterator[Finding]:
-        """Whether boxes are in their images, and something is left to learn."""
+        """Check that boxes are in their images, and that something is left to learn."""
         coco = self.coco
         path, wanted = coco.path, self._wanted
         which = np.flatnonzero(wanted)
@@ -516,8 +516,8 @@ class DatasetCheck:
             (
                 outside & ~thin,
                 f"reach over the border of their image by more than {_TOLERANCE} px",
-                "Correct them, or width and height of their images; what is outside is "
-                "learnt and evaluated as part of the object",
+                "Correct them, or width and height of their images: the part outside "
+                "is learnt and evaluated with the object",
             ),
         ):
             if mask.any():
@@ -527,7 +527,7 @@ class DatasetCheck:
                 yield Finding(
                     "boxes",
                     "warn",
-                    f"{path}: {_of(mask.sum(), boxes)} boxes {problem}, as that of "
+                    f"{path}: {_of(mask.sum(), boxes)} boxes {problem}, such as "
                     f"annotation {coco.annotations[which[first]]}, [{box}] in {size}",
                     remedy,
                 )
@@ -539,7 +539,7 @@ class DatasetCheck:
     def _images(
         self, count: int | None, workers: int, hashed: bool
     ) -> Iterator[Finding]:
-        """Whether images are there, are whole, and have the size that the file says."""
+        """Check that images exist, can be read, and have the size in the file."""
         coco, path, paths = self.coco, self.coco.path, self.paths()
         position, loading = self._loading()
         if loading.get("backend_args") != self.cfg.get("backend_args"):
@@ -643,7 +643,7 @@ class DatasetCheck:
         return 0, next(iter(pipeline), {})
 
     def samples(self) -> list[dict]:
-        """What a pipeline gets for some readable images.
+        """Return the input of a pipeline for some readable images.
 
         Returns:
             As of ``CocoDataset.get_data_info``; none where a ``proposal_file`` would

@@ -1,4 +1,4 @@
-"""What checks find, and how a terminal shows it."""
+"""Results of checks, and a table of them for a terminal."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from ghostdet.errors import UserError
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was checked, and how it stands.
+    """Result of one check.
 
     Args:
-        check: What was checked, such as ``'train images'``.
-        status: ``'pass'``; ``'warn'`` where a run goes on and may not be what was
-            meant; ``'fail'`` where it would stop or come to nothing.
-        text: What was found.
-        remedy: What to type next, where there is something to mend.
+        check: Name of the check, such as ``'train images'``.
+        status: ``'pass'``; ``'warn'`` if a run continues and may not be the intended
+            one; ``'fail'`` if it would stop or learn nothing.
+        text: Description of the result.
+        remedy: What to type next, if something is wrong.
     """
 
     check: str
@@ -30,23 +30,12 @@ class Finding:
 
     @classmethod
     def of_error(cls, check: str, error: UserError) -> Finding:
-        """The finding that an error states.
-
-        Messages end with what to type: a last line, or what follows a semicolon.
-        """
-        if "\n" in error.text:
-            text, _, remedy = error.text.rpartition("\n")
-        else:
-            text, _, remedy = error.text.partition("; ")
-        return cls(check, "fail", text, remedy)
+        """Return a failure with an error's message."""
+        return cls(check, "fail", error.text)
 
     def error(self) -> UserError:
-        """The error that states the finding."""
-        separator = ". "
-        if "\n" in self.text:
-            separator = "\n"
-        elif self.remedy[:1].islower():
-            separator = "; "
+        """Return an error with the finding's text and remedy."""
+        separator = "\n" if "\n" in self.text else ". "
         return UserError(separator.join(filter(None, (self.text, self.remedy))))
 
 
@@ -54,11 +43,11 @@ def findings_table(findings: Sequence[Finding], width: int | None = None) -> str
     """Lay out findings for a terminal, and count them in the last line.
 
     Args:
-        findings: What was found, in the order to be shown.
-        width: Columns of the terminal; by default those of the one at hand.
+        findings: The findings, in their order in the table.
+        width: Columns of the terminal; by default the current terminal's.
 
     Returns:
-        The table; a remedy stands below the finding that needs it.
+        The table, with each remedy below its finding.
 
     Example:
         >>> print(findings_table([
@@ -88,7 +77,7 @@ def findings_table(findings: Sequence[Finding], width: int | None = None) -> str
 
 
 def _wrap(text: str, start: str, width: int) -> list[str]:
-    """Wrap each line of a text behind a start; commands and paths stay whole."""
+    """Wrap each line of a text after a start, and keep commands and paths intact."""
     indent = " " * len(start)
     lines: list[str] = []
     for line in text.splitlines():

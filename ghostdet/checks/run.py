@@ -1,4 +1,4 @@
-"""What can be known before a run: a list of findings, not the first error."""
+"""The check of a run: a list of findings instead of the first error."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ from ghostdet.weights import check_state_dict, get_state_dict
 from ghostdet.weights.checkpoint import read_checkpoint
 from ghostdet.weights.source import REMOTE, cached
 
-SAMPLE = 200  # images that are read of each data set
+SAMPLE = 200  # images that are read of each dataset
 Check = DatasetCheck | ClassificationCheck
 _REGISTRIES = {
     "train_cfg": LOOPS,
@@ -85,10 +85,10 @@ def check_run(cfg: Config, full: bool = False, quick: bool = False) -> list[Find
     Args:
         cfg: A config from :func:`~ghostdet.config.load_config`.
         full: Read all images, in a process for each core, with a progress bar; by
-            default up to :data:`SAMPLE` of each data set. Images of training and
+            default up to :data:`SAMPLE` of each dataset. Images of training and
             evaluation are compared by their pixels as well.
         quick: Read no images but those that are tried in the pipelines, four of each
-            data set of training and two of others, and use no network: as
+            dataset of training and two of others, and use no network: as
             ``tools/train.py`` does.
 
     Returns:
@@ -117,7 +117,7 @@ class _RunCheck:
     quick: bool
     model: nn.Module | None = None
     files: Files = field(default_factory=dict)
-    # Data sets by the parts of the config that have them, such as val and test.
+    # Datasets by the parts of the config that have them, such as val and test.
     data: list[tuple[list[str], Check]] = field(default_factory=list)
     shapes: list[tuple[int, int]] = field(default_factory=list)
 
@@ -131,7 +131,7 @@ class _RunCheck:
             return
         for name, step in (
             ("config", self._config()),
-            ("data sets", self._data()),
+            ("datasets", self._data()),
             ("evaluators", self._evaluators()),
             ("overlap", self._overlap()),
             ("num_classes", self._num_classes()),
@@ -149,7 +149,7 @@ class _RunCheck:
                 yield finding
 
     def _config(self) -> Iterator[Finding]:
-        """Whether the model can be built, and all that is named exists."""
+        """Check that the model can be built, and that all named components exist."""
         cfg = self.cfg
         try:
             for key, registry, kind in self._named():
@@ -188,7 +188,7 @@ class _RunCheck:
                 yield key, METRICS, kind
 
     def _data(self) -> Iterator[Finding]:
-        """Whether each data set is as its configuration says."""
+        """Check that each dataset is as its configuration says."""
         failed: list[dict] = []
         for part in ("train", "val", "test"):
             loader = self.cfg.get(f"{part}_dataloader")
@@ -206,16 +206,16 @@ class _RunCheck:
                     self.data.append(([part], check_of(cfg, self.files, key)))
                 except UserError as error:
                     failed.append(cfg)
-                    yield Finding.of_error(f"{part} data set", error)
+                    yield Finding.of_error(f"{part} dataset", error)
         count = 0 if self.quick else None if self.full else SAMPLE
         workers = _cores() if self.full else 0
         for parts, check in self.data:
             found = check.findings(count, workers, hashed=self.full)
-            for finding in _guarded("data set", found):
+            for finding in _guarded("dataset", found):
                 yield replace(finding, check=f"{'+'.join(parts)} {finding.check}")
 
     def _evaluators(self) -> Iterator[Finding]:
-        """Whether metrics fit what is evaluated."""
+        """Check that the metrics fit the datasets."""
         seen: list[dict] = []
         for part in ("val", "test"):
             evaluator = self.cfg.get(f"{part}_evaluator")
@@ -238,12 +238,12 @@ class _RunCheck:
                 )
                 same = os.path.realpath(path) in map(os.path.realpath, own)
                 if finding.check == "annotations" and same:
-                    continue  # it was said of the data set
+                    continue  # it was said of the dataset
                 if finding.status == "pass" and own and not same:
                     finding = Finding(
                         "evaluator",
                         "fail" if len(own) == 1 else "warn",  # it may be all in one
-                        f"{path} is not the file of the {part} data set, "
+                        f"{path} is not the file of the {part} dataset, "
                         f"{', '.join(own)}: detections would be compared with "
                         "objects of other images",
                         f"--cfg-options {key}.ann_file={own[0]}",
@@ -251,7 +251,7 @@ class _RunCheck:
                 yield replace(finding, check=f"{part} evaluator")
 
     def _accuracy(self, part: str, cfg: dict) -> Iterator[Finding]:
-        """Whether there are as many classes as accuracy counts."""
+        """Check that there are as many classes as accuracy counts."""
         for parts, check in self.data:
             if part not in parts:
                 continue
@@ -267,7 +267,7 @@ class _RunCheck:
             yield Finding(f"{part} evaluator", "pass", text)
 
     def _overlap(self) -> Iterator[Finding]:
-        """Whether images that are evaluated are trained on."""
+        """Find images that are both trained on and evaluated."""
         read = [(parts, check) for parts, check in self.data if check.known]
         train = [check for parts, check in read if "train" in parts]
         found = False
@@ -333,7 +333,7 @@ class _RunCheck:
         return resolved
 
     def _num_classes(self) -> Iterator[Finding]:
-        """Whether all heads have as many classes as all data sets."""
+        """Check that all heads have as many classes as all datasets."""
         if self.model is None or "language_model" in self.cfg.model:
             return
         sets: dict[tuple, tuple[list[str], Check]] = {}
@@ -346,11 +346,11 @@ class _RunCheck:
         def named(parts: list[str]) -> str:
             return "test num_classes" if parts == ["test"] else "num_classes"
 
-        (classes, (parts, check)), *others = sets.items()  # those of training
+        (classes, (parts, check)), *others = sets.items()  # training's
         try:
             check_num_classes(self.model, classes)
             if not others:
-                text = f"{len(classes)} in heads and data sets"
+                text = f"{len(classes)} in heads and datasets"
                 yield Finding("num_classes", "pass", text)
         except UserError as error:
             yield Finding.of_error(named(parts), error)
@@ -365,7 +365,7 @@ class _RunCheck:
             )
 
     def _pipelines(self) -> Iterator[Finding]:
-        """Whether some images get through the transforms, and in what size."""
+        """Run some images through the transforms, and collect their sizes."""
         for parts, check in self.data:
             name = f"{'+'.join(parts)} pipeline"
             yield from _guarded(name, self._pipeline(name, parts, check))
@@ -407,7 +407,7 @@ class _RunCheck:
             yield Finding(name, "pass", text)
 
     def _weights(self) -> Iterator[Finding]:
-        """Whether pretrained weights can be had, and fit."""
+        """Check that pretrained weights can be found, and fit."""
         cfg, check = self.cfg, "pretrained weights"
         path = cfg.get("load_from")
         if path:
@@ -479,7 +479,7 @@ class _RunCheck:
         return Finding(check, "pass", f"{source} fills {type(module).__name__}")
 
     def _disk(self) -> Iterator[Finding]:
-        """Whether the disk takes the checkpoints."""
+        """Check that the disk can hold the checkpoints."""
         cfg = self.cfg
         try:
             check_writable(cfg.work_dir)
@@ -514,7 +514,7 @@ class _RunCheck:
         )
 
     def _checkpoints(self, hook: dict) -> int:
-        """How many checkpoints lie on the disk at once, at most."""
+        """Largest number of checkpoints on the disk at once."""
         loop, batch = self.cfg.train_cfg, global_batch(self.cfg)
         length = loop.get("max_epochs") or loop.get("max_iters") or 1
         if "max_epochs" in loop and not hook.get("by_epoch", True):
@@ -545,7 +545,7 @@ class _RunCheck:
         yield from self._schedule()
 
     def _schedule(self) -> Iterator[Finding]:
-        """Whether training ends before its schedule does, or a cosine rises again."""
+        """Check that no schedule outlasts the training, and no cosine rises again."""
         epochs = "max_epochs" in self.cfg.train_cfg
         length = self.cfg.train_cfg["max_epochs" if epochs else "max_iters"]
         schedulers = self.cfg.get("param_scheduler") or []
@@ -574,7 +574,7 @@ class _RunCheck:
                     )
 
     def _batches(self) -> Iterator[Finding]:
-        """Whether the images of training make a batch on each rank."""
+        """Check that the training images make a batch on each rank."""
         loader, batch = self.cfg.train_dataloader, global_batch(self.cfg)
         if not loader.get("drop_last") or "max_epochs" not in self.cfg.train_cfg:
             return
@@ -593,7 +593,7 @@ class _RunCheck:
 
 
 def _guarded(check: str, step: Iterator[Finding]) -> Iterator[Finding]:
-    """What a step finds; that it cannot be done is a warning, and stops no run."""
+    """Yield a step's findings; a step that fails is a warning and stops no run."""
     try:
         yield from step
     except Exception as error:  # of foreign components, or a fault of the check
@@ -602,7 +602,7 @@ def _guarded(check: str, step: Iterator[Finding]) -> Iterator[Finding]:
 
 
 def _workers(key: str, loader: dict) -> Iterator[Finding]:
-    """Whether a data loader has the processes that its options are for."""
+    """Check that a data loader has the processes that its options are for."""
     for option, off in (("persistent_workers", False), ("prefetch_factor", None)):
         if loader.get(option) and not loader.get("num_workers"):
             yield Finding(
@@ -615,7 +615,7 @@ def _workers(key: str, loader: dict) -> Iterator[Finding]:
 
 
 def _difference(classes: Sequence[str], others: Sequence[str]) -> str:
-    """How others differ from classes."""
+    """Describe how others differ from classes."""
     missing = [name for name in classes if name not in others]
     surplus = [name for name in others if name not in classes]
     differences = [f"without {shorten(missing)}"] if missing else []
@@ -660,7 +660,7 @@ def _operators() -> Finding:
 
 
 def _types(node: object) -> list:
-    """The types in a part of a config: its own, or those of its entries."""
+    """The types in a part of a config: its own, or its entries'."""
     if isinstance(node, dict) and "type" in node:
         return [node["type"]]
     entries = node.values() if isinstance(node, dict) else node or ()
@@ -668,7 +668,7 @@ def _types(node: object) -> list:
 
 
 def _initialised(model: dict) -> list[tuple[str, dict]]:
-    """Of a model what weights are loaded into, and where it stands in the config."""
+    """The parts of a model that load weights, and their places in the config."""
     return [("model", model), ("model.backbone", model.get("backbone") or {})]
 
 

@@ -1,4 +1,4 @@
-"""torchvision's classification data sets, for MMEngine's Runner."""
+"""torchvision's classification datasets, for MMEngine's Runner."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from torchvision.datasets.folder import IMG_EXTENSIONS, is_image_file
 from ghostdet.errors import UserError
 from ghostdet.utils.text import shorten
 
-# Modes of PIL's of which each value over 255 becomes 255 in RGB.
+# PIL's modes whose values over 255 all become 255 in RGB.
 _DEEP = {"I", "F", "I;16", "I;16L", "I;16B", "I;16N"}
 
 
 class ClassificationDataset:
-    """What a data set of torchvision's lacks for MMEngine.
+    """Base class that adds to a dataset of torchvision what MMEngine needs.
 
-    A subclass gives ``(image, label)`` by its index, and has ``classes``, their names,
-    and ``targets``, the label of each image.
+    A subclass returns ``(image, label)`` by index and has ``classes``, the names of
+    the classes, and ``targets``, the label of each image.
     """
 
     classes: Sequence[str]
@@ -34,33 +34,33 @@ class ClassificationDataset:
 
     @property
     def metainfo(self) -> dict[str, Any]:
-        """What MMEngine stores with a checkpoint: ``classes``."""
+        """The metadata that MMEngine stores with a checkpoint: ``classes``."""
         return dict(classes=tuple(self.classes))
 
     @property
     def source(self) -> str:
-        """What the data set is called in messages."""
+        """Name of the dataset in messages."""
         return f"{type(self).__name__} ({'train' if self.train else 'test'})"
 
     def full_init(self) -> None:
-        """Nothing, which MMEngine's wrappers want done before they use a data set."""
+        """Do nothing; MMEngine's wrappers call it before they use a dataset."""
 
     def get_cat_ids(self, index: int) -> list[int]:
-        """The class of an image, by which ``ClassBalancedDataset`` repeats it."""
+        """Return the class of an image, for ``ClassBalancedDataset``."""
         return [int(self.targets[index])]
 
     def path(self, index: int) -> str:
-        """What an image is called in messages."""
+        """Name an image in messages."""
         return f"{self.source} {index}"
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """Give a sample.
+        """Return a sample.
 
         Args:
-            index: Its number.
+            index: Number of the sample.
 
         Returns:
-            ``inputs``, what the pipeline makes of the image, and ``data_samples`` with
+            ``inputs``, the image after the pipeline, and ``data_samples`` with
             ``gt_label`` and ``img_path``.
         """
         image, label = super().__getitem__(index)
@@ -72,19 +72,19 @@ class ClassificationDataset:
 
 @DATASETS.register_module()
 class ImageFolder(ClassificationDataset, torchvision.datasets.ImageFolder):
-    """A folder for each class, as of ImageNet: ``root/CLASS/**/*.JPEG``.
+    """A folder for each class, as in ImageNet: ``root/CLASS/**/*.JPEG``.
 
-    Classes are numbered in the order of their sorted names. Files that do not end as
-    images do are passed over, as in torchvision.
+    Classes are numbered in the order of their sorted names. Files without the
+    extension of an image are skipped, as in torchvision.
 
     Args:
-        root: The folder of the folders.
-        pipeline: Configs of transforms, as
+        root: Folder that holds a folder for each class.
+        pipeline: Configs of transforms, such as
             ``dict(type='torchvision.transforms.v2.CenterCrop', size=224)``.
 
     Raises:
-        UserError: If there is no such folder, no folder for a class in it, or one
-            without images; later, if an image cannot be read.
+        UserError: If the folder is missing, has no folder of a class, or one without
+            images; later, if an image cannot be read.
 
     Example:
         >>> ImageFolder('nowhere/train')  # doctest: +ELLIPSIS
@@ -107,39 +107,37 @@ class ImageFolder(ClassificationDataset, torchvision.datasets.ImageFolder):
 
     @property
     def source(self) -> str:
-        """The folder."""
+        """The folder, which names the dataset in messages."""
         return str(self.root)
 
     def path(self, index: int) -> str:
-        """Where an image is."""
+        """Return the path of an image."""
         return self.samples[index][0]
 
     def find_classes(self, directory: str) -> tuple[list[str], dict[str, int]]:
-        """List the folders of classes, as torchvision does; say what is expected."""
+        """List the folders of classes as torchvision does, with our error message."""
         try:
             return super().find_classes(directory)
         except OSError as error:
-            raise UserError(_no_classes(directory, error)) from error
+            raise UserError(_no_classes(directory)) from error
 
 
-def _no_classes(root: str, error: OSError) -> str:
-    """Say why there are no classes in a folder."""
+def _no_classes(root: str) -> str:
+    """Say why a folder has no classes."""
     parent, name = os.path.split(os.path.normpath(root))
     remedy = (
         f"Give the directory that holds {name}/ with --data-root DIR (for ImageNet, "
-        "that of train/ and val/)"
+        "the one with train/ and val/)"
     )
-    expected = f"Expected is a folder for each class, {os.path.join(root, 'CLASS')}/"
+    expected = f"Expected a folder for each class, {os.path.join(root, 'CLASS')}/"
     if not os.path.isdir(root):
         return f"{root}: no such folder. {expected}\n{remedy}"
-    if error.strerror is not None:
-        return f"{root}: cannot be read ({error.strerror}). {expected}\n{remedy}"
     images = sum(map(is_image_file, os.listdir(root)))
     if not images:
         return f"{root}: no folders in it. {expected}\n{remedy}"
     return (
-        f"{root}: {images:,} images without folders, as those come that ImageNet is "
-        f"validated on. {expected}, named as for training\n"
+        f"{root}: {images:,} images without folders, like ImageNet's validation "
+        f"archive. {expected}, named as for training\n"
         f"Move {root} away, put ILSVRC2012_img_val.tar and "
         f"ILSVRC2012_devkit_t12.tar.gz into {parent or '.'}, and let torchvision sort "
         'them: python -c "import torchvision; torchvision.datasets.ImageNet('
@@ -151,15 +149,15 @@ def load_image(path: str, root: str | None = None) -> Any:
     """Read an image as torchvision does, and name the file if it is broken.
 
     Args:
-        path: The file.
-        root: The folder of all images, for the message; by default that of the file.
+        path: Path of the file.
+        root: Folder of all images, for the message; by default the file's own.
 
     Returns:
         A PIL image in RGB.
 
     Raises:
-        UserError: If that gives no whole image, or has more than 8 bits a pixel of
-            grey, which would be cut.
+        UserError: If the file cannot be decoded, or is grey with more than 8 bits a
+            pixel, which RGB would clip.
     """
     try:
         with Image.open(path) as image:
@@ -178,8 +176,8 @@ def load_image(path: str, root: str | None = None) -> Any:
             f"{path}: cannot be read as an image ({why}); {remedy}"
         ) from error
     raise UserError(
-        f"{path}: has 16 bits a pixel or more (PIL's mode {mode}), of which those over "
-        "255 would all be white; scale such images to 8 bits"
+        f"{path}: has 16 bits a pixel or more (PIL's mode {mode}), and all values over "
+        "255 would become white; scale such images to 8 bits"
     )
 
 
@@ -188,15 +186,15 @@ class CIFAR10(ClassificationDataset, torchvision.datasets.CIFAR10):
     """CIFAR-10, by torchvision: 50,000 images of 32x32 to train on, 10,000 to test.
 
     Args:
-        root: Where it is, or is downloaded to.
-        train: Images to train on, or those to test.
-        pipeline: As of :class:`ImageFolder`.
-        download: Download it if it is not there. The check at the start does so in the
-            first process alone; without it (``--no-check``), or on several machines,
-            have it there before.
+        root: Folder that holds the dataset, or that it is downloaded to.
+        train: Whether to use the images to train on, or the images to test on.
+        pipeline: Configs of transforms; see :class:`ImageFolder`.
+        download: Whether to download the dataset if it is missing. The check before a
+            run does so in one process; without it (``--no-check``), or on several
+            machines, download the dataset first.
 
     Raises:
-        UserError: If it is not there, or damaged.
+        UserError: If the dataset is missing or damaged.
     """
 
     def __init__(
@@ -218,7 +216,7 @@ class CIFAR10(ClassificationDataset, torchvision.datasets.CIFAR10):
             problem = "is damaged" if os.path.isdir(folder) else "is not there"
             raise UserError(
                 f"{folder}: CIFAR-10 {problem}; --cfg-options "
-                "train_dataloader.dataset.download=True (to test, that of "
-                "test_dataloader) fetches it, 170 MB, and --data-root DIR names the "
+                "train_dataloader.dataset.download=True (for tools/test.py, "
+                "test_dataloader) downloads it, 170 MB; --data-root DIR names a "
                 "directory that holds it already"
             ) from error

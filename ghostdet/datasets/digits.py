@@ -1,4 +1,4 @@
-"""Handwritten digits that come with scikit-learn: real images without a download."""
+"""scikit-learn's handwritten digits: real images without a download."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ class _Images:
 class Digits(ClassificationDataset, _Images):
     """scikit-learn's 1,797 handwritten digits of 8x8 pixels.
 
-    A fifth of each digit, 360 in all, is held out by a shuffle of a fixed seed.
+    A shuffle with a fixed seed holds out a fifth of each digit, 360 in all.
 
     Args:
-        train: The 1,437 to train on, or those held out.
-        pipeline: As of :class:`ImageFolder`; it gets a PIL image in RGB.
+        train: Whether to use the 1,437 digits to train on, or the held-out ones.
+        pipeline: Configs of transforms, which get a PIL image in RGB.
 
     Raises:
         UserError: If scikit-learn is not installed.

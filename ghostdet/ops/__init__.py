@@ -1,9 +1,9 @@
 """MMCV's operators on torchvision's kernels, for MMCV without compiled ones.
 
 MMDetection imports ``mmcv.ops``, which loads the compiled module ``mmcv._ext``.
-``mmcv-lite`` does not have it. :func:`ensure_mmcv_ops` puts a module of the same
-interface in its place, made of PyTorch and torchvision only, so it runs on CPU and
-GPU and needs no compiler. A compiled ``mmcv._ext`` is left alone.
+``mmcv-lite`` does not have it. :func:`ensure_mmcv_ops` puts a module with the same
+interface in its place, which uses PyTorch and torchvision only: it runs on CPU and GPU
+and needs no compiler. A compiled ``mmcv._ext`` is left alone.
 
 Example:
     >>> from ghostdet.ops import ensure_mmcv_ops, operator_backend
@@ -26,9 +26,8 @@ def ensure_mmcv_ops() -> None:
     """Make ``mmcv.ops`` importable. May be called any number of times.
 
     Raises:
-        RuntimeError: If MMCV is not installed or cannot be imported, or if its
-            compiled operators are there and cannot be loaded. It is never an
-            ``ImportError``: MMEngine hides those behind advice on PYTHONPATH.
+        RuntimeError: If MMCV or its compiled operators cannot be imported. It is never
+            an ``ImportError``, which MMEngine replaces by advice on PYTHONPATH.
     """
     if _EXTENSION in sys.modules:
         return
@@ -51,13 +50,13 @@ def ensure_mmcv_ops() -> None:
 
 
 def operator_backend() -> str:
-    """Say whose operators ``mmcv.ops`` runs, for logs and error reports.
+    """Name the package whose operators ``mmcv.ops`` runs, for logs and error reports.
 
     Returns:
         str: ``'mmcv'`` for a compiled MMCV, ``'torchvision'`` for this package.
 
     Raises:
-        RuntimeError: As :func:`ensure_mmcv_ops`, which it calls.
+        RuntimeError: See :func:`ensure_mmcv_ops`, which is called first.
     """
     ensure_mmcv_ops()
     from ghostdet.ops.extension import OperatorModule

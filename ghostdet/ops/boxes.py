@@ -33,10 +33,10 @@ def bbox_overlaps(
         offset,
         min_size=0,
     )
-    whole = _area(bboxes1[..., :2], bboxes1[..., 2:], offset)
+    base = _area(bboxes1[..., :2], bboxes1[..., 2:], offset)
     if mode == 0:
-        whole = whole + _area(bboxes2[..., :2], bboxes2[..., 2:], offset) - overlap
-    ious.copy_(overlap / whole)
+        base = base + _area(bboxes2[..., :2], bboxes2[..., 2:], offset) - overlap
+    ious.copy_(overlap / base)
 
 
 def _area(

@@ -1,7 +1,7 @@
 """Multi-scale deformable attention, in the interface of ``mmcv._ext``.
 
-On the CPU, MMCV runs a version in plain PyTorch and never asks for these operators.
-On the GPU it does, and gets the same version.
+On the CPU, MMCV runs a version in plain PyTorch. On the GPU it asks for these
+operators, which run the same version.
 
 Shapes: value ``(B, sum(H * W), heads, D)``, spatial_shapes int64 ``(L, 2)`` as
 ``(H, W)``, sampling_locations ``(B, Q, heads, L, points, 2)`` as ``(x, y)`` in 0 to
@@ -24,9 +24,8 @@ def ms_deform_attn_forward(
 ) -> Tensor:
     """Weighted sum of values sampled from several feature maps.
 
-    `Deformable DETR <https://arxiv.org/abs/2010.04159>`_. Shapes are in the head of
-    this file. ``level_start_index`` follows from ``spatial_shapes``, and
-    ``im2col_step`` is for MMCV's kernel; neither is read.
+    `Deformable DETR <https://arxiv.org/abs/2010.04159>`_. The module's docstring has
+    the shapes. ``level_start_index`` and ``im2col_step`` are not read.
 
     Returns:
         Tensor: ``(B, Q, heads * D)``, of the dtype of ``value``.
@@ -50,17 +49,8 @@ def ms_deform_attn_backward(
 ) -> None:
     """Write the gradients of :func:`ms_deform_attn_forward`.
 
-    Args:
-        value (Tensor): As in the forward pass.
-        spatial_shapes (Tensor): As in the forward pass.
-        level_start_index (Tensor): Not read.
-        sampling_locations (Tensor): As in the forward pass.
-        attention_weights (Tensor): As in the forward pass.
-        grad_output (Tensor): ``(B, Q, heads * D)``.
-        grad_value (Tensor): Overwritten, of the shape of ``value``.
-        grad_sampling_loc (Tensor): Overwritten, of that of ``sampling_locations``.
-        grad_attn_weight (Tensor): Overwritten, of that of ``attention_weights``.
-        im2col_step (int): Not read.
+    ``grad_value``, ``grad_sampling_loc`` and ``grad_attn_weight`` are overwritten and
+    have the shapes of the forward pass's inputs.
     """
     tensors = (value, sampling_locations, attention_weights)
     with torch.enable_grad():
@@ -75,8 +65,8 @@ def ms_deform_attn_backward(
 def _attention(
     spatial_shapes: Tensor, value: Tensor, locations: Tensor, weights: Tensor
 ) -> Tensor:
-    """MMCV's version in plain PyTorch, with one transfer of the shapes to the host."""
-    # mmcv.ops can be imported only once this package stands in for mmcv._ext.
+    """Run MMCV's version in plain PyTorch, with the shapes on the host."""
+    # mmcv.ops can be imported only after this package has replaced mmcv._ext.
     from mmcv.ops.multi_scale_deform_attn import multi_scale_deformable_attn_pytorch
 
     shapes = spatial_shapes.tolist()

@@ -1,13 +1,13 @@
 """Deformable convolution, in the interface of ``mmcv._ext``.
 
-Both versions are torchvision's kernel: version 1 without a mask, version 2
-(modulated) with one. Offsets come as ``(y, x)`` pairs for each kernel position, for
-each deformable group. MMCV's working buffers (``columns``, ``ones``) and the number
-of images it unfolds at a time (``im2col_step``) are not needed.
+Both versions run torchvision's kernel: version 1 without a mask, version 2
+(modulated) with one. Offsets are ``(y, x)`` pairs for each kernel position of each
+deformable group. MMCV's buffers (``columns``, ``ones``) and ``im2col_step`` are not
+read.
 
 Shapes: input ``(B, C, H, W)``, offset ``(B, 2 * DG * kH * kW, H', W')``, mask
 ``(B, DG * kH * kW, H', W')``, weight ``(O, C / groups, kH, kW)``, bias ``(O,)``,
-output ``(B, O, H', W')``. Gradients have the shapes of what they belong to.
+output ``(B, O, H', W')``. A gradient has the shape of its tensor.
 """
 
 import torch
@@ -39,7 +39,6 @@ def deform_conv_forward(
     """Write a deformable convolution, version 1, into ``output``.
 
     `Deformable Convolutional Networks <https://arxiv.org/abs/1703.06211>`_.
-    Shapes are in the head of this file.
     """
     arguments = _arguments(
         (input, weight, offset, None, None),
@@ -69,10 +68,7 @@ def deform_conv_backward_input(
     deformable_group: int,
     im2col_step: int,
 ) -> None:
-    """Write the gradients of input and offset into ``grad_input``, ``grad_offset``.
-
-    Shapes are in the head of this file.
-    """
+    """Write the gradients of input and offset into ``grad_input``, ``grad_offset``."""
     arguments = _arguments(
         (input, weight, offset, None, None),
         (dH, dW, padH, padW, dilationH, dilationW),
@@ -103,11 +99,8 @@ def deform_conv_backward_parameters(
     scale: float,
     im2col_step: int,
 ) -> None:
-    """Add ``scale`` times the gradient of the weight to ``grad_weight``.
-
-    Shapes are in the head of this file.
-    """
-    # The kernel reads the weight for the other gradients only: any will do.
+    """Add ``scale`` times the gradient of the weight to ``grad_weight``."""
+    # The kernel reads the weight for the other gradients only.
     weight = torch.zeros_like(grad_weight)
     arguments = _arguments(
         (input, weight, offset, None, None),
@@ -141,9 +134,9 @@ def modulated_deform_conv_forward(
 ) -> None:
     """Write a deformable convolution, version 2, into ``output``.
 
-    `Deformable ConvNets v2 <https://arxiv.org/abs/1811.11168>`_. Shapes are in the
-    head of this file; without a bias, ``bias`` is an empty tensor. Offset and mask may
-    be larger than the output, as DyHead's are: see :func:`_as_read`.
+    `Deformable ConvNets v2 <https://arxiv.org/abs/1811.11168>`_. Without a bias,
+    ``bias`` is an empty tensor. Offset and mask may be larger than the output, as
+    DyHead's are: see :func:`_as_read`.
     """
     offset, mask = (_as_read(t, output.shape[2:]) for t in (offset, mask))
     arguments = _arguments(
@@ -182,7 +175,7 @@ def modulated_deform_conv_backward(
 ) -> None:
     """Write the gradients of version 2 into the five ``grad_*`` tensors.
 
-    Shapes are in the head of this file; without a bias, ``grad_bias`` is left alone.
+    Without a bias, ``grad_bias`` is left alone.
     """
     size = grad_output.shape[2:]
     offset, mask = (_as_read(t, size) for t in (offset, mask))
@@ -203,14 +196,14 @@ def modulated_deform_conv_backward(
 
 
 def _as_read(tensor: Tensor, size: torch.Size) -> Tensor:
-    """What MMCV reads of an offset or a mask that is larger than the output.
+    """Return the values that MMCV reads of an offset or a mask.
 
-    It takes the values of an image in the order of memory, as many as it needs.
-    DyHead passes offsets of another pyramid level, and its weights are trained so.
+    If it is larger than the output, MMCV takes each image's first values in memory.
+    DyHead passes offsets of another feature level, and its weights are trained so.
 
     Args:
         tensor (Tensor): ``(B, K, H, W)``, contiguous if larger than the output.
-        size (torch.Size): ``(H', W')``, at most as many values.
+        size (torch.Size): ``(H', W')`` of the output.
 
     Returns:
         Tensor: ``(B, K, H', W')``, a view.
@@ -226,15 +219,12 @@ def _arguments(
     geometry: tuple[int, int, int, int, int, int],
     groups: tuple[int, int],
 ) -> list:
-    """What torchvision's kernel and its gradient have in common.
+    """Return the arguments of torchvision's kernel and of its gradient.
 
     Args:
         tensors (tuple): Input, weight, offset, mask or None, bias or None.
         geometry (tuple): Stride, padding and dilation, each as height, width.
         groups (tuple): Convolution groups and deformable groups.
-
-    Returns:
-        list: Arguments for ``torch.ops.torchvision.deform_conv2d``.
     """
     input, weight, offset, mask, bias = tensors
     if bias is None:
@@ -247,7 +237,7 @@ def _arguments(
 
 
 def _backward(grad_output: Tensor, arguments: list) -> tuple[Tensor, ...]:
-    """Gradients of input, weight, offset, mask and bias, by torchvision's kernel."""
+    """Compute the gradients of input, weight, offset, mask and bias."""
     return torch.ops.torchvision._deform_conv2d_backward(
         at_least_float32(grad_output), *arguments
     )

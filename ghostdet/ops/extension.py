@@ -1,37 +1,27 @@
-"""The module that stands in for ``mmcv._ext``.
+"""The module that replaces ``mmcv._ext``.
 
-``mmcv.ops`` asks for about a hundred operators by name when it is imported. Those in
-:data:`OPERATORS` work; any other name is a function that raises, when called, an
-error with the name of the operator.
+``mmcv.ops`` asks for about a hundred operators by name when it is imported. The ones in
+:data:`OPERATORS` work; any other name is a function that raises an error with that
+name when it is called.
 """
 
 from collections.abc import Callable
 from importlib.abc import Loader
 from importlib.machinery import ModuleSpec
-from importlib.util import module_from_spec, spec_from_loader
 from types import ModuleType
 from typing import Any, NoReturn
 
 import torchvision
 
-from ghostdet.ops.boxes import bbox_overlaps
-from ghostdet.ops.deform_attn import ms_deform_attn_backward, ms_deform_attn_forward
-from ghostdet.ops.deform_conv import (
-    deform_conv_backward_input,
-    deform_conv_backward_parameters,
-    deform_conv_forward,
-    modulated_deform_conv_backward,
-    modulated_deform_conv_forward,
+from ghostdet.ops import (
+    boxes,
+    deform_attn,
+    deform_conv,
+    focal_loss,
+    nms,
+    roi_align,
+    roi_pool,
 )
-from ghostdet.ops.focal_loss import (
-    sigmoid_focal_loss_backward,
-    sigmoid_focal_loss_forward,
-    softmax_focal_loss_backward,
-    softmax_focal_loss_forward,
-)
-from ghostdet.ops.nms import nms, nms_match, softnms
-from ghostdet.ops.roi_align import roi_align_backward, roi_align_forward
-from ghostdet.ops.roi_pool import roi_pool_backward, roi_pool_forward
 
 
 def get_compiler_version() -> str:
@@ -40,35 +30,24 @@ def get_compiler_version() -> str:
 
 
 def get_compiling_cuda_version() -> str:
-    """Tell environment reports what an MMCV compiled without CUDA tells them."""
+    """Tell environment reports the same as an MMCV compiled without CUDA."""
     return "not available"
 
 
+#: The public functions of the modules beside this one, by name.
 OPERATORS: dict[str, Callable] = {
-    function.__name__: function
-    for function in (
-        bbox_overlaps,
-        deform_conv_backward_input,
-        deform_conv_backward_parameters,
-        deform_conv_forward,
-        get_compiler_version,
-        get_compiling_cuda_version,
-        modulated_deform_conv_backward,
-        modulated_deform_conv_forward,
-        ms_deform_attn_backward,
-        ms_deform_attn_forward,
+    name: value
+    for module in (
+        boxes,
+        deform_attn,
+        deform_conv,
+        focal_loss,
         nms,
-        nms_match,
-        roi_align_backward,
-        roi_align_forward,
-        roi_pool_backward,
-        roi_pool_forward,
-        sigmoid_focal_loss_backward,
-        sigmoid_focal_loss_forward,
-        softmax_focal_loss_backward,
-        softmax_focal_loss_forward,
-        softnms,
+        roi_align,
+        roi_pool,
     )
+    for name, value in vars(module).items()
+    if getattr(value, "__module__", "") == module.__name__ and name[0] != "_"
 }
 
 
@@ -90,18 +69,6 @@ class OperatorModule(ModuleType):
         return missing
 
 
-class OperatorLoader(Loader):
-    """Makes the module, so that its ``__spec__`` is like that of any other."""
-
-    def create_module(self, spec: ModuleSpec) -> ModuleType:
-        """Make the empty module."""
-        return OperatorModule(spec.name, __doc__)
-
-    def exec_module(self, module: ModuleType) -> None:
-        """Put the operators in."""
-        vars(module).update(OPERATORS)
-
-
 def load_operators(name: str) -> ModuleType:
     """Make the module under a name, without putting it into ``sys.modules``.
 
@@ -109,9 +76,15 @@ def load_operators(name: str) -> ModuleType:
         name (str): ``'mmcv._ext'``.
 
     Returns:
-        ModuleType: With all of :data:`OPERATORS`.
+        ModuleType: A module with :data:`OPERATORS`.
     """
-    spec = spec_from_loader(name, OperatorLoader())
-    module = module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = OperatorModule(name, __doc__)
+    # MMCV takes a module without a loader for a missing one.
+    module.__loader__ = Loader()
+    module.__spec__ = ModuleSpec(name, module.__loader__)
+    vars(module).update(
+        OPERATORS,
+        get_compiler_version=get_compiler_version,
+        get_compiling_cuda_version=get_compiling_cuda_version,
+    )
     return module

@@ -2,9 +2,11 @@
 
 `Focal Loss for Dense Object Detection <https://arxiv.org/abs/1708.02002>`_.
 
-Logarithms are cut off at the smallest normal float32, as in MMCV. A class weight
-belongs to a row by its target. Where the target is no class (background, ``C``, or
-ignored, negative) MMCV reads past the end of the weights; here the weight is 1.
+Logarithms are clamped at the smallest normal float32, as in MMCV. The target of a row
+selects its class weight. If the target is no class (background, ``C``, or ignored,
+negative), MMCV reads past the end of the weights; here the weight is 1.
+
+Shapes: input ``(N, C)``; target int64 ``(N,)``; weight ``(C,)``, or empty for none.
 """
 
 import torch
@@ -26,13 +28,13 @@ def sigmoid_focal_loss_forward(
     """Write the focal loss of independent classes into ``output``.
 
     Args:
-        input (Tensor): Logits, ``(N, C)``.
-        target (Tensor): int64 ``(N,)``. A target outside ``0 .. C - 1`` makes every
-            class of the row a negative.
-        weight (Tensor): Class weights, ``(C,)``, or empty for none.
+        input (Tensor): Logits.
+        target (Tensor): A target outside ``0 .. C - 1`` makes every class of the row
+            a negative.
+        weight (Tensor): Class weights.
         output (Tensor): ``(N, C)``, overwritten.
-        gamma (float): Exponent that plays down easy examples.
-        alpha (float): Share of the positives; negatives get ``1 - alpha``.
+        gamma (float): Exponent that reduces the loss of easy examples.
+        alpha (float): Factor of the positives; negatives get ``1 - alpha``.
 
     Raises:
         ValueError: If a target is larger than ``C``.
@@ -53,16 +55,7 @@ def sigmoid_focal_loss_backward(
     gamma: float,
     alpha: float,
 ) -> None:
-    """Write the derivative of each loss by its logit into ``grad_input``.
-
-    Args:
-        input (Tensor): As in the forward pass.
-        target (Tensor): As in the forward pass.
-        weight (Tensor): As in the forward pass.
-        grad_input (Tensor): ``(N, C)``, overwritten.
-        gamma (float): As in the forward pass.
-        alpha (float): As in the forward pass.
-    """
+    """Write the derivative of each loss by its logit into ``grad_input``."""
     p = at_least_float32(input).sigmoid()
     positive = -alpha * (1 - p).pow(gamma) * (1 - p - gamma * p * _log(p))
     negative = -(1 - alpha) * p.pow(gamma) * (gamma * (1 - p) * _log(1 - p) - p)
@@ -81,13 +74,12 @@ def softmax_focal_loss_forward(
     """Write the focal loss of exclusive classes into ``output``.
 
     Args:
-        input (Tensor): Probabilities, that is after the softmax, ``(N, C)``.
-        target (Tensor): int64 ``(N,)``. A target outside ``0 .. C - 1`` costs
-            nothing.
-        weight (Tensor): Class weights, ``(C,)``, or empty for none.
+        input (Tensor): Probabilities, after the softmax.
+        target (Tensor): A target outside ``0 .. C - 1`` has no loss.
+        weight (Tensor): Class weights.
         output (Tensor): ``(N,)``, overwritten.
-        gamma (float): Exponent that plays down easy examples.
-        alpha (float): Factor on the whole loss.
+        gamma (float): Exponent that reduces the loss of easy examples.
+        alpha (float): Factor of the loss.
 
     Raises:
         ValueError: If a target is larger than ``C``.
@@ -109,15 +101,8 @@ def softmax_focal_loss_backward(
 ) -> None:
     """Write the derivative of each loss by the row's logits into ``grad_input``.
 
-    Args:
-        input (Tensor): As in the forward pass.
-        target (Tensor): As in the forward pass.
-        weight (Tensor): As in the forward pass.
-        buff (Tensor): ``(N,)``, overwritten with the derivative by the logarithm of
-            the target's probability.
-        grad_input (Tensor): ``(N, C)``, overwritten.
-        gamma (float): As in the forward pass.
-        alpha (float): As in the forward pass.
+    ``buff``, ``(N,)``, gets the derivative by the logarithm of the target's
+    probability.
     """
     softmax = at_least_float32(input)
     p = _target_probability(softmax, target)
@@ -131,34 +116,34 @@ def softmax_focal_loss_backward(
 
 
 def _check_target(target: Tensor, num_classes: int) -> None:
-    """Refuse labels of more classes than the predictions have."""
+    """Raise if a target is larger than the number of classes."""
     if target.numel() and target.max() > num_classes:
         raise ValueError(
             f"The largest target is {int(target.max())}, and predictions have "
             f"{num_classes} classes: targets may be 0 to {num_classes - 1}, and "
-            f"{num_classes} for background. Set the head's `num_classes` to that of "
-            "the data set."
+            f"{num_classes} for background. Set the head's `num_classes` to the "
+            "dataset's number of classes."
         )
 
 
 def _log(p: Tensor) -> Tensor:
-    """Logarithm cut off where MMCV cuts it off."""
+    """Logarithm with MMCV's clamp."""
     return p.clamp(min=_TINY).log()
 
 
 def _is_class(target: Tensor, num_classes: int) -> Tensor:
-    """Whether targets are classes, bool ``(N,)``, not background or ignored."""
+    """Mask of the targets that are neither background nor ignored, bool ``(N,)``."""
     return (target >= 0) & (target < num_classes)
 
 
 def _is_target(target: Tensor, scores: Tensor) -> Tensor:
-    """Where a class is its row's target, bool ``(N, C)``."""
+    """Mask of the class that is its row's target, bool ``(N, C)``."""
     classes = torch.arange(scores.shape[1], device=scores.device)
     return target[:, None] == classes
 
 
 def _target_probability(softmax: Tensor, target: Tensor) -> Tensor:
-    """Probability of the target, ``(N,)``; 1, which is free, if it is no class."""
+    """Probability of the target, ``(N,)``; 1, which has no loss, if it is no class."""
     num_classes = softmax.shape[1]
     index = target.clamp(0, num_classes - 1)
     p = softmax.gather(1, index[:, None])[:, 0]

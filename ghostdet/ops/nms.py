@@ -1,7 +1,7 @@
 """Non-maximum suppression, in the interface of ``mmcv._ext``.
 
-MMCV takes thresholds as C floats. That decides whether an overlap of exactly 0.3 is
-over a threshold of 0.3, so thresholds are rounded to float32 here as well.
+MMCV takes thresholds as C floats, which decides whether an overlap of exactly 0.3
+exceeds a threshold of 0.3. So thresholds are rounded to float32 here too.
 """
 
 import numpy as np
@@ -15,7 +15,7 @@ from ghostdet.ops.precision import at_least_float32
 def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int) -> Tensor:
     """Keep the boxes that overlap no better one by more than a threshold.
 
-    Runs torchvision's kernel. Boxes with an offset of 1 are widened by 1 first.
+    Runs torchvision's kernel, after widening the boxes by ``offset``.
 
     Args:
         boxes (Tensor): ``(N, 4)`` as ``(x1, y1, x2, y2)``.
@@ -24,7 +24,7 @@ def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int) -> Ten
         offset (int): A box is ``x2 - x1 + offset`` wide.
 
     Returns:
-        Tensor: int64 ``(K,)``, indices of what is kept, best first. Boxes with the
+        Tensor: int64 ``(K,)``, indices of the kept boxes, best first. Boxes with the
         same score keep their order.
     """
     boxes = at_least_float32(boxes)
@@ -47,23 +47,22 @@ def softnms(
 ) -> Tensor:
     """Lower the scores of boxes that overlap a better one, and drop the lowest.
 
-    `Soft-NMS <https://arxiv.org/abs/1704.04503>`_. Like MMCV, and by the same order
-    of swaps, so that boxes of equal score come out in the same order.
+    `Soft-NMS <https://arxiv.org/abs/1704.04503>`_ with MMCV's order of swaps, so that
+    boxes of equal score come out in the same order.
 
     Args:
         boxes (Tensor): ``(N, 4)`` as ``(x1, y1, x2, y2)``, on the CPU.
         scores (Tensor): ``(N,)``, on the CPU.
         dets (Tensor): ``(N, 5)``, on the CPU. Its first ``K`` rows are overwritten
             with the kept boxes and their lowered scores, best first.
-        iou_threshold (float): For methods 0 and 1, the IoU from which on scores are
-            lowered.
+        iou_threshold (float): Least IoU for methods 0 and 1 to lower a score.
         sigma (float): For method 2, the width of the Gaussian.
         min_score (float): Boxes whose lowered score is below it are dropped.
         method (int): 0 naive (to zero), 1 linear, 2 Gaussian.
         offset (int): A box is ``x2 - x1 + offset`` wide.
 
     Returns:
-        Tensor: int64 ``(K,)``, indices of what is kept, in the order of ``dets``.
+        Tensor: int64 ``(K,)``, indices of the kept boxes, in the order of ``dets``.
     """
     rows = torch.cat([boxes, scores[:, None]], dim=1)
     rows = at_least_float32(rows.detach()).numpy().copy()
@@ -98,8 +97,8 @@ def nms_match(dets: Tensor, iou_threshold: float) -> list[list[int]]:
         iou_threshold (float): Boxes with this IoU or a larger one are suppressed.
 
     Returns:
-        list[list[int]]: For every kept box, best first, its index and after it those
-        of the boxes it suppresses, best first.
+        list[list[int]]: For every kept box, best first, its index, followed by the
+        indices of the boxes it suppresses, best first.
     """
     rows = at_least_float32(dets).numpy()
     order = dets[:, 4].sort(descending=True, stable=True).indices.numpy()
@@ -122,7 +121,7 @@ def _overlaps(box: np.ndarray, others: np.ndarray, offset: int) -> np.ndarray:
 
 
 def _order_of_kept(keep: np.ndarray) -> np.ndarray:
-    """Where the kept elements end up when each gap is filled from the end.
+    """Order the kept elements as if each gap were filled from the end.
 
     Args:
         keep (np.ndarray): bool ``(N,)``.

@@ -1,9 +1,8 @@
 """RoIAlign, in the interface of ``mmcv._ext``.
 
-A region of interest is a row ``(batch index, x1, y1, x2, y2)``. It is cut into
-``PH * PW`` bins and each bin is sampled on a grid, bilinearly. ``pool_mode`` says
-what becomes of the samples of a bin: 1 averages them, which is torchvision's kernel,
-and 0 takes their maximum.
+A region of interest is a row ``(batch index, x1, y1, x2, y2)``. It is divided into
+``PH * PW`` bins, and each bin is sampled bilinearly on a grid. ``pool_mode`` 1 averages
+the samples of a bin with torchvision's kernel, and 0 takes their maximum.
 """
 
 import torch
@@ -97,18 +96,7 @@ def roi_align_backward(
 ) -> None:
     """Write the gradient of :func:`roi_align_forward` into ``grad_input``.
 
-    Args:
-        grad_output (Tensor): ``(N, C, PH, PW)``.
-        rois (Tensor): As in the forward pass.
-        argmax_y (Tensor): As the forward pass left it.
-        argmax_x (Tensor): As the forward pass left it.
-        grad_input (Tensor): ``(B, C, H, W)``, overwritten.
-        aligned_height (int): As in the forward pass.
-        aligned_width (int): As in the forward pass.
-        spatial_scale (float): As in the forward pass.
-        sampling_ratio (int): As in the forward pass.
-        pool_mode (int): As in the forward pass.
-        aligned (bool): As in the forward pass.
+    ``argmax_y`` and ``argmax_x`` are the forward pass's results.
     """
     grad = at_least_float32(grad_output)
     if pool_mode == 0:
@@ -133,7 +121,7 @@ def roi_align_backward(
 def _bins(
     rois: Tensor, bins: tuple[int, int], spatial_scale: float, aligned: bool
 ) -> tuple[Tensor, Tensor]:
-    """Top left corners and bin sizes, both ``(N, 2)`` as ``(y, x)``, on the map."""
+    """Compute corners and bin sizes, both ``(N, 2)`` as ``(y, x)``, on the map."""
     corners = rois[:, [2, 1, 4, 3]] * spatial_scale - (0.5 if aligned else 0)
     start, end = corners.split(2, dim=1)
     size = end - start
@@ -152,10 +140,10 @@ def _max_of_samples(
     spatial_scale: float,
     aligned: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Largest samples and where they are, all ``(N, C, PH, PW)``, for one grid size.
+    """Find the largest samples and their y and x, all ``(N, C, PH, PW)``.
 
-    The samples themselves come from torchvision's kernel: they are what it pools
-    from bins as small as the grid, with one sample to a bin.
+    All regions have one grid size. torchvision's kernel gives the samples, from bins
+    as small as the grid with one sample each.
     """
     (rows, columns), (grid_y, grid_x) = bins, grid
     samples = torchvision.ops.roi_align(
@@ -183,7 +171,7 @@ def _scatter_bilinearly(
 
     Args:
         grad (Tensor): ``(N, C, PH, PW)``.
-        batch (Tensor): ``(N,)``, index of the image.
+        batch (Tensor): ``(N,)``, indices of the images.
         y (Tensor): ``(N, C, PH, PW)``, rows; -1 for no sample.
         x (Tensor): ``(N, C, PH, PW)``, columns.
         shape (torch.Size): ``(B, C, H, W)``.

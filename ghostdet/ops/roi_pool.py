@@ -1,7 +1,7 @@
 """RoIPool, in the interface of ``mmcv._ext``.
 
-torchvision's kernel rounds regions of interest to whole pixels and MMCV's does not,
-so this one is written with tensor operations.
+torchvision's kernel rounds regions of interest to pixels and MMCV's does not, so this
+one consists of tensor operations.
 """
 
 import torch
@@ -63,17 +63,7 @@ def roi_pool_backward(
     pooled_width: int,
     spatial_scale: float,
 ) -> None:
-    """Write the gradient of :func:`roi_pool_forward` into ``grad_input``.
-
-    Args:
-        grad_output (Tensor): ``(N, C, PH, PW)``.
-        rois (Tensor): As in the forward pass.
-        argmax (Tensor): As the forward pass left it.
-        grad_input (Tensor): ``(B, C, H, W)``, overwritten.
-        pooled_height (int): As in the forward pass.
-        pooled_width (int): As in the forward pass.
-        spatial_scale (float): As in the forward pass.
-    """
+    """Write the gradient of :func:`roi_pool_forward` into ``grad_input``."""
     grad = at_least_float32(grad_output)
     _, channels, height, width = grad_input.shape
     plane = rois[:, 0].long().view(-1, 1) * channels + torch.arange(
@@ -86,7 +76,7 @@ def roi_pool_backward(
 
 
 def _edges(start: Tensor, size: Tensor, bins: int, limit: int) -> tuple[Tensor, Tensor]:
-    """First pixels, and those after the last, of each bin: int64 ``(N, bins)``."""
+    """Compute each bin's first pixel and its end, both int64 ``(N, bins)``."""
     step = (size / bins)[:, None]
     index = torch.arange(bins, device=start.device)
     first = (index * step + start[:, None]).floor()
@@ -95,7 +85,7 @@ def _edges(start: Tensor, size: Tensor, bins: int, limit: int) -> tuple[Tensor, 
 
 
 def _max_in_windows(x: Tensor, first: Tensor, last: Tensor) -> tuple[Tensor, Tensor]:
-    """Maxima over windows of the last axis, and their positions on it.
+    """Find the maxima over windows of the last axis, and their positions.
 
     Args:
         x (Tensor): ``(C, L, W)``.

@@ -9,7 +9,6 @@ import cv2
 import mmdet
 import pytest
 import torch
-from mmdet.datasets import CocoDataset
 from mmengine import fileio
 
 from ghostdet import CONFIGS
@@ -21,11 +20,11 @@ from ghostdet.weights import fetch
 
 
 def not_passed(findings) -> dict:
-    """The findings that are not well, the first of each check."""
+    """The findings that did not pass, the first of each check."""
     return {f.check: f for f in reversed(findings) if f.status != "pass"}
 
 
-# Faults: each damages a copy of real data, or gives options of the config.
+# Faults: each damages a copy of the data, or returns options of the config.
 
 
 def edit(part, change):
@@ -38,10 +37,6 @@ def edit(part, change):
         path.write_text(json.dumps(coco))
 
     return damage
-
-
-def write(part, text):
-    return lambda root: (root / f"annotations/{part}.json").write_text(text)
 
 
 def image_of(root, part, index=0):
@@ -78,12 +73,6 @@ def corners(coco):
         annotation["bbox"] = [x, y, x + w, y + h]
 
 
-def other_weights(root):
-    torch.save({"conv_stem.weight": torch.zeros(8, 3, 3, 3)}, root / "w.pth")
-    init = {"type": "CheckedPretrained", "checkpoint": str(root / "w.pth")}
-    return {"model.backbone.init_cfg": init}
-
-
 def other_detector(root):
     torch.save({"state_dict": {"a.weight": torch.zeros(1)}}, root / "d.pth")
     return {"load_from": str(root / "d.pth")}
@@ -107,49 +96,9 @@ def first(name, /, **keys):
 
 
 FAULTS = {
-    "no annotation file": (
-        lambda root: (root / "annotations/train.json").unlink(),
-        ("train annotations", "fail", "--data-root DIR"),
-    ),
-    "not JSON": (
-        write("train", "{"),
-        ("train annotations", "fail", "export the file again"),
-    ),
-    "not COCO": (
-        write("test", "[]"),
-        ("val+test annotations", "fail", "the lists images, annotations, categories"),
-    ),
-    "annotation without a box": (
-        edit("val", lambda coco: coco["annotations"][2].pop("bbox")),
-        ("train annotations", "fail", "the keys area, bbox, category_id"),
-    ),
-    "no images": (
-        edit("test", lambda coco: coco.update(images=[], annotations=[])),
-        ("val+test annotations", "fail", "at least one"),
-    ),
-    "image id twice": (
-        edit("train", lambda c: c["images"][1].update(id=c["images"][0]["id"])),
-        ("train annotations", "fail", "Give each its own"),
-    ),
-    "annotation id twice": (
-        edit("train", lambda c: c["annotations"].append(c["annotations"][0])),
-        ("train annotations", "fail", "Give each its own"),
-    ),
     "annotation of no image": (
         edit("train", first("annotations", image_id=4321)),
         ("train annotations", "warn", "add the images, or remove the annotations"),
-    ),
-    "annotation of no category": (
-        edit("train", first("annotations", category_id=77)),
-        ("train annotations", "fail", "add the category"),
-    ),
-    "classes in another order": (
-        edit("test", lambda coco: coco["categories"].reverse()),
-        ("val+test classes", "fail", "metainfo=dict(classes=...)"),
-    ),
-    "class of another name": (
-        edit("train", first("categories", name="Red")),
-        ("train classes", "fail", "metainfo=dict(classes=...)"),
     ),
     "class that is not learnt": (
         edit("train", lambda c: c["categories"].append(dict(id=9, name="Other"))),
@@ -171,40 +120,17 @@ FAULTS = {
         edit("train", corners),
         ("train boxes", "fail", "subtract x1 and y1"),
     ),
-    "nothing but crowds": (
-        edit("val", lambda c: [a.update(iscrowd=1) for a in c["annotations"]]),
-        ("train boxes", "fail", "annotated objects"),
-    ),
-    "no image folder": (
-        options(val_dataloader__dataset__data_prefix__img="nowhere/"),
-        ("val images", "fail", "--data-root DIR"),
-    ),
     "missing image in evaluation": (
         lambda root: image_of(root, "test", 1).unlink(),
         ("val+test images", "fail", "Restore them"),
     ),
     "missing image in training": (
         lambda root: image_of(root, "train", 5).unlink(),
-        (
-            "train images",
-            "warn",
-            "train_dataloader.dataset.datasets.0.pipeline.0.max_unreadable=N",
-        ),
+        ("train images", "warn", "dataset.datasets.0.pipeline.0.max_unreadable=N"),
     ),
     "broken image": (
         cut("val"),
         ("train images", "warn", "datasets.1.pipeline.0.max_unreadable=N"),
-    ),
-    "image of another size": (
-        shrink("train"),
-        ("train images", "fail", "Put back the images that were annotated"),
-    ),
-    "file of two images": (
-        edit(
-            "train",
-            lambda c: c["images"][1].update(file_name=c["images"][0]["file_name"]),
-        ),
-        ("train images", "warn", "Join their annotations"),
     ),
     "image trained on and evaluated": (
         evaluate_trained,
@@ -229,17 +155,9 @@ FAULTS = {
         options(model__backbone__type="GoatNet"),
         ("config", "fail", "--cfg-options"),
     ),
-    "unknown optimizer": (
-        options(optim_wrapper__optimizer__type="Adm"),
-        ("config", "fail", "--cfg-options"),
-    ),
     "unknown hook": (
         options(default_hooks__timer__type="Watch"),
         ("config", "fail", "--cfg-options"),
-    ),
-    "unknown data set": (
-        options(train_dataloader__dataset__datasets__0__type="CoccoDataset"),
-        ("train data set", "fail", "train_dataloader.dataset.datasets.0.type=NAME"),
     ),
     "no training set": (
         options(train_dataloader=None),
@@ -259,10 +177,6 @@ FAULTS = {
         lambda root: pretrained(str(root / "nowhere.pth")),
         ("pretrained weights", "fail", "give a path, hf-hub:OWNER/NAME"),
     ),
-    "weights of another network": (
-        other_weights,
-        ("pretrained weights", "fail", "weights inspect FILE"),
-    ),
     "weights that cannot be reached": (
         lambda root: pretrained("http://127.0.0.1:9/ghostnet.pth"),
         ("pretrained weights", "fail", "by other means"),
@@ -279,10 +193,6 @@ FAULTS = {
         options(val_dataloader__persistent_workers=True),
         ("val data loader", "fail", "val_dataloader.persistent_workers=False"),
     ),
-    "batches that no worker fetches": (
-        options(test_dataloader__prefetch_factor=2),
-        ("test data loader", "warn", "test_dataloader.prefetch_factor=None"),
-    ),
     "learning rate for no batch": (
         options(auto_scale_lr=None),
         ("learning rate", "warn", "base_batch_size=N"),
@@ -292,7 +202,7 @@ FAULTS = {
 
 @pytest.fixture
 def tiny(tiny):
-    """The small config without its schedule, which is longer than four iterations."""
+    """The small config without its schedule, which outlasts four iterations."""
 
     def load(options=None, *args, **kwargs):
         return tiny({"param_scheduler": [], **(options or {})}, *args, **kwargs)
@@ -306,9 +216,9 @@ def test_planted_fault(tiny, own_cells, fault):
     planted = plant(own_cells)
     cfg = tiny(planted if isinstance(planted, dict) else None, own_cells)
     found = not_passed(check_run(cfg))
-    assert found[name].status == status
-    assert remedy in found[name].remedy
     assert set(found) == {name}, findings_table(list(found.values()))
+    assert found[name].status == status
+    assert remedy in f"{found[name].text} {found[name].remedy}"
 
 
 def test_other_classes_in_evaluation(tiny):
@@ -324,8 +234,8 @@ def test_other_classes_in_evaluation(tiny):
 
 
 def test_faults_are_found_together(tiny, own_cells):
-    for fault in ("no annotation file", "no iscrowd"):
-        FAULTS[fault][0](own_cells)
+    (own_cells / "annotations/train.json").unlink()
+    FAULTS["no iscrowd"][0](own_cells)
     shrink("val")(own_cells)
     found = not_passed(check_run(tiny({"load_from": "nowhere.pth"}, own_cells)))
     assert {name: f.status for name, f in found.items()} == {
@@ -336,11 +246,9 @@ def test_faults_are_found_together(tiny, own_cells):
     }
 
 
-@pytest.mark.parametrize("max_keep_ckpts, count", [(-1, 2), (1, 2)])
-def test_full_disk(tiny, trained, monkeypatch, max_keep_ckpts, count):
-    # The checkpoint of a real run says how large they are.
-    size = (trained / "iter_4.pth").stat().st_size
-    cfg = tiny({"default_hooks.checkpoint.max_keep_ckpts": max_keep_ckpts})
+def test_full_disk(tiny, trained, monkeypatch):
+    size, count = (trained / "iter_4.pth").stat().st_size, 2
+    cfg = tiny({"default_hooks.checkpoint.max_keep_ckpts": 1})
     usage = shutil.disk_usage("/")
 
     def check_of(free):
@@ -362,12 +270,7 @@ def test_full_disk(tiny, trained, monkeypatch, max_keep_ckpts, count):
 
 
 @pytest.mark.parametrize(
-    "name",
-    [
-        "bccd/retinanet_ghostnet_small_bccd",
-        "bccd/retinanet_ghostnet_110_bccd",
-        "light/light_s_bccd",
-    ],
+    "name", ["bccd/retinanet_ghostnet_small_bccd", "light/light_s_bccd"]
 )
 def test_clean_bccd(cells, tmp_path, name):
     findings = check_run(load_config(f"{CONFIGS}/{name}.py", tmp_path, cells))
@@ -380,17 +283,18 @@ def test_clean_bccd(cells, tmp_path, name):
 
 
 @pytest.mark.parametrize("detector", ["retinanet", "faster_rcnn"])
-def test_clean_mini_coco(coco, tmp_path, detector):
+def test_clean_coco(coco, tmp_path, detector):
     # Its weights are on the Hub.
     options = {"model.backbone.init_cfg": None}
     config = f"{CONFIGS}/{detector}_ghostnet_fpn.py"
     findings = check_run(load_config(config, tmp_path, coco, options))
     assert not not_passed(findings), findings_table(findings)
     text = {f.check: f.text for f in findings}
-    assert "128 images (2 without objects), 939 objects" in text["train annotations"]
-    assert "126 are there, read" in text["train images"]  # empty ones are left out
+    assert "12 images (1 without objects), 58 objects" in text["train annotations"]
+    assert "11 are there, read" in text["train images"]  # empty ones are left out
 
 
+@pytest.mark.data
 def test_clean_demo(trees_wheel, tmp_path):
     root = prepare_trees(tmp_path / "trees", wheel=trees_wheel)
     config = f"{CONFIGS}/demo/retinanet_ghostnet_trees.py"
@@ -401,12 +305,9 @@ def test_clean_demo(trees_wheel, tmp_path):
 @pytest.mark.parametrize(
     "name, known",
     [
-        ("swin/retinanet_swin-t-p4-w7_fpn_1x_coco", "RetinaNet on SwinTransformer"),
         ("pvt/retinanet_pvt-t_fpn_1x_coco", "PyramidVisionTransformer"),
         ("ssd/ssd300_coco", "SingleStageDetector on SSDVGG"),
-        ("fast_rcnn/fast-rcnn_r50_fpn_1x_coco", "FastRCNN with roi_head"),
-        ("sabl/sabl-faster-rcnn_r50_fpn_1x_coco", "FasterRCNN on ResNet"),
-        ("yolox/yolox_tiny_8xb8-300e_coco", "YOLOX on CSPDarknet"),
+        ("fast_rcnn/fast-rcnn_r50_fpn_1x_coco", "FastRCNN on ResNet"),
         ("detr/detr_r50_8xb2-150e_coco", "DETR on ResNet"),
         (
             "strong_baselines/mask-rcnn_r50_fpn_rpn-2conv_4conv1fc_syncbn-all_lsj-50e"
@@ -427,20 +328,11 @@ def test_foreign_config(tmp_path, name, known):
     assert any(known in text for text in shown), shown
 
 
-@pytest.mark.parametrize(
-    "optimizer, check",
-    [
-        (dict(type="AdamW", lr=1e-4, fused=True), "work dir"),
-        (None, "work dir"),
-    ],
-)
-def test_what_cannot_be_checked_is_a_warning(tiny, optimizer, check):
+def test_what_cannot_be_checked_is_a_warning(tiny):
     cfg = tiny()
-    cfg.optim_wrapper.pop("optimizer")
-    if optimizer:
-        cfg.optim_wrapper.optimizer = optimizer
+    cfg.optim_wrapper.optimizer = dict(type="AdamW", lr=1e-4, fused=True)
     (found,) = not_passed(check_run(cfg, quick=True)).values()
-    assert (found.check, found.status) == (check, "warn")
+    assert (found.check, found.status) == ("work dir", "warn")
     assert "could not be checked" in found.text
 
 
@@ -456,40 +348,11 @@ def evaluators(kind, **keys):
     return change
 
 
-def untyped_evaluator(cfg):
-    cfg.val_evaluator = dict(metrics=cfg.val_evaluator)
-
-
-def augmented_test(cfg):
-    load, *others = cfg.val_dataloader.dataset.pipeline
-    flips = [dict(type="RandomFlip", prob=float(prob)) for prob in (0, 1)]
-    resize = [t for t in others if t.type != "PackDetInputs"]
-    pack = [
-        dict(
-            type="PackDetInputs",
-            meta_keys=("img_id", "img_path", "ori_shape", "img_shape", "flip"),
-        )
-    ]
-    augment = dict(type="TestTimeAug", transforms=[resize, flips, pack])
-    cfg.val_dataloader.dataset.pipeline = [load, augment]
-
-
-def branches(cfg):
-    for data in cfg.train_dataloader.dataset.datasets:
-        *others, pack = data.pipeline
-        branch = dict(type="MultiBranch", branch_field=["sup"], sup=[pack])
-        data.pipeline = [*others, branch]
-
-
 @pytest.mark.parametrize(
     "change",
     [
         epochs,
-        evaluators("Evaluator"),
         evaluators("MultiDatasetsEvaluator", dataset_prefixes=["a", "b"]),
-        untyped_evaluator,
-        augmented_test,
-        branches,
     ],
 )
 def test_other_forms(tiny, change):
@@ -530,43 +393,6 @@ def test_what_is_tested_later(tiny):
     found = not_passed(check_run(cfg, quick=True))
     assert found["test num_classes"].status == "warn"
     assert not any(finding.status == "fail" for finding in found.values())
-
-
-def test_several_sets_with_one_evaluator(tiny, own_cells):
-    cfg = tiny(data_root=own_cells)
-    data = cfg.val_dataloader.dataset
-    parts = [data, dict(data, ann_file="annotations/val.json")]
-    cfg.val_dataloader.dataset = dict(type="ConcatDataset", datasets=parts)
-    merged = own_cells / "annotations/merged.json"
-    shutil.copy(own_cells / "annotations/test.json", merged)
-    cfg.val_evaluator.ann_file = str(merged)
-    found = not_passed(check_run(cfg, quick=True))
-    assert found["val evaluator"].status == "warn"
-    assert not any(finding.status == "fail" for finding in found.values())
-
-
-def test_own_samples_are_not_tried(tiny):
-    """Transforms may need what a data set adds to a sample."""
-
-    class Own(CocoDataset):
-        def get_data_info(self, idx):
-            return {**super().get_data_info(idx), "extra": 1}
-
-    class NeedsExtra:
-        def __init__(self):
-            pass
-
-        def __call__(self, results):
-            return results if results["extra"] else None
-
-    cfg = tiny()
-    for data in cfg.train_dataloader.dataset.datasets:
-        data.type = Own
-        data.pipeline.insert(1, dict(type=NeedsExtra))
-    found = not_passed(check_run(cfg, quick=True))
-    assert {name: f.status for name, f in found.items()} == {
-        "train annotations": "warn"
-    }
 
 
 def test_quick_is_cheap(tiny, own_cells, monkeypatch):

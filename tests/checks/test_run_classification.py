@@ -1,4 +1,4 @@
-"""The check before a run, of classifiers."""
+"""The check of a run of a classifier."""
 
 import re
 import shutil
@@ -15,7 +15,7 @@ from ghostdet.apis import train
 from ghostdet.checks import check_run
 from ghostdet.checks.findings import findings_table
 from ghostdet.config import load_config
-from ghostdet.datasets import CIFAR10, ImageFolder
+from ghostdet.datasets import ImageFolder
 from ghostdet.errors import UserError
 from ghostdet.models import ImageClassifier
 
@@ -119,7 +119,7 @@ def keep_one_class(root):
 
 
 def spoil_by_macos(root):
-    """Two of its files, and an image that is broken besides."""
+    """Add two of its files, and break an image."""
     for name in ("n0", "n1"):
         (root / f"train/{name}/._a.jpg").write_bytes(b"\0\5\26\7")
     cut("train/n3")(root)
@@ -133,204 +133,102 @@ def all_sets(key, value):
     return {f"{part}_dataloader__dataset__{key}": value for part in ("val", "test")}
 
 
+# What is planted, and the findings: check, status and a part of the text or remedy.
 FAULTS = {
     "no folder": (
         rename("train", "elsewhere"),
-        {"train data set": ("fail", "no such folder", "--data-root DIR")},
+        ("train dataset", "fail", "no such folder"),
     ),
     "no folder to evaluate": (
         rename("val", "elsewhere"),
-        {
-            "val data set": ("fail", "no such folder", "holds val/"),
-        },
+        ("val dataset", "fail", "holds val/"),
     ),
     "empty class": (
         lambda root: (root / "train/n7").mkdir(),
-        {"train data set": ("fail", "folders of classes: n7 ", "remove the folders")},
+        ("train dataset", "fail", "folders of classes: n7 "),
     ),
     "broken image": (
         cut("train/n3"),
-        {
-            "train images": (
-                "fail",
-                "1 of 24 images that were read are broken",
-                "",
-            )
-        },
+        ("train images", "fail", "1 of 24 images that were read are broken"),
     ),
     "files of macOS": (
         spoil_by_macos,
-        {
-            "train images": (
-                "fail",
-                "_a.jpg: cannot be read as an image (it is an AppleDouble file of "
-                "macOS) and ",
-                "/train -name '._*' -delete; restore broken files",
-            )
-        },
+        ("train images", "fail", "/train -name '._*' -delete\n"),
     ),
     "image beside the folders": (
         lambda root: first_image(root, "val/n1").rename(root / "val/stray.png"),
-        {"val+test images": ("warn", "val: 1 image beside", "folders of their")},
+        ("val+test images", "warn", "val: 1 image beside"),
     ),
     "one class": (
         keep_one_class,
-        {
-            f"{part} classes": ("warn", "one class, n0: there is nothing", "a folder")
-            for part in ("train", "val+test")
-        },
+        ("train classes", "warn", "one class, n0: there is nothing"),
+        ("val+test classes", "warn", "a folder for each"),
     ),
     "class that is only trained on": (
         lambda root: shutil.rmtree(root / "val/n1"),
-        {
-            "num_classes": (
-                "fail",
-                "/train): without n1",
-                "let all have the same folders",
-            ),
-        },
-    ),
-    "class of another name": (
-        rename("val/n1", "val/one"),
-        {
-            "num_classes": (
-                "fail",
-                "/val) has other classes than train (",
-                "let all have the same folders",
-            ),
-        },
+        ("num_classes", "fail", "/train): without n1 Labels are numbers"),
     ),
     "num_classes": (
         options(model__head__num_classes=3),
-        {
-            "num_classes": (
-                "fail",
-                "head has num_classes=3, and the data set has 4 classes: n0, n1,",
-                "set num_classes=4: --cfg-options model.head.num_classes=4",
-            )
-        },
-    ),
-    "head of another width": (
-        options(model__head__in_channels=960),
-        {
-            "config": (
-                "fail",
-                "head.in_channels is 960, and the backbone gives 480",
-                "--cfg-options model.head.in_channels=480",
-            )
-        },
-    ),
-    "no number": (
-        options(model__head__dropout=None),
-        {"config": ("fail", "dropout is None, expected 0 to 1", "head.dropout=")},
-    ),
-    "more than all of a target": (
-        options(model__head__label_smoothing=1.1),
-        {
-            "config": (
-                "fail",
-                "label_smoothing is 1.1, expected 0 to 1",
-                "--cfg-options model.head.label_smoothing=",
-            )
-        },
+        ("num_classes", "fail", "--cfg-options model.head.num_classes=4"),
     ),
     "topk": (
         options(val_evaluator__topk=(1, 5), test_evaluator__topk=(1, 5)),
-        {
-            "val evaluator": (
-                "fail",
-                "(1, 5), and there are 4",
-                "val_evaluator.topk=1",
-            ),
-            "test evaluator": ("warn", "(1, 5)", "test_evaluator.topk=1"),
-        },
+        ("val evaluator", "fail", "val_evaluator.topk=1"),
+        ("test evaluator", "warn", "test_evaluator.topk=1"),
     ),
-    "no topk": (
-        options(val_evaluator__topk=()),
-        {"val evaluator": ("fail", "expected integers of 1 or more", "val_evaluator")},
-    ),
-    "argument of a metric": (
-        options(val_evaluator__k=5),
-        {"val evaluator": ("fail", "'k'", "--cfg-options")},
-    ),
-    "evaluation of what is trained on": (
+    "evaluation of training images": (
         lambda root: all_sets("root", str(root / "train")),
-        {"overlap": ("warn", "24 of 24 images", "val_dataloader.dataset.root=DIR")},
+        ("overlap", "warn", "val_dataloader.dataset.root=DIR"),
     ),
     "image of training": (
         link_to_train,
-        {"overlap": ("warn", "1 of 13 images of val+test", "Remove them from")},
+        ("overlap", "warn", "1 of 13 images of val+test"),
     ),
     "unknown transform": (
         lambda root: {
             "train_dataloader.dataset.pipeline.1.type": V2 + "RandomFlop",
         },
-        {"train pipeline": ("fail", "RandomFlop", "--cfg-options")},
-    ),
-    "argument of a transform": (
-        options(train_dataloader__dataset__pipeline__0__sice=3),
-        {"train pipeline": ("fail", "sice", "--cfg-options")},
+        ("train pipeline", "fail", "RandomFlop"),
     ),
     "no tensor": (
         lambda root: {
             "train_dataloader.dataset.pipeline": [dict(type=V2 + "RandomCrop", size=8)]
         },
-        {"train pipeline": ("fail", "gives a Image, expected a tensor", "PILToTensor")},
+        ("train pipeline", "fail", "PILToTensor"),
     ),
-    "no data set of that kind": (
-        options(train_dataloader__dataset__type="ImageFolders"),
-        {"train data set": ("fail", "ImageFolders", "train_dataloader.dataset.type=")},
-    ),
-    "no argument of that name": (
+    "unknown argument": (
         options(train_dataloader__dataset__roots="x"),
-        {"train data set": ("fail", "'roots'", "correct train_dataloader.dataset")},
+        ("train dataset", "fail", "correct train_dataloader.dataset"),
     ),
-    "batch larger than the data set": (
+    "batch larger than the dataset": (
         options(train_dataloader__batch_size=25),
-        {
-            "train images": (
-                "fail",
-                "24 images make no batch",
-                "train_dataloader.batch_size=",
-            )
-        },
+        ("train images", "fail", "24 images make no batch"),
     ),
     "cosine that rises again": (
         lambda root: {
             "param_scheduler": [dict(type="CosineAnnealingLR", T_max=30)],
             "train_cfg.max_epochs": 60,
         },
-        {
-            "learning rate": (
-                "warn",
-                "param_scheduler.0 is at its lowest at epoch 30 and rises again",
-                "--cfg-options param_scheduler.0.T_max=60",
-            )
-        },
+        ("learning rate", "warn", "--cfg-options param_scheduler.0.T_max=60"),
     ),
     "schedule longer than the training": (
         lambda root: {"param_scheduler": [dict(type="CosineAnnealingLR", T_max=400)]},
-        {
-            "learning rate": (
-                "warn",
-                "param_scheduler.0.T_max is epoch 400, and training ends at 1",
-                "--cfg-options param_scheduler.0.T_max=NUMBER",
-            )
-        },
+        ("learning rate", "warn", "--cfg-options param_scheduler.0.T_max=NUMBER"),
     ),
 }
 
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_planted_fault(small, digit_folders, fault):
-    plant, expected = FAULTS[fault]
+    plant, *expected = FAULTS[fault]
     planted = plant(digit_folders)
     cfg = small(**planted) if isinstance(planted, dict) else small()
     found = not_passed(check_run(cfg))
-    assert set(found) == set(expected), findings_table(list(found.values()))
-    for name, (status, text, remedy) in expected.items():
+    assert set(found) == {row[0] for row in expected}, findings_table([*found.values()])
+    for name, status, said in expected:
         assert found[name].status == status
-        assert text in found[name].text and remedy in found[name].remedy
+        assert said in f"{found[name].text} {found[name].remedy}"
 
 
 def test_sizes_that_make_no_batch(small, digit_folders):
@@ -345,16 +243,7 @@ def test_sizes_that_make_no_batch(small, digit_folders):
     (found,) = not_passed(check_run(cfg)).values()
     assert found.check == "train pipeline" and found.status == "fail"
     assert "(3, 32, 38) and (3, 38, 32), which make no batch" in found.text
-    assert "CenterCrop" in found.remedy
-
-
-def test_digits_that_are_trained_on(tmp_path):
-    options = {f"{part}_dataloader.dataset.train": True for part in ("val", "test")}
-    (found,) = not_passed(
-        check_run(load_config(DIGITS, tmp_path, None, options), quick=True)
-    ).values()
-    assert found.check == "overlap" and "1,437 of 1,437" in found.text
-    assert "val_dataloader.dataset.train=False" in found.remedy
+    assert "CenterCrop" in found.text
 
 
 def test_full(small, digit_folders):
@@ -380,45 +269,25 @@ def test_quick_reads_little(small, monkeypatch):
     assert len(read) == 4 + 2
 
 
-def test_no_cifar(tmp_path):
-    cfg = load_config(DIGITS, tmp_path)
-    cfg.train_dataloader.dataset.update(type="CIFAR10", root=str(tmp_path))
-    findings = check_run(cfg, quick=True)
-    (found,) = not_passed(findings).values()
-    assert (found.check, found.status) == ("train data set", "fail")
-    assert CIFAR10.base_folder in found.text
-    assert found.remedy.startswith(
-        "--cfg-options train_dataloader.dataset.download=True"
-    )
-
-
-# Faults that end a run before its first iteration: by the check, and without it.
-STOPPING = [
-    *("no folder", "no folder to evaluate", "empty class", "num_classes", "topk"),
-    "batch larger than the data set",
-]
-
-
-@pytest.mark.parametrize("check", [True, False])
-@pytest.mark.parametrize("fault", STOPPING)
-def test_training_does_not_start(small, digit_folders, monkeypatch, fault, check):
-    plant, expected = FAULTS[fault]
+@pytest.mark.parametrize("fault", ["no folder to evaluate", "num_classes", "topk"])
+def test_training_does_not_start_without_the_check(
+    small, digit_folders, monkeypatch, fault
+):
+    plant, (_, _, said), *_ = FAULTS[fault]
     planted = plant(digit_folders)
     cfg = small(**planted) if isinstance(planted, dict) else small()
     monkeypatch.setattr(ImageClassifier, "train_step", pytest.fail)
-    status, text, remedy = next(iter(expected.values()))
     with pytest.raises(UserError) as caught:
-        train(cfg, check=check)
-    assert text in caught.value.text and remedy in caught.value.text
+        train(cfg, check=False)
+    assert said in caught.value.text
 
 
-@pytest.mark.parametrize("check", [True, False])
-def test_broken_image_in_a_worker(small, digit_folders, check):
-    """By chance the quick check reads none that is broken."""
+def test_broken_image_in_a_worker(small, digit_folders):
+    """The quick check happens not to read the broken image."""
     path = sorted((digit_folders / "train/n2").glob("*.JPEG"))[1]
     path.write_bytes(path.read_bytes()[:-200])
     with pytest.raises(UserError) as caught:
-        train(small(train_dataloader__num_workers=1), check=check)
+        train(small(train_dataloader__num_workers=1))
     clear_frames(caught.value.__traceback__)  # or its worker is waited for
     assert caught.value.text.startswith(f"{path}: cannot be read as an image (")
     assert "\n" not in caught.value.text
@@ -428,7 +297,6 @@ def test_broken_image_in_a_worker(small, digit_folders, check):
     "plant, message",
     [
         (rename("val", "elsewhere"), "/val: no such folder"),
-        (lambda root: (root / "val/n7").mkdir(), "folders of classes: n7 "),
         (lambda root: shutil.rmtree(root / "val/n1"), "set num_classes=3"),
         (cut("val/n3"), "cannot be read as an image"),
         (options(test_evaluator__topk=5), "test_evaluator.topk=1"),

@@ -1,24 +1,21 @@
 """CIFAR-10 in its own layout, made of scikit-learn's digits."""
 
-import argparse
 import hashlib
 import os
 import pickle
-import re
-import shlex
+import tarfile
 
 import numpy as np
 import pytest
-import torch
 import torchvision
 from mmdet.registry import DATASETS
-from mmengine.config import DictAction
 from mmengine.registry import DefaultScope
 from sklearn.datasets import load_digits
 
 from ghostdet import CONFIGS
 from ghostdet.apis import train
 from ghostdet.config import load_config
+from ghostdet.datasets import CIFAR10
 from ghostdet.errors import UserError
 
 CLASSES = [f"digit {number}" for number in range(10)]
@@ -99,84 +96,15 @@ def test_images_as_they_are(root, digits):
         assert sample["data_samples"]["gt_label"] == label
 
 
-def test_crops_of_the_padded_image(root, digits):
-    """Every image to train on is one of the 9 x 9 crops, flipped or not."""
-    torch.manual_seed(0)
-    dataset = build(config("vgg16", root).train_dataloader.dataset)
-    assert len(dataset) == 5 * PER_FILE
-    seen = set()
-    for index in range(len(dataset)):
-        sample = dataset[index]
-        padded = np.pad(digits[0][index], ((0, 0), (4, 4), (4, 4)))
-        found = {
-            (top, left, flip)
-            for top in range(9)
-            for left in range(9)
-            for flip in (1, -1)
-            if np.array_equal(
-                sample["inputs"],
-                padded[:, top : top + 32, left : left + 32][..., ::flip],
-            )
-        }
-        assert found and sample["data_samples"]["gt_label"] == digits[1][index]
-        seen |= found
-    assert len({flip for *_, flip in seen}) == 2
-    for offsets in list(zip(*seen))[:2]:
-        assert min(offsets) < 2 and max(offsets) > 6
-
-
-@pytest.mark.parametrize("name", ["ghost_vgg16", "ghost_resnet56"])
-def test_training(root, new_run, name):
+def test_training(root, new_run):
     """Two iterations, evaluation and the best checkpoint, by the config's recipe."""
     new_run()
-    runner = train(config(name, root))
+    runner = train(config("ghost_resnet56", root))
     assert runner.iter == 2
-    assert runner.optim_wrapper.get_lr()["lr"] == [0.1 * 8 / 128]  # of this batch
+    assert runner.optim_wrapper.get_lr()["lr"] == [0.1 * 8 / 128]  # scaled to the batch
     assert [path.name for path in (root / "run").glob("best_*")] == [
         "best_accuracy_top1_epoch_1.pth"
     ]
-
-
-def test_learning(root, new_run):
-    """Twenty images as they are, again and again, are learnt by heart."""
-    new_run()
-    options = {
-        "train_cfg.max_epochs": 10,
-        "train_cfg.val_interval": 10,
-        "train_dataloader.batch_size": 10,
-        "train_dataloader.dataset.pipeline": [
-            dict(type="torchvision.transforms.v2.PILToTensor")
-        ],
-        "randomness.seed": 0,
-    }
-    runner = train(config("ghost_resnet56", root, options))
-    losses, _ = runner.message_hub.get_scalar("train/loss").data
-    assert losses[-4:].mean() < losses[:4].mean() / 2
-
-
-def test_overrides_of_the_page(project, root):
-    """Ablations and other recipes, as they are typed on the page."""
-    page = (project / "docs/cifar10.md").read_text()
-    typed = re.findall(r"--cfg-options ((?:\"[^\"]+\"|[\w.]+=\w+|\s)+)", page)
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--cfg-options", nargs="+", action=DictAction)
-    given = [
-        parser.parse_args(["--cfg-options", *shlex.split(text)]).cfg_options
-        for text in typed
-    ]
-    epochs, milestones = "train_cfg.max_epochs", "param_scheduler.0.milestones"
-    assert given == [
-        {"model.backbone.dw_kernel": 1},
-        {epochs: 164, milestones: [82, 123]},
-        {epochs: 400, milestones: [200, 300, 375]},
-        {"model.backbone.ratio": 3},
-        {"model.backbone.dw_kernel": 5},
-    ]
-    cfgs = [config("ghost_vgg16", root, options) for options in given]
-    assert [cfg.model.backbone.get("ratio") for cfg in cfgs] == [2, 2, 2, 3, 2]
-    assert [cfg.train_cfg.max_epochs for cfg in cfgs[1:3]] == [164, 400]
-    assert cfgs[1].param_scheduler[0].milestones == [82, 123]
-    assert cfgs[4].model.backbone.dw_kernel == 5
 
 
 class Trap:
@@ -200,3 +128,31 @@ def test_what_is_not_cifar10_is_not_unpickled(root):
         path.write_bytes(whole)
     pickle.loads(pickle.dumps(Trap(trap)))
     assert trap.exists()  # the trap works
+
+
+def test_damaged(root):
+    path = root / "cifar-10-batches-py/data_batch_3"
+    path.write_bytes(path.read_bytes()[:-200])
+    with pytest.raises(UserError, match="batches-py: CIFAR-10 is damaged; --cfg-opt"):
+        CIFAR10(str(root))
+
+
+def test_download(root, address, tmp_path, monkeypatch):
+    url, folder = address
+    path = folder / CIFAR10.filename
+    with tarfile.open(path, "w:gz") as file:
+        file.add(root / CIFAR10.base_folder, CIFAR10.base_folder)
+    monkeypatch.setattr(CIFAR10, "url", f"{url}/{CIFAR10.filename}")
+    monkeypatch.setattr(CIFAR10, "tgz_md5", md5(path))
+    new = str(tmp_path / "new")
+    message = (
+        r"CIFAR-10 is not there; --cfg-options "
+        r"train_dataloader.dataset.download=True .*--data-root DIR"
+    )
+    with pytest.raises(UserError, match=message):
+        CIFAR10(new)
+    assert len(CIFAR10(new, download=True)) == 5 * PER_FILE
+    monkeypatch.setattr(CIFAR10, "url", "http://127.0.0.1:9/cifar.tar.gz")
+    assert len(CIFAR10(new, train=False)) == PER_FILE  # comes with it
+    with pytest.raises(UserError, match="cannot be downloaded to .*by other means"):
+        CIFAR10(str(tmp_path / "newer"), download=True)

@@ -1,9 +1,7 @@
 import pytest
 import torch
 
-from ghostdet.ops import ensure_mmcv_ops, operator_backend
-
-ensure_mmcv_ops()  # before test modules import mmcv.ops
+from ghostdet.ops import operator_backend
 
 
 @pytest.fixture(params=["cpu"] + ["cuda"] * torch.cuda.is_available())

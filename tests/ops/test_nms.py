@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from mmcv.ops import batched_nms, nms, nms_match, soft_nms
+from mmcv.ops import nms, nms_match, soft_nms
 
 
 def random_boxes(count, seed, device="cpu"):
@@ -67,40 +67,12 @@ def test_the_first_of_equal_scores_wins(ours, device):
     assert [group[0] for group in groups] == slow_nms(boxes, scores, 0.5001)
 
 
-def test_nms_filters_and_limits():
-    boxes, scores = random_boxes(50, 1)
-    _, inds = nms(boxes, scores, 0.5, score_threshold=0.4, max_num=7)
-    high = (scores > 0.4).nonzero()[:, 0]
-    expected = high[slow_nms(boxes[high], scores[high], 0.5)][:7]
-    assert torch.equal(inds, expected)
-
-
-def test_nms_of_views_and_arrays():
-    boxes, scores = random_boxes(40, 2)
-    expected = slow_nms(boxes, scores, 0.5)
-    view = boxes.t().contiguous().t()
-    assert nms(view, scores, 0.5)[1].tolist() == expected
-    assert nms(boxes.numpy(), scores.numpy(), 0.5)[1].tolist() == expected
-
-
 def test_nms_in_half_precision(ours, device):
     boxes, scores = (t.half() for t in random_boxes(40, 3, device))
     boxes = boxes * 16  # areas over 65504
     dets, inds = nms(boxes, scores, 0.5)
     assert dets.dtype == torch.float16
     assert inds.tolist() == slow_nms(boxes, scores, 0.5)
-
-
-def test_batched_nms_keeps_classes_apart(device):
-    boxes, scores = random_boxes(60, 4, device)
-    labels = torch.arange(60, device=device) % 3
-    _, inds = batched_nms(boxes, scores, labels, dict(type="nms", iou_threshold=0.3))
-    expected = []
-    for label in range(3):
-        members = (labels == label).nonzero()[:, 0]
-        kept = slow_nms(boxes[members], scores[members], 0.3)
-        expected += members[kept].tolist()
-    assert sorted(inds.tolist()) == sorted(expected)
 
 
 def slow_soft_nms(boxes, scores, threshold, sigma, min_score, method, offset):

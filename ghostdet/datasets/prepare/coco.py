@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import stat
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,18 +18,17 @@ URL = "http://images.cocodataset.org"
 
 
 class _Part(NamedTuple):
-    address: str  # of the archive, which holds one folder with the part's name
-    size: int  # of the archive, in bytes
-    md5: str  # of the archive
-    images: int  # JPEG files in the folder
-    files: tuple[str, ...] = ()  # others that are needed
+    address: str  # archive, which holds one folder with the part's name
+    size: int  # bytes of the archive
+    md5: str  # checksum of the archive
+    images: int  # number of JPEG files in the folder
+    files: tuple[str, ...] = ()  # other required files
 
 
-# MD5: alike in PaddlePaddle/PaddleDetection (ppdet/utils/download.py),
+# MD5: the same in PaddlePaddle/PaddleDetection (ppdet/utils/download.py),
 # mlcommons/training (object_detection/download_dataset.sh) and mlverse/torchvision
-# (R/dataset-coco.R). Sizes: what the server announced, alike in published logs of wget
-# and of Keras's get_file, and in listings of fast.ai's mirror, s3://fast-ai-coco.
-# Numbers of images: https://cocodataset.org/#download, in full in its JSON files.
+# (R/dataset-coco.R). Sizes: published logs of wget and of Keras's get_file, and the
+# mirror s3://fast-ai-coco. Numbers of images: the JSON files.
 PARTS = {
     "annotations": _Part(
         "annotations/annotations_trainval2017.zip",
@@ -56,7 +54,6 @@ def prepare_coco(
     *,
     link: str | Path | None = None,
     parts: Sequence[str] = tuple(PARTS),
-    keep_archives: bool = False,
 ) -> Path:
     """Lay out COCO 2017 as ``configs/_base_/datasets/coco_detection.py`` expects.
 
@@ -67,70 +64,56 @@ def prepare_coco(
         root/val2017/*.jpg      5,000 images
 
     Archives of 20 GB are downloaded, verified, unpacked and deleted one by one. A
-    part's folder gets its name when it is whole, so an interrupted call is mended by
-    another one, and a part that is there costs nothing. Call it from one process.
+    part's folder gets its name once it is complete. Another call continues after an
+    interruption, and skips complete parts. Call it from one process.
 
     Args:
-        root: Folder to write into; created where it is missing.
-        link: Folder that holds COCO already. Its parts are checked and linked to, and
+        root: Folder to write into; created if missing.
+        link: Folder that holds COCO already. Its parts are checked and linked, and
             nothing is downloaded.
-        parts: Of ``annotations``, ``val2017`` and ``train2017``.
-        keep_archives: Whether to leave the archives in ``root``.
+        parts: Some of ``annotations``, ``val2017`` and ``train2017``.
 
     Returns:
         ``root`` as a path.
 
     Raises:
-        UserError: If a part cannot be downloaded or unpacked, the disk is too small,
-            or a folder is there that is not that part of COCO.
-
-    Example:
-        >>> prepare_coco('data/coco', parts=['val2017'])  # doctest: +SKIP
-        PosixPath('data/coco')
+        UserError: If a part cannot be downloaded, the disk is too small, or a folder
+            in its place is not that part of COCO.
     """
     root = Path(root)
     unknown = sorted(set(parts) - set(PARTS))
     if unknown:
         raise ConfigError(f"parts are {', '.join(PARTS)}, not {', '.join(unknown)}")
-    missing = [name for name in PARTS if name in parts and not _is_there(root / name)]
+    missing = [name for name in PARTS if name in parts and not (root / name).exists()]
+    folders = [root / name for name in parts if name not in missing]
+    if link is not None:
+        folders += [Path(link) / name for name in missing]
+    problems = [f"  {path}: {lack}" for path in folders if (lack := _problem(path))]
+    if problems:
+        raise UserError(
+            "\n".join(["not COCO 2017 in its usual layout:", *problems])
+            + f"\nExpected the folders {', '.join(PARTS)}. Remove these, or give "
+            "another folder with --data-root DIR or --link DIR"
+        )
     try:
-        if link is not None:
-            _link(Path(link), root, missing)
-        elif missing:
-            root.mkdir(parents=True, exist_ok=True)
-            sizes = [PARTS[name].size - _arrived(root, PARTS[name]) for name in missing]
-            # JPEG files are stored, not compressed; each archive is deleted before
-            # the next one, unless it is kept.
-            whole = [PARTS[name].size for name in missing]
-            _require(root, sum(sizes) + (sum(whole) if keep_archives else max(whole)))
-            for name in missing:
-                _fetch(root, name, keep_archives)
+        root.mkdir(parents=True, exist_ok=True)
+        if link is None:
+            _require_space(root, [PARTS[name] for name in missing])
+        for name in missing:
+            if link is None:
+                _fetch(root, name)
+            else:
+                (root / name).symlink_to((Path(link) / name).resolve())
     except OSError as error:
         raise UserError(
             f"{root}: COCO cannot be written there ({error}); give another folder "
-            "with --data-root DIR"
+            "with --data-root DIR, or make room and run the same command again"
         ) from error
     return root
 
 
-def _is_there(folder: Path) -> bool:
-    """Whether a part is in its place and whole.
-
-    Raises:
-        UserError: If another folder is there.
-    """
-    if not os.path.lexists(folder):
-        return False
-    if problem := _problem(folder):
-        raise UserError(
-            f"{folder}: {problem}, so it is not COCO's. Remove it, or give another "
-            "folder with --data-root DIR"
-        )
-    return True
-
-
 def _problem(folder: Path) -> str:
-    """What a folder lacks of the part with its name; '' if nothing."""
+    """Say what a folder lacks to be the part with its name; '' if nothing."""
     part = PARTS[folder.name]
     try:
         names = os.listdir(folder)
@@ -145,32 +128,15 @@ def _problem(folder: Path) -> str:
     return ""
 
 
-def _link(source: Path, root: Path, names: Sequence[str]) -> None:
-    """Link to parts elsewhere, after a look at all of them."""
-    problems = [
-        f"  {source / name}: {problem}"
-        for name in names
-        if (problem := _problem(source / name))
-    ]
-    if problems:
-        raise UserError(
-            "\n".join([f"{source}: not COCO 2017 in its usual layout:", *problems])
-            + f"\nIt is to hold the folders {', '.join(PARTS)}"
-        )
-    root.mkdir(parents=True, exist_ok=True)
-    for name in names:
-        (root / name).symlink_to((source / name).resolve(), target_is_directory=True)
-
-
-def _arrived(root: Path, part: _Part) -> int:
-    """Bytes of an archive that are on disk."""
-    archive = root / Path(part.address).name
-    paths = (archive, archive.with_name(f"{archive.name}.partial"))
-    return sum(path.stat().st_size for path in paths if path.exists())
-
-
-def _require(root: Path, size: int) -> None:
-    """See that so many bytes are free."""
+def _require_space(root: Path, parts: Sequence[_Part]) -> None:
+    """Raise ``UserError`` if the disk cannot take the parts and one archive."""
+    archives = [root / Path(part.address).name for part in parts]
+    paths = [*archives, *(path.with_name(f"{path.name}.partial") for path in archives)]
+    arrived = sum(path.stat().st_size for path in paths if path.exists())
+    # JPEG files are stored, not compressed, and each archive is deleted before the
+    # next one is downloaded.
+    sizes = [part.size for part in parts]
+    size = sum(sizes) + max(sizes, default=0) - arrived
     free = shutil.disk_usage(root).free
     if free < size:
         raise UserError(
@@ -180,46 +146,17 @@ def _require(root: Path, size: int) -> None:
         )
 
 
-def _fetch(root: Path, name: str, keep: bool) -> None:
+def _fetch(root: Path, name: str) -> None:
     """Download and unpack one part."""
     part = PARTS[name]
     archive = root / Path(part.address).name
     download(f"{URL}/{part.address}", archive, part.size, part.md5)
     scratch = root / f".{name}.unpacking"
-    shutil.rmtree(scratch, ignore_errors=True)  # of a call that was interrupted
-    try:
-        _unpack(archive, scratch, name)
-        if problem := _problem(scratch / name):
-            raise UserError(f"{archive}: what was unpacked {problem}")
-        (scratch / name).rename(root / name)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
-    if not keep:
-        archive.unlink()
-
-
-def _unpack(archive: Path, folder: Path, name: str) -> None:
-    """Unpack files of ``name/``, and refuse an archive with any other."""
-    try:
-        with zipfile.ZipFile(archive) as file:
-            members = [info for info in file.infolist() if not info.is_dir()]
-            for info in members:
-                parts = info.filename.split("/")
-                if (
-                    parts[0] != name
-                    or not {"", ".", ".."}.isdisjoint(parts)
-                    or "\\" in info.filename
-                    or stat.S_ISLNK(info.external_attr >> 16)
-                ):
-                    raise UserError(
-                        f"{archive}: holds {info.filename!r}, expected files in "
-                        f"{name}/ alone. Nothing was unpacked"
-                    )
-            _require(archive.parent, sum(info.file_size for info in members))
-            for info in tqdm(members, desc=f"unpacking {archive.name}", unit="file"):
-                file.extract(info, folder)
-    except zipfile.BadZipFile as error:
-        raise UserError(
-            f"{archive}: cannot be unpacked ({error}). Delete it and run the same "
-            "command again"
-        ) from error
+    shutil.rmtree(scratch, ignore_errors=True)  # left by an interrupted call
+    # The checksum has said that this is COCO's archive: no hostile names.
+    with zipfile.ZipFile(archive) as file:
+        for member in tqdm(file.namelist(), f"unpacking {archive.name}", unit="file"):
+            file.extract(member, scratch)
+    (scratch / name).rename(root / name)
+    shutil.rmtree(scratch)
+    archive.unlink()
