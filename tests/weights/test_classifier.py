@@ -195,7 +195,7 @@ def test_evaluated_as_it_is(official_digits, tmp_path, new_run, paddle):
 
     for damaged, message in (
         (lambda weights: weights.pop("bn1.bias"), "1 missing: backbone.bn1.bias"),
-        (lambda weights: weights.update(a=torch.ones(1)), "1 surplus: a"),
+        (lambda weights: weights.update(a=torch.ones(1)), "1 unexpected: a"),
     ):
         weights = torch.load(path)
         damaged(weights)

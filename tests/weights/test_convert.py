@@ -61,7 +61,7 @@ def test_verify_finds_what_is_wrong(weights, file, capsys):
     torch.save(state_dict, file)
     assert weights("verify", file) == 1
     error = capsys.readouterr().err
-    assert "1 missing: bn1.bias" in error and "1 surplus: classifier.more" in error
+    assert "1 missing: bn1.bias" in error and "1 unexpected: classifier.more" in error
 
 
 @pytest.mark.parametrize(

@@ -124,7 +124,7 @@ class Foreign:
         (
             "a.pth",
             GHOST | {"bn1.bias": torch.ones(2).to_sparse()},
-            "_rebuild_sparse_tens",
+            "expected a dense tensor",
         ),
         (
             "a.pth",

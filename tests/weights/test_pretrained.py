@@ -70,10 +70,13 @@ def transpose(state_dict):
     [
         (
             rename,
-            ["1 missing: blocks.4.0.ghost1.primary_conv.0.w", "1 surplus: blocks"],
+            ["1 missing: blocks.4.0.ghost1.primary_conv.0.w", "1 unexpected: blocks"],
         ),
-        (transpose, ["1 misshapen: blocks.4.0", "(40, 60, 1, 1), not (60, 40, 1, 1)"]),
-        (lambda d: d.update(extra=torch.ones(1)), ["1 surplus: extra"]),
+        (
+            transpose,
+            ["1 size mismatch: blocks.4.0", "[40, 60, 1, 1], not [60, 40, 1, 1]"],
+        ),
+        (lambda d: d.update(extra=torch.ones(1)), ["1 unexpected: extra"]),
         (
             lambda d: d.pop("blocks.8.3.ghost2.primary_conv.1.running_var"),
             ["1 missing"],

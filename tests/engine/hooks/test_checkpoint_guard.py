@@ -141,13 +141,13 @@ def test_state_dict_that_does_not_fit():
     for line in (
         "a.pth do",
         "1 missing: 1.weight",
-        "1 surplus: 2.weight",
-        "1 misshapen: 0.weight is (4, 3, 1, 1), not (8, 3, 1, 1)",
+        "1 unexpected: 2.weight",
+        "1 size mismatch: 0.weight is [4, 3, 1, 1], not [8, 3, 1, 1]",
     ):
         assert line in str(caught.value)
     check_state_dict(model, state_dict, "a.pth", allow=["0.weight", r"[12]\.w"])
     check_state_dict(model, state_dict, "a.pth", allow=r"[012]\.weight")
-    with pytest.raises(UserError, match="misshapen: 0.weight"):
+    with pytest.raises(UserError, match="size mismatch: 0.weight"):
         check_state_dict(model, state_dict, "a.pth", allow=["weight"])  # at the start
 
 
@@ -173,7 +173,7 @@ def test_another_head_from_a_trained_detector(tiny, trained):
     }
     cfg = tiny(options)
     cfg.custom_hooks = None  # someone's own config has not got the guard
-    message = r"retina_cls.bias is \(27,\), not \(9,\)(.|\n)*custom_hooks=(.*)$"
+    message = r"retina_cls.bias is \[27\], not \[9\](.|\n)*custom_hooks=(.*)$"
     with pytest.raises(UserError, match=message) as caught:
         train(cfg)
     cfg = tiny(options)
@@ -245,9 +245,9 @@ def test_addresses(address, tmp_path):
 def test_another_width(tiny, trained, way):
     checkpoint = str(trained / "iter_4.pth")
     cfg = tiny({"model.backbone.widen_factor": 1.0, "model.neck.widen_factor": 1.0})
-    message = "misshapen: " + re.escape(
-        "backbone.blocks.0.0.ghost1.cheap_operation.0.weight is (4, 1, 3, 3), "
-        "not (8, 1, 3, 3)"
+    message = "size mismatch: " + re.escape(
+        "backbone.blocks.0.0.ghost1.cheap_operation.0.weight is [4, 1, 3, 3], "
+        "not [8, 1, 3, 3]"
     )
     with pytest.raises(UserError, match=message):
         if way == "load_from":
