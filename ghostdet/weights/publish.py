@@ -78,14 +78,8 @@ def publish(checkpoint: str, out: str, cfg: Config) -> Path:
             {"se_gate": getattr(getattr(model, "backbone", 0), "se_gate", "unknown")},
         )
         content["sha256"] = sha256(path)
-        try:
-            text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
-        except ValueError as error:
-            raise UserError(
-                f"{cfg.filename} holds NaN or infinity, which JSON has not; set a "
-                "number with --cfg-options"
-            ) from error
-        (folder / description.name).write_text(text + "\n", "utf-8")
+        text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+        (folder / description.name).write_text(text, "utf-8")
         read = _build(load_published(folder / description.name))
         check_state_dict(read, get_state_dict(read_checkpoint(str(path))), str(path))
     # MMEngine's EMAHook stores the average as `state_dict`.
@@ -109,20 +103,19 @@ def published_parts(cfg: Config) -> dict[str, Any]:
     Raises:
         UserError: If a description may not hold them; names the place.
     """
-    if cfg.get("model") is None or cfg.get("test_dataloader") is None:
-        raise UserError(
-            f"{cfg.filename} has no model or no test_dataloader; give the config of a "
-            "training run"
-        )
     plain = cfg.to_dict()
     model = plain["model"]
     if plain.get("data_preprocessor") is not None:
         model.setdefault("data_preprocessor", plain["data_preprocessor"])
-    dataset = plain["test_dataloader"]["dataset"]
-    parts = dict(
-        model=_without_weights(model), pipeline=list(dataset.get("pipeline", ()))
-    )
-    check_description(parts, str(cfg.filename))
+    pipeline = list(plain["test_dataloader"]["dataset"].get("pipeline", ()))
+    parts = dict(model=_without_weights(model), pipeline=pipeline)
+    try:
+        check_description(parts)
+    except ValueError as error:
+        raise UserError(
+            f"{cfg.filename} cannot be published: {error}; docs/weights.md lists what "
+            "published weights may need"
+        ) from error
     return parts
 
 
@@ -141,14 +134,13 @@ def _build(cfg: Config) -> nn.Module:
 
 
 def _output_paths(out: str) -> tuple[Path, Path]:
-    """Name the two files, neither of which may be somebody else's."""
+    """Name the two files, and refuse to replace somebody else's."""
     weights = Path(out)
     if weights.suffix != WEIGHTS:
         raise UserError(f"{out!r} does not end in {WEIGHTS}; give such a name")
     description = weights.with_suffix(DESCRIPTION)
-    published = is_description(description)
     for path in (description, weights):
-        if path.is_dir() or (path.exists() and not published):
+        if path.exists() and not is_description(description):
             raise UserError(
                 f"{path} exists and was not published; give another name, or remove it"
             )
@@ -157,8 +149,10 @@ def _output_paths(out: str) -> tuple[Path, Path]:
 
 def _classes(meta: dict[str, Any], cfg: Config, checkpoint: str) -> list[str]:
     """Name the classes: those of the training run, or of the config."""
-    metas = (meta.get("dataset_meta"), cfg.test_dataloader.dataset.get("metainfo"))
-    for found in metas:
+    for found in (
+        meta.get("dataset_meta"),
+        cfg.test_dataloader.dataset.get("metainfo"),
+    ):
         if found and found.get("classes"):
             return list(map(str, found["classes"]))
     raise UserError(

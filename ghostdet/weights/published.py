@@ -42,32 +42,33 @@ _TRANSFORMS = {
         for n in ("Resize", "CenterCrop", "PILToTensor")
     ),
 }
+_PARTS = """
+    backbones data_preprocessors dense_heads detectors layers losses necks roi_heads
+    seg_heads task_modules.assigners task_modules.coders task_modules.prior_generators
+    task_modules.samplers
+"""
 # Where the parts of a model are defined, except for modules that open, download or
 # evaluate what an argument names.
 _PACKAGES = (
     *("torch.nn.modules.", "mmcv.cnn.bricks.", "mmcv.ops.", "ghostdet.models."),
     "mmengine.model.base_model.data_preprocessor",
-    *(
-        f"mmdet.models.{part}."
-        for part in (
-            *("backbones", "data_preprocessors", "dense_heads", "detectors", "layers"),
-            *("losses", "necks", "roi_heads", "seg_heads", "task_modules.assigners"),
-            *("task_modules.coders", "task_modules.prior_generators"),
-            "task_modules.samplers",
-        )
-    ),
+    *(f"mmdet.models.{part}." for part in _PARTS.split()),
 )
 _REFUSED = {
     "ghostdet.models.exported_detector",
     "mmdet.models.dense_heads.atss_vlfusion_head",  # downloads a language model
     "mmdet.models.detectors.d2_wrapper",  # runs detectron2
     "mmdet.models.detectors.glip",  # downloads a language model
-    "mmdet.models.detectors.grounding_dino",  # likewise
+    "mmdet.models.detectors.grounding_dino",  # downloads a language model
     "mmdet.models.detectors.kd_one_stage",  # runs the config of a teacher
     "mmdet.models.detectors.lad",  # loads the weights of a teacher
 }
 # Functions and layers of mmcv.ops, which are in no registry.
 _OPERATORS = {"nms", "soft_nms", "RoIAlign", "RoIPool"}
+_FROM_BASES = {
+    *("default_scope", "env_cfg", "default_hooks", "visualizer", "data_root"),
+    *("test_dataloader", "test_evaluator"),
+}
 # Neither a path, an address, a name with a dot nor a call.
 _WORD = re.compile(r"[A-Za-z0-9_-]*")
 
@@ -79,9 +80,9 @@ def load_published(path: Path) -> Config:
         path: The ``.json`` file, or the weights beside it.
 
     Returns:
-        A config for testing and inference: the dataset and the metric are COCO's, or
-        ImageNet's for a classifier. Its ``weights_sha256`` is what
-        :func:`check_weights` compares weights with.
+        A config for testing and inference. Dataset and metric are COCO's, or
+        ImageNet's for a classifier. :func:`check_weights` compares weights with its
+        ``weights_sha256``.
 
     Raises:
         UserError: If there is no such file, ``tools/weights.py publish`` did not write
@@ -94,32 +95,61 @@ def load_published(path: Path) -> Config:
             "the .json file, or the config that they were trained with"
         )
     content = _read(path)
-    check_description(content, str(path))
+    classifies = is_classifier(content)
     names = ("default_runtime", "datasets/coco_detection")
-    if is_classifier(content):
+    if classifies:
         names = ("runtime", "datasets/imagenet")
     bases = [Config.fromfile(f"{CONFIGS}/_base_/{name}.py") for name in names]
-    parts = {k: v for base in bases for k, v in base.to_dict().items()}
+    parts = {
+        key: value
+        for base in bases
+        for key, value in base.to_dict().items()
+        if key in _FROM_BASES
+    }
     dataset = parts["test_dataloader"]["dataset"]
     dataset["pipeline"] = content["pipeline"]
     dataset_meta = dict(classes=tuple(content["classes"]))
-    if not is_classifier(content):  # a folder has its own classes
+    if not classifies:  # a folder has its own classes
         dataset["metainfo"] = dataset_meta
     elif len(content["classes"]) < 5:
         parts["test_evaluator"]["topk"] = (1,)
-    keys = ("default_scope", "env_cfg", "visualizer", "test_dataloader")
-    keys += ("test_evaluator", "default_hooks", "data_root")
     return Config(
         dict(
-            {key: parts[key] for key in keys},
+            **parts,
             model=content["model"],
             test_cfg=dict(type="TestLoop"),
-            custom_hooks=[*parts["custom_hooks"], dict(type="PublishedWeightsHook")],
+            custom_hooks=[
+                dict(type="CheckpointGuardHook"),
+                dict(type="PublishedWeightsHook"),
+            ],
             dataset_meta=dataset_meta,
             weights_sha256=content["sha256"],
         ),
         filename=str(path),
     )
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """Parse the file and check all of it."""
+    try:
+        content = json.loads(path.read_bytes(), object_hook=_decoded)
+        if content["published"] != FORMAT_VERSION:
+            raise ValueError(
+                f"format {_short(content['published'])}, expected {FORMAT_VERSION}"
+            )
+        classes = content["classes"]
+        if type(classes) is not list or {type(name) for name in classes} - {str}:
+            raise ValueError("classes is no list of names")
+        if not re.fullmatch("[0-9a-f]{64}", content["sha256"]):
+            raise ValueError("sha256 is no checksum")
+        check_description(content)
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
+        raise UserError(
+            f"{path} is no description of published weights: {error}. Publish the "
+            "weights again with tools/weights.py publish, or give a .py config; "
+            "docs/weights.md lists what a description may hold"
+        ) from error
+    return content
 
 
 def is_description(path: Path) -> bool:
@@ -179,35 +209,26 @@ class PublishedWeightsHook(Hook):
         check_weights(runner.cfg, runner.cfg.load_from)
 
 
-def check_description(content: dict[str, Any], source: str) -> None:
+def check_description(content: dict[str, Any]) -> None:
     """Check that model and pipeline are data that is known to run nothing.
 
     Args:
         content: A description, or ``model`` and ``pipeline`` of a config.
-        source: The file, for the message.
 
     Raises:
-        UserError: If they hold anything else; names the place.
+        ValueError: If they hold anything else; names the place.
     """
-    model, pipeline = content.get("model"), content.get("pipeline")
-    try:
-        if not isinstance(model, dict) or not isinstance(pipeline, list):
-            raise ValueError("model is no dictionary, or pipeline no list")
-        _check_arguments(model, "model")
-        for index, step in enumerate(pipeline):
-            arguments = dict(step)
-            kind = str(arguments.pop("type", None)).removeprefix("mmdet.")
-            if kind not in _TRANSFORMS:
-                known = ", ".join(sorted(_TRANSFORMS))
-                raise ValueError(
-                    f"pipeline.{index}.type is {_shown(kind)}, which is none of {known}"
-                )
-            _check_arguments(arguments, f"pipeline.{index}")
-    except (TypeError, ValueError, RecursionError) as error:
-        raise UserError(
-            f"{source}: {error}. Published weights are described by what is known to "
-            "run nothing; docs/weights.md lists it"
-        ) from None
+    model, pipeline = content["model"], content["pipeline"]
+    if not isinstance(model, dict) or not isinstance(pipeline, list):
+        raise ValueError("model is no dictionary, or pipeline no list")
+    _check_arguments(model, "model")
+    for index, step in enumerate(pipeline):
+        arguments = dict(step)
+        kind = str(arguments.pop("type", None)).removeprefix("mmdet.")
+        if kind not in _TRANSFORMS:
+            known = ", ".join(sorted(_TRANSFORMS))
+            raise ValueError(f"pipeline.{index}.type is {_short(kind)}, not in {known}")
+        _check_arguments(arguments, f"pipeline.{index}")
 
 
 def _check_arguments(node: Any, place: str) -> None:
@@ -219,63 +240,38 @@ def _check_arguments(node: Any, place: str) -> None:
                 raise ValueError(f"{inner} is no name of an argument")
             if key in INITIAL:
                 raise ValueError(f"{inner} would load other weights")
-            if key == "type":
-                _check_type(value, inner)
-            else:
-                _check_arguments(value, inner)
+            check = _check_type if key == "type" else _check_arguments
+            check(value, inner)
     elif isinstance(node, (list, tuple)):
         for index, value in enumerate(node):
             _check_arguments(value, f"{place}.{index}")
-    elif isinstance(node, str):
-        if not _WORD.fullmatch(node):
-            raise ValueError(f"{place} is {_shown(node)}, expected a word or a number")
-    elif node is not None and type(node) not in (bool, int, float):
-        raise ValueError(f"{place} is {_shown(node)}, expected a word or a number")
+    elif not (
+        (isinstance(node, str) and _WORD.fullmatch(node))
+        or node is None
+        or type(node) in (bool, int, float)
+    ):
+        raise ValueError(f"{place} is {_short(node)}, expected a word or a number")
 
 
 def _check_type(name: Any, place: str) -> None:
     """Raise ``ValueError`` if a component is not known to be a part of a model."""
     if not isinstance(name, str):
-        raise ValueError(f"{place} is {_shown(name)}, expected a name")
+        raise ValueError(f"{place} is {_short(name)}, expected a name")
     if name in _OPERATORS:
         return
     scope, _, bare = name.rpartition(".")
     registries = (MODELS, MODELS.parent, TASK_UTILS, TASK_UTILS.parent)
     found = [r.module_dict[bare] for r in registries if bare in r.module_dict]
     if scope not in ("", "mmdet", "mmengine") or not found:
-        raise ValueError(f"{place} is {_shown(name)}, which is in no registry")
+        raise ValueError(f"{place} is {_short(name)}, which is in no registry")
     for component in found:
         module = component.__module__
         if module in _REFUSED or not module.startswith(_PACKAGES):
-            raise ValueError(
-                f"{place} is {_shown(name)}, and {module} is not known to be safe"
-            )
+            raise ValueError(f"{place} is {name}, and {module} is not known to be safe")
 
 
-def _shown(value: Any) -> str:
-    return f"a {type(value).__name__}" if len(repr(value)) > 100 else repr(value)
-
-
-def _read(path: Path) -> dict[str, Any]:
-    """Parse the file and check what is around model and pipeline."""
-    refusal = f"{path} was not written by tools/weights.py publish"
-    try:
-        content = json.loads(path.read_bytes(), object_hook=_decoded)
-    except (ValueError, TypeError, RecursionError) as error:
-        raise UserError(f"{refusal}: it is no such JSON ({error})") from error
-    if not isinstance(content, dict) or "published" not in content:
-        raise UserError(f"{refusal}; publish the weights with it, or give a .py config")
-    if content["published"] != FORMAT_VERSION:
-        raise UserError(
-            f"{path} has the format {_shown(content['published'])}, and this version "
-            f"of ghostdet reads {FORMAT_VERSION}; update ghostdet, or publish it again"
-        )
-    classes, checksum = content.get("classes"), content.get("sha256")
-    if not isinstance(classes, list) or not all(isinstance(c, str) for c in classes):
-        raise UserError(f"{refusal}: classes is no list of names")
-    if not re.fullmatch("[0-9a-f]{64}", str(checksum)):
-        raise UserError(f"{refusal}: sha256 is no checksum")
-    return content
+def _short(value: Any) -> str:
+    return repr(value)[:100]
 
 
 def encoded(node: Any) -> Any:

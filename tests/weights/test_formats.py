@@ -145,7 +145,7 @@ class Foreign:
         (
             "a.pth",
             {"features.1.conv.0.primary_conv.0.weight": torch.ones(1)},
-            "of d-li14's GhostNet, another network: its shortcuts have a 3x3",
+            "is d-li14's GhostNet, another network: its shortcuts have a 3x3",
         ),
         (
             "a.pdparams",

@@ -170,7 +170,7 @@ def test_gate_that_nothing_tells(trained_detector, monkeypatch, tmp_path):
     for _ in range(2):
         assert read_weights(path).se_gate is None
         load_pretrained(GhostNet(), path)
-        assert "cannot tell its SE gate" in log[-2]
+        assert "does not name its SE gate" in log[-2]
         path = tmp_path / "converted.safetensors"
         command.convert(str(trained_detector(None)), str(path))
 

@@ -329,11 +329,11 @@ HOSTILE = [  # place, value, message
     ("model.backbone.pretrained", "https://a.b/c.pth", "would load other weights"),
     ("model.teacher_config", "evil.py", "expected a word"),
     ("pipeline", "a.py", "pipeline no list"),
-    ("pipeline", [{"type": "Lambda"}], "is none of CenterCrop|which is none of Load"),
+    ("pipeline", [{"type": "Lambda"}], "not in LoadAnn"),
     ("pipeline", ["evil.py"], "dictionary update sequence"),
-    ("pipeline.0.type", "os.system", "which is none of"),
-    ("pipeline.0.type", V2 + "Lambda", "which is none of"),
-    ("pipeline.0.type", V2 + "functional.resize", "which is none of"),
+    ("pipeline.0.type", "os.system", "not in LoadAnn"),
+    ("pipeline.0.type", V2 + "Lambda", "not in LoadAnn"),
+    ("pipeline.0.type", V2 + "functional.resize", "not in LoadAnn"),
     ("pipeline.0.lambd", CODE, "expected a word or a number"),
     ("pipeline.0.backend_args", {"backend": "https://a.b"}, "expected a word"),
     ("pipeline.0.backend_args", {"type": "os.system"}, "which is in no registry"),
@@ -386,21 +386,21 @@ def test_they_would_run(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     "text, message",
     [
-        ("", "it is no such JSON"),
-        ("[" * 100_000, "it is no such JSON"),
-        ("9" * 5000, "it is no such JSON"),
-        ('{"__tuple__": 1}', "it is no such JSON"),
-        ("[]", "was not written by tools/weights.py publish"),
-        ('{"model": {}}', "was not written by tools/weights.py publish"),
-        ('{"published": 1}', "has the format 1, and this version"),
+        ("", "Expecting value"),
+        ("[" * 100_000, "recursion"),
+        ("9" * 5000, "Exceeds the limit"),
+        ('{"__tuple__": 1}', "not iterable"),
+        ("[]", "must be integers or slices"),
+        ('{"model": {}}', "'published'"),
+        ('{"published": 1}', "format 1, expected 2"),
         ('{"published": 2, "classes": "a.txt"}', "classes is no list of names"),
-        ('{"published": 2, "classes": []}', "sha256 is no checksum"),
+        ('{"published": 2, "classes": [], "sha256": ""}', "sha256 is no checksum"),
     ],
 )
 def test_no_description(own, text, message):
     path = own.with_suffix(".json")
     path.write_text(text)
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(UserError, match="no description of published .*" + message):
         load_config(path)
     path.unlink()
     with pytest.raises(UserError, match="no config at .*blood.json"):
@@ -432,8 +432,8 @@ def test_what_is_allowed_reaches_nowhere():
     modules = set()
     for registry in (MODELS, MODELS.parent, TASK_UTILS, TASK_UTILS.parent):
         for name, component in registry.module_dict.items():
-            with suppress(UserError):
-                check_description({"model": {"type": name}, "pipeline": []}, "a.json")
+            with suppress(ValueError):
+                check_description({"model": {"type": name}, "pipeline": []})
                 modules |= {cls.__module__ for cls in component.__mro__}
     modules = {name for name in modules if name.startswith(("mm", "ghostdet"))}
     assert "mmdet.models.dense_heads.retina_head" in modules
