@@ -79,7 +79,7 @@ _METHODS = {
     (OneCycleParamScheduler, "_annealing_cos"),
     (OneCycleParamScheduler, "_annealing_linear"),
 }
-# What a pickle may name, and what it gets.
+# Names that a pickle may use, and their stand-ins.
 _NUMPY = {
     "numpy.dtype": _DType,
     "numpy.ndarray": _Array,

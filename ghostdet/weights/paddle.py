@@ -41,7 +41,7 @@ _DROPPED = ("fc_0.", "fc_1.", "StructuredToParameterName@@")
 
 
 def from_paddle(state_dict: Mapping[str, Any], source: str) -> dict[str, Tensor]:
-    """Rename the weights of a backbone, and drop those of the classifier.
+    """Rename the weights of a backbone, and drop the classifier.
 
     Args:
         state_dict: The content of a ``.pdparams`` file.

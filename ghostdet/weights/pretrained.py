@@ -22,7 +22,7 @@ from ghostdet.weights.widen import se_divisor_of, widen_state_dict
 
 NETWORKS = {network.__name__: network for network in (GhostNet, GhostNetV2, GhostNetV3)}
 ADVICE = "`python -m ghostdet weights inspect FILE` says what is in it"
-# Of the weights that widening repeats; enough for them to part in training.
+# Noise on repeated channels; enough to set them apart in training.
 WIDEN_NOISE = 0.01
 
 

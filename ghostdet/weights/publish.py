@@ -148,7 +148,7 @@ def _output_paths(out: str) -> tuple[Path, Path]:
 
 
 def _classes(meta: dict[str, Any], cfg: Config, checkpoint: str) -> list[str]:
-    """Name the classes: those of the training run, or of the config."""
+    """Read the names of the classes from the checkpoint, or from the config."""
     for found in (
         meta.get("dataset_meta"),
         cfg.test_dataloader.dataset.get("metainfo"),

@@ -47,7 +47,7 @@ _PARTS = """
     seg_heads task_modules.assigners task_modules.coders task_modules.prior_generators
     task_modules.samplers
 """
-# Where the parts of a model are defined, except for modules that open, download or
+# Packages of the parts of a model, except for modules that open, download or
 # evaluate what an argument names.
 _PACKAGES = (
     *("torch.nn.modules.", "mmcv.cnn.bricks.", "mmcv.ops.", "ghostdet.models."),
