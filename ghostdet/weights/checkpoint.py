@@ -120,13 +120,10 @@ class _PaddleUnpickler(pickle.Unpickler):
 
 
 def read_source(checkpoint: str | Path) -> tuple[Path, Any]:
-    """Fetch a file of weights and read it.
+    """Fetch a file of weights, and give its path and its content.
 
     Args:
         checkpoint: See :func:`~ghostdet.weights.fetch`.
-
-    Returns:
-        Path and content of the file.
 
     Raises:
         UserError: If the file cannot be fetched or read. A download that cannot be
@@ -144,13 +141,9 @@ def read_source(checkpoint: str | Path) -> tuple[Path, Any]:
 def read_file(path: Path) -> Any:
     """Read what ``torch.save``, safetensors or PaddlePaddle wrote, to the CPU.
 
-    Args:
-        path: The file. ``.safetensors`` and ``.pdparams`` are recognised by their
-            suffix.
-
     Returns:
-        The content: tensors, arrays, numbers, text, Python's containers, MMEngine's
-        ``HistoryBuffer`` and ``argparse.Namespace``. A safetensors file gives a
+        Tensors, arrays, numbers, text, Python's containers, MMEngine's
+        ``HistoryBuffer`` and ``argparse.Namespace``. A ``.safetensors`` file gives a
         dictionary of ``state_dict`` and ``metadata``.
 
     Raises:
@@ -196,9 +189,6 @@ def drop_configs(checkpoint: dict[str, Any]) -> None:
     """Remove the configs that MMEngine keeps as text in a checkpoint.
 
     ``Runner.resume`` and ``DetInferencer`` would run them as Python.
-
-    Args:
-        checkpoint: What :func:`read_file` returned; changed in place.
     """
     message_hub = checkpoint.get("message_hub")
     info = message_hub.get("runtime_info") if isinstance(message_hub, dict) else None
@@ -246,16 +236,14 @@ def read_checkpoint(filename: str) -> dict[str, Any]:
     """Read a checkpoint; MMEngine loads and resumes through this function.
 
     Args:
-        filename: Path of a ``.pth`` or ``.safetensors`` file, or what
-            :func:`ghostdet.weights.fetch` takes.
+        filename: See :func:`ghostdet.weights.fetch`.
 
     Returns:
-        What the file holds, on the CPU, less the configs that MMEngine would run, see
-        :func:`ghostdet.weights.drop_configs`.
+        The content on the CPU, without the configs that MMEngine would run
+        (:func:`drop_configs`).
 
     Raises:
-        UserError: If the file is missing, cannot be downloaded, is damaged, no
-            checkpoint, or holds types that are not known to be safe.
+        UserError: If the file cannot be fetched or read, or is no checkpoint.
     """
     if not filename.startswith(REMOTE) and not Path(filename).expanduser().is_file():
         raise UserError(

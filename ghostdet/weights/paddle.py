@@ -48,7 +48,7 @@ def from_paddle(state_dict: Mapping[str, Any], source: str) -> dict[str, Tensor]
         source: The file, for the message.
 
     Raises:
-        UserError: If there are other names than those of PaddleClas's GhostNet.
+        UserError: If a name is not one of PaddleClas's GhostNet.
     """
     rules = {
         **_OUTSIDE,

@@ -50,7 +50,15 @@ def publish(checkpoint: str, out: str, cfg: Config) -> Path:
         UserError: If a file cannot be read or written, the weights do not fit the
             config or are not finite, or a description may not hold the config.
     """
-    weights, description = _output_paths(out)
+    weights = Path(out)
+    if weights.suffix != WEIGHTS:
+        raise UserError(f"{out!r} does not end in {WEIGHTS}; give such a name")
+    description = weights.with_suffix(DESCRIPTION)
+    for path in (description, weights):
+        if path.exists() and not is_description(description):
+            raise UserError(
+                f"{path} exists and was not published; give another name, or remove it"
+            )
     model = _build(cfg)
     parts = published_parts(cfg)
     loaded = read_checkpoint(checkpoint)
@@ -92,13 +100,7 @@ def publish(checkpoint: str, out: str, cfg: Config) -> Path:
 
 
 def published_parts(cfg: Config) -> dict[str, Any]:
-    """Take the parts of a config that a description holds.
-
-    Args:
-        cfg: The config of a detector or classifier.
-
-    Returns:
-        ``model`` and ``pipeline``, of plain values.
+    """Take ``model`` and ``pipeline`` out of a config.
 
     Raises:
         UserError: If a description may not hold them; names the place.
@@ -131,20 +133,6 @@ def _without_weights(node: Any) -> Any:
 def _build(cfg: Config) -> nn.Module:
     init_default_scope(cfg.get("default_scope", "mmdet"))
     return MODELS.build(cfg.model)
-
-
-def _output_paths(out: str) -> tuple[Path, Path]:
-    """Name the two files, and refuse to replace somebody else's."""
-    weights = Path(out)
-    if weights.suffix != WEIGHTS:
-        raise UserError(f"{out!r} does not end in {WEIGHTS}; give such a name")
-    description = weights.with_suffix(DESCRIPTION)
-    for path in (description, weights):
-        if path.exists() and not is_description(description):
-            raise UserError(
-                f"{path} exists and was not published; give another name, or remove it"
-            )
-    return weights, description
 
 
 def _classes(meta: dict[str, Any], cfg: Config, checkpoint: str) -> list[str]:

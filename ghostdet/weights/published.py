@@ -65,10 +65,14 @@ _REFUSED = {
 }
 # Functions and layers of mmcv.ops, which are in no registry.
 _OPERATORS = {"nms", "soft_nms", "RoIAlign", "RoIPool"}
+# The rest of the config comes from these, and of them these parts.
+_DETECTOR_BASES = ("default_runtime", "datasets/coco_detection")
+_CLASSIFIER_BASES = ("runtime", "datasets/imagenet")
 _FROM_BASES = {
     *("default_scope", "env_cfg", "default_hooks", "visualizer", "data_root"),
     *("test_dataloader", "test_evaluator"),
 }
+_HOOKS = ("CheckpointGuardHook", "PublishedWeightsHook")
 # Neither a path, an address, a name with a dot nor a call.
 _WORD = re.compile(r"[A-Za-z0-9_-]*")
 
@@ -96,16 +100,10 @@ def load_published(path: Path) -> Config:
         )
     content = _read(path)
     classifies = is_classifier(content)
-    names = ("default_runtime", "datasets/coco_detection")
-    if classifies:
-        names = ("runtime", "datasets/imagenet")
-    bases = [Config.fromfile(f"{CONFIGS}/_base_/{name}.py") for name in names]
-    parts = {
-        key: value
-        for base in bases
-        for key, value in base.to_dict().items()
-        if key in _FROM_BASES
-    }
+    parts = {}
+    for name in _CLASSIFIER_BASES if classifies else _DETECTOR_BASES:
+        base = Config.fromfile(f"{CONFIGS}/_base_/{name}.py").to_dict()
+        parts |= {key: base[key] for key in _FROM_BASES & base.keys()}
     dataset = parts["test_dataloader"]["dataset"]
     dataset["pipeline"] = content["pipeline"]
     dataset_meta = dict(classes=tuple(content["classes"]))
@@ -118,10 +116,7 @@ def load_published(path: Path) -> Config:
             **parts,
             model=content["model"],
             test_cfg=dict(type="TestLoop"),
-            custom_hooks=[
-                dict(type="CheckpointGuardHook"),
-                dict(type="PublishedWeightsHook"),
-            ],
+            custom_hooks=[dict(type=hook) for hook in _HOOKS],
             dataset_meta=dataset_meta,
             weights_sha256=content["sha256"],
         ),
@@ -160,11 +155,8 @@ def is_description(path: Path) -> bool:
 def meta_beside(checkpoint: str | Path) -> dict[str, Any]:
     """Read the classes of published weights from the description beside them.
 
-    Args:
-        checkpoint: The weights, published or not.
-
     Returns:
-        ``classes``, or nothing if there is no description.
+        ``classes``, or nothing if the weights were not published.
 
     Raises:
         UserError: If the description belongs to other weights or cannot be read.
@@ -178,14 +170,10 @@ def meta_beside(checkpoint: str | Path) -> dict[str, Any]:
 
 
 def check_weights(cfg: Config, checkpoint: str | Path) -> None:
-    """Check that weights and description were published together.
-
-    Args:
-        cfg: A config; if it was not published, any weights will do.
-        checkpoint: The weights.
+    """Check that weights and config were published together.
 
     Raises:
-        UserError: If the checksum is another.
+        UserError: If the config was published with other weights.
     """
     expected = cfg.get("weights_sha256")
     if expected is None:
@@ -210,10 +198,7 @@ class PublishedWeightsHook(Hook):
 
 
 def check_description(content: dict[str, Any]) -> None:
-    """Check that model and pipeline are data that is known to run nothing.
-
-    Args:
-        content: A description, or ``model`` and ``pipeline`` of a config.
+    """Check that ``model`` and ``pipeline`` are data that is known to run nothing.
 
     Raises:
         ValueError: If they hold anything else; names the place.

@@ -32,7 +32,7 @@ def fetch(checkpoint: str | Path) -> Path:
         The path of the file.
 
     Raises:
-        UserError: If there is no such file, it cannot be downloaded, or its checksum
+        UserError: If the file does not exist, cannot be downloaded, or its checksum
             is another.
     """
     name, mark, expected = str(checkpoint).partition("#sha256=")
@@ -63,16 +63,10 @@ def fetch(checkpoint: str | Path) -> Path:
 
 
 def cached(checkpoint: str | Path) -> Path | None:
-    """Find a file of weights on disk, without a network.
-
-    Args:
-        checkpoint: See :func:`fetch`.
-
-    Returns:
-        The path of the file, or None where :func:`fetch` would download it.
+    """Find a file of weights on disk, or None where :func:`fetch` would download it.
 
     Raises:
-        UserError: If a path is given, and there is no such file.
+        UserError: If a path does not exist.
     """
     name = str(checkpoint).partition("#sha256=")[0]
     if name.startswith(HUB):
