@@ -66,18 +66,19 @@ def verify(checkpoint: str) -> None:
             se_divisor=se_divisor_of(weights.backbone),
         )
 
-    def mismatches(width: float) -> int:
+    def fits(width: float) -> bool:
         with torch.device("meta"):
             expected = build(width).state_dict()
-        return sum(
-            value.shape != expected[name].shape
+        return all(
+            value.shape == expected[name].shape
             for name, value in weights.backbone.items()
             if name in expected
         )
 
     # The width in `weights` comes from rounded channels, so it is not exact.
-    near = [round(weights.widen_factor + step / 100, 2) for step in range(-5, 6)]
-    network = build(min((weights.widen_factor, *near), key=mismatches))
+    near = (round(weights.widen_factor + step / 100, 2) for step in range(-5, 6))
+    widths = (weights.widen_factor, *near)
+    network = build(next(filter(fits, widths), weights.widen_factor))
     load_pretrained(network, checkpoint)
     print(f"the backbone is complete up to stride {network.out_strides[0]}")
 

@@ -9,11 +9,9 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
-import mmcv.ops
 import pytest
 import safetensors.torch
 import torch
-from mmdet.models.task_modules.tracking import CameraMotionCompensation
 from mmdet.registry import MODELS, TASK_UTILS
 from mmengine.hooks import EMAHook
 from safetensors import safe_open
@@ -290,19 +288,6 @@ def test_stopped_between_the_two_files(own, trained, cfg, monkeypatch):
     assert len(list(own.parent.iterdir())) == 2
 
 
-def test_classes_of_weights_alone(trained, cfg, tmp_path):
-    """They are the config's."""
-    weights = read_file(trained / "iter_4.pth")["state_dict"]
-    torch.save({"state_dict": weights}, tmp_path / "a.pth")
-    arguments = str(tmp_path / "a.pth"), str(tmp_path / "a.safetensors")
-    out = publish(*arguments, cfg)
-    content = json.loads(out.with_suffix(".json").read_text())
-    assert content["classes"] == ["RBC", "WBC", "Platelets"]
-    del (other := load_config(CONFIG)).test_dataloader.dataset["metainfo"]
-    with pytest.raises(UserError, match="a.pth nor .* names the classes; publish a"):
-        publish(*arguments, other)
-
-
 def test_the_runner_does_not_write_over_it(own):
     with pytest.raises(UserError, match="holds .*blood.json itself"):
         load_config(own.with_suffix(".json"), own.parent)
@@ -356,31 +341,6 @@ def test_hostile_description(own, tmp_path, monkeypatch, place, value, message):
         with pytest.raises(UserError, match=message):
             load(path)
     assert not (tmp_path / "marker").exists()
-
-
-def test_other_keys_are_not_read(own):
-    evil = dict(custom_imports=dict(imports=["evil"]), _base_="evil.py", launcher="x")
-    expected = load_config(own)
-    cfg = load_config(change(own, lambda content: content.update(evil)))
-    assert cfg.to_dict() == expected.to_dict()
-
-
-def test_they_would_run(tmp_path, monkeypatch):
-    """Why: a type, an argument of batched NMS, one of a component of tracking."""
-    monkeypatch.chdir(tmp_path)
-    marker = tmp_path / "marker"
-    (tmp_path / "evil.py").write_text(CODE)
-    monkeypatch.syspath_prepend(tmp_path)
-    boxes, scores = torch.ones(1, 4), torch.ones(1)
-    for run in (
-        lambda: MODELS.build(dict(type="evil.RetinaNet")),
-        lambda: mmcv.ops.batched_nms(boxes, scores, scores, dict(type=CODE)),
-        lambda: CameraMotionCompensation(warp_mode=CODE),
-    ):
-        with suppress(Exception):  # after it has run
-            run()
-        assert marker.exists(), run
-        marker.unlink()
 
 
 @pytest.mark.parametrize(
