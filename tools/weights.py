@@ -44,12 +44,15 @@ def main() -> None:
     args = vars(parse_args())
     command = args.pop("command")
     if command == "publish":
-        from ghostdet.apis.publish import publish as run
-    else:
-        from ghostdet.weights import convert as commands
+        from ghostdet.config import load_config
+        from ghostdet.weights.publish import publish
 
-        run = getattr(commands, command)
-    run(**args)
+        cfg = load_config(args["config"], cfg_options=args["cfg_options"])
+        publish(args["checkpoint"], args["out"], cfg)
+        return
+    from ghostdet.weights import convert
+
+    getattr(convert, command)(**args)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Where weights come from, how they are checked, and how they are widened."""
+"""Fetch, read, check, widen and publish weights."""
 
 from ghostdet.weights.checkpoint import drop_configs, read_checkpoint, read_source
 from ghostdet.weights.formats import Weights, read_weights

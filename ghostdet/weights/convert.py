@@ -1,10 +1,8 @@
-"""What ``tools/weights.py`` does."""
+"""Inspect, verify, convert and widen files of weights, for ``tools/weights.py``."""
 
 from __future__ import annotations
 
-import os
 import re
-import uuid
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -14,16 +12,17 @@ from torch import Tensor
 
 from ghostdet.errors import UserError
 from ghostdet.models.backbones.ghostnet import FEATURE_LEVELS, GhostNet
+from ghostdet.utils.files import atomic_outputs
 from ghostdet.weights.formats import CLASSIFIER, Weights, read_weights
 from ghostdet.weights.pretrained import NETWORKS, load_pretrained
 from ghostdet.weights.widen import se_divisor_of, widen_state_dict
 
 
 def inspect(checkpoint: str) -> Weights:
-    """Print what a file of weights is.
+    """Print network, width, format and checksum of a file of weights.
 
     Args:
-        checkpoint: What :func:`read_weights` takes.
+        checkpoint: See :func:`read_weights`.
     """
     weights = read_weights(checkpoint)
     parameters = sum(
@@ -46,18 +45,18 @@ def inspect(checkpoint: str) -> Weights:
 
 
 def verify(checkpoint: str) -> None:
-    """See that weights fill the backbone they are of, and print that they do.
+    """Check that weights fill a backbone, and print how deep it is.
 
     Args:
-        checkpoint: What :func:`read_weights` takes.
+        checkpoint: See :func:`read_weights`.
 
     Raises:
-        UserError: If anything is missing, surplus or misshapen.
+        UserError: If keys are missing, unexpected or mismatched.
     """
     weights = inspect(checkpoint)
     stages = [re.match(r"blocks\.(\d+)\.", name) for name in weights.backbone]
     deepest = max(int(stage[1]) for stage in stages if stage)
-    last = max(i for i, tap in enumerate(FEATURE_LEVELS) if tap.block <= deepest)
+    last = max(i for i, level in enumerate(FEATURE_LEVELS) if level.block <= deepest)
 
     def build(width: float) -> GhostNet:
         return NETWORKS[weights.network](
@@ -67,18 +66,19 @@ def verify(checkpoint: str) -> None:
             se_divisor=se_divisor_of(weights.backbone),
         )
 
-    def misfits(width: float) -> int:
+    def fits(width: float) -> bool:
         with torch.device("meta"):
             expected = build(width).state_dict()
-        return sum(
-            value.shape != expected[name].shape
+        return all(
+            value.shape == expected[name].shape
             for name, value in weights.backbone.items()
             if name in expected
         )
 
-    # The width is read off rounded channels: of those near to it, the best.
-    near = [round(weights.widen_factor + step / 100, 2) for step in range(-5, 6)]
-    network = build(min((weights.widen_factor, *near), key=misfits))
+    # The width in `weights` comes from rounded channels, so it is not exact.
+    near = (round(weights.widen_factor + step / 100, 2) for step in range(-5, 6))
+    widths = (weights.widen_factor, *near)
+    network = build(next(filter(fits, widths), weights.widen_factor))
     load_pretrained(network, checkpoint)
     print(f"the backbone is complete up to stride {network.out_strides[0]}")
 
@@ -87,7 +87,7 @@ def convert(checkpoint: str, out: str) -> None:
     """Write weights of any format under the official names.
 
     Args:
-        checkpoint: What :func:`read_weights` takes.
+        checkpoint: See :func:`read_weights`.
         out: A ``.safetensors`` file.
     """
     weights = read_weights(checkpoint)
@@ -100,11 +100,11 @@ def widen(
     """Write the weights of a wider GhostNet with the same outputs.
 
     Args:
-        checkpoint: What :func:`read_weights` takes.
+        checkpoint: See :func:`read_weights`.
         out: A ``.safetensors`` file.
-        widen_factor: As of :func:`widen_state_dict`.
-        noise: Likewise.
-        seed: Likewise.
+        widen_factor: The width to reach.
+        noise: Noise on repeated channels, see :func:`widen_state_dict`.
+        seed: Seed of the noise.
     """
     weights = read_weights(checkpoint)
     wide = widen_state_dict(weights.state_dict, widen_factor, noise, seed)
@@ -112,11 +112,11 @@ def widen(
 
 
 def save_weights(state_dict: Mapping[str, Tensor], origin: Weights, out: str) -> None:
-    """Write weights as safetensors: another file first, which then gets the name.
+    """Write weights as safetensors.
 
     Args:
-        state_dict: What to write.
-        origin: Where it is from, which is noted in the file.
+        state_dict: The weights.
+        origin: Their source, which is noted in the file.
         out: The file; its name ends in ``.safetensors``.
 
     Raises:
@@ -124,9 +124,7 @@ def save_weights(state_dict: Mapping[str, Tensor], origin: Weights, out: str) ->
     """
     path = Path(out)
     if path.suffix != ".safetensors":
-        raise UserError(
-            f"{out!r} does not end in .safetensors, which is what is written"
-        )
+        raise UserError(f"{out!r} does not end in .safetensors; give such a name")
     metadata = {
         "format": "pt",
         "network": origin.network,
@@ -134,17 +132,8 @@ def save_weights(state_dict: Mapping[str, Tensor], origin: Weights, out: str) ->
         "source_sha256": origin.sha256,
         "se_gate": origin.se_gate or "unknown",
     }
-    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
-    try:
-        safetensors.torch.save_file(
-            {name: value.contiguous() for name, value in state_dict.items()},
-            partial,
-            metadata,
-        )
-        os.replace(partial, path)
-    except (OSError, safetensors.SafetensorError) as error:
-        raise UserError(f"{out} cannot be written ({error})") from error
-    finally:
-        partial.unlink(missing_ok=True)
+    weights = {name: value.contiguous() for name, value in state_dict.items()}
+    with atomic_outputs(path) as folder:
+        safetensors.torch.save_file(weights, folder / path.name, metadata)
     backbone = len(state_dict.keys() - CLASSIFIER)
     print(f"{out}: {backbone} tensors of the backbone, {len(state_dict)} in all")

@@ -1,4 +1,4 @@
-"""The formats that GhostNet weights are published in, brought to the official one."""
+"""Read GhostNet weights of any published format under the official names."""
 
 from __future__ import annotations
 
@@ -15,32 +15,31 @@ from ghostdet.errors import UserError
 from ghostdet.models.backbones.ghostnet import BLOCKS
 from ghostdet.utils.files import sha256
 from ghostdet.weights.checkpoint import read_source
-from ghostdet.weights.paddle import _BOTTLENECKS, _from_paddle
+from ghostdet.weights.paddle import BOTTLENECKS, from_paddle
 from ghostdet.weights.state_dict import get_state_dict
 
-# Behind the backbone, in the official names.
+# Official names of the layers after the backbone.
 CLASSIFIER = {
     f"{layer}.{kind}"
     for layer in ("conv_head", "classifier")
     for kind in ("weight", "bias")
 }
-_HEAD = "head."  # before them, in a classifier that was trained here
+_HEAD = "head."  # their prefix in a classifier that was trained here
 
 
 @dataclass
 class Weights:
-    """GhostNet weights under the official names, and where they are from.
+    """GhostNet weights under the official names, and their origin.
 
     Attributes:
-        state_dict: Backbone and, if the file has them, classifier.
-        source: What was asked for.
+        state_dict: Backbone and, if the file has one, classifier.
+        source: The path or address that was asked for.
         sha256: Checksum of the file.
-        format: ``'official'`` (also timm's), ``'PaddleClas'``, or what was trained
-            here, a ``'classifier'`` or a ``'detector'``.
+        format: ``'official'`` (also timm's), ``'PaddleClas'``, or, if trained here,
+            ``'classifier'`` or ``'detector'``.
         network: ``'GhostNet'``, ``'GhostNetV2'`` or ``'GhostNetV3'``.
         widen_factor: The width, from the channels of the widest bottleneck.
-        se_gate: The gate that the weights were trained with; None if the file cannot
-            tell.
+        se_gate: The gate that the weights were trained with; None if unknown.
     """
 
     state_dict: dict[str, Tensor]
@@ -53,12 +52,8 @@ class Weights:
 
     @property
     def backbone(self) -> dict[str, Tensor]:
-        """The weights without those of a classifier."""
-        return {
-            name: value
-            for name, value in self.state_dict.items()
-            if name not in CLASSIFIER
-        }
+        """The weights without the classifier's."""
+        return {n: v for n, v in self.state_dict.items() if n not in CLASSIFIER}
 
     def __str__(self) -> str:
         return f"{self.network} {self.widen_factor:g}x from {self.source}"
@@ -68,15 +63,15 @@ def read_weights(checkpoint: str | Path) -> Weights:
     """Read GhostNet weights of any format.
 
     Args:
-        checkpoint: What :func:`~ghostdet.weights.fetch` takes; a file of
-            ``torch.save``, safetensors or PaddlePaddle with weights of the official
-            network, timm's, PaddleClas's, or of what was trained here.
+        checkpoint: See :func:`~ghostdet.weights.fetch`. A file of ``torch.save``,
+            safetensors or PaddlePaddle with weights of the official network, timm's,
+            PaddleClas's, or of a model that was trained here.
 
     Returns:
         The weights under the official names.
 
     Raises:
-        UserError: If the file cannot be had or read, or is of another network.
+        UserError: If the file cannot be fetched or read, or holds another network.
     """
     path, content = read_source(checkpoint)
     source = str(checkpoint)
@@ -85,44 +80,48 @@ def read_weights(checkpoint: str | Path) -> Weights:
     se_gate = metadata.get("se_gate")
     if any(name.startswith("_ghostbottleneck_") for name in state_dict):
         kind, se_gate = "PaddleClas", "clip"
-        state_dict = _from_paddle(state_dict, source)
+        state_dict = from_paddle(state_dict, source)
     elif any(name.startswith("backbone.") for name in state_dict):
         kind = "classifier" if _HEAD + "classifier.weight" in state_dict else "detector"
         se_gate = se_gate or _gate_of_config(content)
-        state_dict = backbone_of(state_dict) | _classifier_of(state_dict)
+        head = {n.removeprefix(_HEAD): v for n, v in state_dict.items()}
+        state_dict = backbone_of(state_dict)
+        state_dict |= {name: head[name] for name in CLASSIFIER & head.keys()}
     else:
         kind, se_gate = "official", se_gate or "hard_sigmoid"
-        state_dict = _from_official(state_dict)
-    _refuse_others(state_dict, source)
+        # Official V3 calls its norms `bn`, and a profiler left totals in its file.
+        state_dict = {
+            re.sub(r"(_rpr_\w+(?:\.\d)?)\.bn\.", r"\1.bn1.", name): value
+            for name, value in state_dict.items()
+            if not name.endswith(("total_ops", "total_params"))
+        }
+    _check_architecture(state_dict, source)
     _check_tensors(state_dict, source)
+    network = "GhostNet"
+    if any("_rpr_" in name for name in state_dict):
+        network = "GhostNetV3"
+    elif any(".short_conv." in name for name in state_dict):
+        network = "GhostNetV2"
     return Weights(
         state_dict,
         source,
         sha256(path),
         kind,
-        _network_of(state_dict),
+        network,
         _width_of(state_dict),
         None if se_gate == "unknown" else se_gate,
     )
 
 
 def backbone_of(state_dict: Mapping[str, Any]) -> dict[str, Any]:
-    """The weights of a model's backbone, or all where there is nothing else."""
+    """Take the weights of a model's backbone; all, if it is a backbone's own."""
     prefix = "backbone."
-    inside = {
-        n[len(prefix) :]: v for n, v in state_dict.items() if n.startswith(prefix)
-    }
-    return inside or dict(state_dict)
-
-
-def _classifier_of(state_dict: Mapping[str, Any]) -> dict[str, Any]:
-    """The weights of an :class:`ImageClassifier`'s head."""
-    names = {_HEAD + name: name for name in CLASSIFIER}
-    return {names[n]: v for n, v in state_dict.items() if n in names}
+    inside = {n: v for n, v in state_dict.items() if n.startswith(prefix)}
+    return {n.removeprefix(prefix): v for n, v in (inside or state_dict).items()}
 
 
 def _gate_of_config(content: Mapping[str, Any]) -> str:
-    """The SE gate in the config that MMEngine keeps as text in its checkpoints."""
+    """Find the SE gate in the config that MMEngine keeps as text in a checkpoint."""
     meta = content.get("meta")
     text = meta.get("cfg") if isinstance(meta, dict) else None
     if not isinstance(text, str):
@@ -132,7 +131,7 @@ def _gate_of_config(content: Mapping[str, Any]) -> str:
 
 
 def _check_tensors(state_dict: Mapping[str, Any], source: str) -> None:
-    """See that there are numbers behind the names."""
+    """Check that all values are dense tensors of finite numbers."""
     for name, value in state_dict.items():
         if not isinstance(value, Tensor) or value.layout != torch.strided:
             problem = f"a {type(value).__name__}, expected a dense tensor"
@@ -147,46 +146,31 @@ def _check_tensors(state_dict: Mapping[str, Any], source: str) -> None:
         raise UserError(f"{source} cannot be used: {name} is {problem}")
 
 
-def _from_official(state_dict: Mapping[str, Any]) -> dict[str, Any]:
-    """Official V3's norms are called ``bn``, and a profiler left totals in its file."""
-    return {
-        re.sub(r"(_rpr_\w+(?:\.\d)?)\.bn\.", r"\1.bn1.", name): value
-        for name, value in state_dict.items()
-        if not name.endswith(("total_ops", "total_params"))
-    }
-
-
-def _refuse_others(state_dict: Mapping[str, Any], source: str) -> None:
+def _check_architecture(state_dict: Mapping[str, Any], source: str) -> None:
+    """Refuse the weights of other networks."""
     if "conv_stem.weight" in state_dict and any(
         name.startswith("blocks.0.0.ghost1.") for name in state_dict
     ):
         return
     if any(re.match(r"features\.\d+\.conv\.\d+\.primary_conv", n) for n in state_dict):
         raise UserError(
-            f"{source} is of d-li14's GhostNet, another network: its shortcuts have a "
-            "3x3 depthwise convolution with ReLU whatever the kernel of the block, and "
-            "its SE gate is clip(x, 0, 1); give weights of the official network, "
-            "timm's or PaddleClas's"
+            f"{source} is d-li14's GhostNet, another network: its shortcuts have a 3x3 "
+            "depthwise convolution with ReLU whatever the kernel of the block, and its "
+            "SE gate is clip(x, 0, 1); give weights of the official network, timm's or "
+            "PaddleClas's"
         )
     found = ", ".join(map(str, list(state_dict)[:3])) or "nothing"
     raise UserError(
-        f"{source} is of another architecture than GhostNet, GhostNetV2 and "
-        f"GhostNetV3, or not of one alone: it begins with {found}; expected names such "
-        "as conv_stem.weight and "
-        "blocks.0.0.ghost1.primary_conv.0.weight, bare or behind backbone."
+        f"{source} has another architecture than GhostNet, GhostNetV2 and GhostNetV3: "
+        f"it begins with {found}; expected names such as conv_stem.weight and "
+        "blocks.0.0.ghost1.primary_conv.0.weight, with or without the prefix backbone."
     )
 
 
-def _network_of(state_dict: Mapping[str, Any]) -> str:
-    if any("_rpr_" in name for name in state_dict):
-        return "GhostNetV3"
-    return "GhostNetV2" if any(".short_conv." in n for n in state_dict) else "GhostNet"
-
-
 def _width_of(state_dict: Mapping[str, Any]) -> float:
-    """The width: channels of the widest bottleneck there is, over those at 1.0."""
+    """Divide the channels of the widest bottleneck by their number at 1.0x."""
     widest = (0, 0.0)
-    for name, row in zip(_BOTTLENECKS, (row for rows in BLOCKS for row in rows)):
+    for name, row in zip(BOTTLENECKS, (row for rows in BLOCKS for row in rows)):
         for conv in ("primary_conv.0.weight", "primary_rpr_conv.0.conv.weight"):
             weight = state_dict.get(f"{name}.ghost1.{conv}")
             if isinstance(weight, Tensor):

@@ -1,4 +1,4 @@
-"""Weights of PaddleClas under the official names."""
+"""Convert weights of PaddleClas to the official names."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from torch import Tensor
 from ghostdet.errors import UserError
 from ghostdet.models.backbones.ghostnet import BLOCKS
 
-# Where official names have a bottleneck: the flat number of PaddleClas, from 0.
-_BOTTLENECKS = [
+# The bottlenecks in the official names, in the order of PaddleClas's numbers.
+BOTTLENECKS = [
     f"blocks.{stage}.{index}"
     for stage, rows in enumerate(BLOCKS)
     for index in range(len(rows))
 ]
 
 
-# PaddleClas's names inside a bottleneck and beside it (ghostnet.py of its model zoo);
-# `conv` is followed by `_conv` and `_batch_norm`, for which official names differ.
-_PADDLE_BOTTLENECK = {
+# Names of PaddleClas (ghostnet.py of its model zoo) and the official ones. A `conv`
+# there is followed by `_conv` and `_batch_norm`, here by the two names in braces.
+_IN_BOTTLENECK = {
     "ghost_module_1.primary_conv": "ghost1.primary_conv.{0,1}",
     "ghost_module_1.cheap_operation": "ghost1.cheap_operation.{0,1}",
     "ghost_module_2.primary_conv": "ghost2.primary_conv.{0,1}",
@@ -34,40 +34,40 @@ _PADDLE_BOTTLENECK = {
     "se_block.squeeze": "se.conv_reduce",
     "se_block.excitation": "se.conv_expand",
 }
+_OUTSIDE = {"conv1": "{conv_stem,bn1}", "conv_last": "blocks.9.0.{conv,bn1}"}
+_NORM = {"_mean": "running_mean", "_variance": "running_var"}
+# Its classifier has another form, and paddle.save adds a dictionary of names.
+_DROPPED = ("fc_0.", "fc_1.", "StructuredToParameterName@@")
 
 
-_PADDLE_OTHERS = {"conv1": "{conv_stem,bn1}", "conv_last": "blocks.9.0.{conv,bn1}"}
+def from_paddle(state_dict: Mapping[str, Any], source: str) -> dict[str, Tensor]:
+    """Rename the weights of a backbone, and drop the classifier.
 
+    Args:
+        state_dict: The content of a ``.pdparams`` file.
+        source: The file, for the message.
 
-_PADDLE_CLASSIFIER = ("fc_0.", "fc_1.")
-
-
-_PADDLE_NAMES = "StructuredToParameterName@@"  # a dictionary that paddle.save adds
-
-
-_PADDLE_NORM = {"_mean": "running_mean", "_variance": "running_var"}
-
-
-def _from_paddle(state_dict: Mapping[str, Any], source: str) -> dict[str, Tensor]:
-    """Names of PaddleClas to official ones; its classifier is of another form."""
+    Raises:
+        UserError: If a name is not one of PaddleClas's GhostNet.
+    """
     rules = {
-        **_PADDLE_OTHERS,
+        **_OUTSIDE,
         **{
             f"_ghostbottleneck_{number}.{theirs}": f"{ours}.{name}"
-            for number, ours in enumerate(_BOTTLENECKS)
-            for theirs, name in _PADDLE_BOTTLENECK.items()
+            for number, ours in enumerate(BOTTLENECKS)
+            for theirs, name in _IN_BOTTLENECK.items()
         },
     }
     converted, unknown = {}, []
     for name, value in state_dict.items():
-        if name.startswith(_PADDLE_CLASSIFIER) or name == _PADDLE_NAMES:
+        if name.startswith(_DROPPED):
             continue
         match = re.fullmatch(r"(.+?)(?:\.(_conv|_batch_norm))?\.(\w+)", name)
         ours = rules.get(match[1]) if match else None
         if ours is None or not isinstance(value, (np.ndarray, Tensor)):
             unknown.append(name)
             continue
-        layer, kind = match[2], _PADDLE_NORM.get(match[3], match[3])
+        layer, kind = match[2], _NORM.get(match[3], match[3])
         before, brace, pair = ours.partition("{")
         if brace:
             conv, norm = pair.rstrip("}").split(",")

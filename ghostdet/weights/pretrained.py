@@ -1,4 +1,4 @@
-"""Pretrained weights in a backbone or classifier: all of them, or an error."""
+"""Fill a backbone or classifier with pretrained weights: all of them, or an error."""
 
 from __future__ import annotations
 
@@ -22,34 +22,20 @@ from ghostdet.weights.widen import se_divisor_of, widen_state_dict
 
 NETWORKS = {network.__name__: network for network in (GhostNet, GhostNetV2, GhostNetV3)}
 ADVICE = "`python -m ghostdet weights inspect FILE` says what is in it"
-# Of the weights that widening repeats; enough for them to part in training.
+# Noise on repeated channels; enough to set them apart in training.
 WIDEN_NOISE = 0.01
 
 
 @WEIGHT_INITIALIZERS.register_module()
 class GhostNetPretrained:
-    """Initialise a GhostNet from published weights, by its ``init_cfg``.
-
-    That of a backbone, or of a whole :class:`~ghostdet.models.ImageClassifier`.
-
-    ::
-
-        backbone=dict(
-            type="GhostNet",
-            widen_factor=1.1,
-            init_cfg=dict(
-                type="GhostNetPretrained",
-                checkpoint="hf-hub:timm/ghostnet_100.in1k",
-                widen=True,
-            ),
-        )
+    """Initialise a GhostNet or an ``ImageClassifier`` from published weights.
 
     Args:
-        checkpoint: What :func:`read_weights` takes.
+        checkpoint: See :func:`read_weights`.
         widen: Widen narrower weights to the backbone's width
             (:func:`widen_state_dict`).
         noise: Noise of the widening.
-        seed: Its seed.
+        seed: Seed of the noise.
     """
 
     def __init__(
@@ -59,14 +45,11 @@ class GhostNetPretrained:
         noise: float = WIDEN_NOISE,
         seed: int = 0,
     ) -> None:
-        self.checkpoint = checkpoint
-        self.widen = widen
-        self.noise = noise
-        self.seed = seed
+        self.arguments = checkpoint, widen, noise, seed
 
     def __call__(self, module: GhostNet | ImageClassifier) -> None:
         """Fill the network; see :func:`load_pretrained`."""
-        load_pretrained(module, self.checkpoint, self.widen, self.noise, self.seed)
+        load_pretrained(module, *self.arguments)
 
 
 @WEIGHT_INITIALIZERS.register_module()
@@ -74,9 +57,9 @@ class CheckedPretrained:
     """MMEngine's ``Pretrained`` for any backbone, but all weights fit, or an error.
 
     Args:
-        checkpoint: What :func:`~ghostdet.weights.fetch` takes.
-        allow: Regular expressions, matched at the start of a name, of weights that may
-            be surplus, such as a classifier's.
+        checkpoint: See :func:`~ghostdet.weights.fetch`.
+        allow: Regular expressions, matched at the start of a name, of keys that may be
+            unexpected, such as a classifier's.
     """
 
     def __init__(self, checkpoint: str, allow: str | Sequence[str] = ()) -> None:
@@ -108,26 +91,26 @@ def load_pretrained(
     noise: float = 0.0,
     seed: int = 0,
 ) -> Weights:
-    """Fill all of a network with published weights, and log what was done.
+    """Fill a network with published weights, and log their source.
 
     Args:
         module: A GhostNet, GhostNetV2 or GhostNetV3, or a classifier with one.
-        checkpoint: What :func:`read_weights` takes.
+        checkpoint: See :func:`read_weights`.
         widen: Widen narrower weights to the backbone's width.
-        noise: Noise of the widening, as of :func:`widen_state_dict`.
-        seed: Its seed.
+        noise: Noise of the widening, see :func:`widen_state_dict`.
+        seed: Seed of the noise.
 
     Returns:
         The weights as they were read.
 
     Raises:
-        UserError: If the file cannot be had or read, is of another network, or does
-            not fill the module.
+        UserError: If the file cannot be fetched or read, holds another network, or
+            does not fill the module.
         ConfigError: If the backbone has another width (narrower, with ``widen``) or
             another SE gate, or the weights have no such classifier.
     """
-    whole = isinstance(module, ImageClassifier)
-    backbone = module.backbone if whole else module
+    classifies = isinstance(module, ImageClassifier)
+    backbone = module.backbone if classifies else module
     if not isinstance(backbone, GhostNet):
         raise ConfigError(
             f"GhostNetPretrained is for GhostNet backbones, not for "
@@ -135,53 +118,48 @@ def load_pretrained(
         )
     weights = read_weights(checkpoint)
     _check_network(backbone, weights)
-    state_dict = dict(weights.state_dict) if whole else weights.backbone
+    state_dict = dict(weights.state_dict) if classifies else weights.backbone
     widened = ""
     if _same_width(backbone, state_dict):
         if widen:
             widened = f", not widened: both are {backbone.widen_factor:g}x"
     else:
-        difference = backbone.widen_factor - weights.widen_factor
-        if not (widen and difference > 0):
-            wider = ", or widen=True in init_cfg" if difference > 0 else ""
+        wider = backbone.widen_factor > weights.widen_factor
+        if not (widen and wider):
+            advice = ", or widen=True in init_cfg" if wider else ""
             raise ConfigError(
                 f"{weights} does not fit a backbone of {backbone.widen_factor:g}x; set "
-                f"widen_factor={weights.widen_factor:g}{wider}"
+                f"widen_factor={weights.widen_factor:g}{advice}"
             )
         state_dict = widen_state_dict(
             state_dict, backbone.widen_factor, noise, seed, backbone.se_divisor
         )
-        widened = (
-            f", widened to {backbone.widen_factor:g}x with noise {noise:g} and seed "
-            f"{seed}"
-        )
-    if whole:
+        widened = f", widened to {backbone.widen_factor:g}x (noise {noise:g})"
+    if classifies:
         _check_classifier(module, weights)
-    # Layers behind the last output are not built.
-    unused = [
-        name
-        for name in state_dict
-        if (stage := re.match(r"blocks\.(\d+)\.", name))
-        and len(backbone.blocks) <= int(stage[1]) <= len(BLOCKS)
-    ]
-    for name in unused:
-        del state_dict[name]
+    # Layers after the last output are not built.
+    state_dict = {
+        name: value
+        for name, value in state_dict.items()
+        if not (stage := re.match(r"blocks\.(\d+)\.", name))
+        or not len(backbone.blocks) <= int(stage[1]) <= len(BLOCKS)
+    }
     check_state_dict(module, state_dict, str(weights), advice=ADVICE)
     _fill(module, state_dict)
     print_log(
         f"{weights} ({weights.format}, sha256 {weights.sha256}): {len(state_dict)} "
         f"tensors loaded{widened}; {len(weights.state_dict) - len(state_dict)} of "
-        "layers behind the last output left out",
+        "layers after the last output left out",
         logger="current",
     )
     return weights
 
 
 def _fill(module: nn.Module, state_dict: dict[str, Tensor]) -> None:
-    """Load weights that were checked to fit, and have them stay.
+    """Load weights that were checked to fit, and keep them.
 
-    MMEngine goes on to initialise the children of a module, MMCV's ConvModules among
-    them, unless its initialiser is the one called Pretrained.
+    Otherwise MMEngine would initialise the children of the module next, such as MMCV's
+    ConvModules. It spares them only after the initialiser called Pretrained.
     """
     module.load_state_dict(state_dict, strict=False)
     for child in module.modules():
@@ -190,7 +168,7 @@ def _fill(module: nn.Module, state_dict: dict[str, Tensor]) -> None:
 
 
 def _check_network(backbone: GhostNet, weights: Weights) -> None:
-    """Compare what shapes alone do not tell, or tell badly."""
+    """Compare version and SE gate, which shapes do not tell."""
     own = next(c.__name__ for c in type(backbone).__mro__ if c.__name__ in NETWORKS)
     if weights.network != own:
         raise ConfigError(
@@ -198,37 +176,30 @@ def _check_network(backbone: GhostNet, weights: Weights) -> None:
         )
     if weights.se_gate is None:
         print_log(
-            f"{weights} cannot tell its SE gate; it is taken to be the backbone's, "
+            f"{weights} does not name its SE gate; we assume the backbone's, "
             f"{backbone.se_gate}",
             logger="current",
             level=logging.WARNING,
         )
-    if weights.se_gate not in (None, backbone.se_gate):
-        divisor = se_divisor_of(weights.backbone)
+    elif weights.se_gate != backbone.se_gate:
         raise ConfigError(
             f"{weights} ({weights.format}) has the SE gate {weights.se_gate}, and the "
-            f"backbone {backbone.se_gate}, with which its outputs would be others; set "
-            f"backbone=dict(se_gate='{weights.se_gate}', se_divisor={divisor})"
+            f"backbone {backbone.se_gate}, which gives other outputs; set "
+            f"backbone=dict(se_gate='{weights.se_gate}', "
+            f"se_divisor={se_divisor_of(weights.backbone)})"
         )
 
 
 def _check_classifier(module: ImageClassifier, weights: Weights) -> None:
-    """See that there is a classifier in the weights, of as many classes."""
+    """Check that the weights have a classifier with as many classes."""
     alone = (
-        "to start from the backbone alone, which serves any classes: --cfg-options "
+        "to start from the backbone alone, with any classes: --cfg-options "
         "model.init_cfg=None model.backbone.init_cfg.type=GhostNetPretrained "
         f"model.backbone.init_cfg.checkpoint={weights.source}"
     )
-    missing = module.head.state_dict().keys() - weights.state_dict.keys()
-    if missing:
-        other = (
-            " (that of PaddleClas has a norm, and is another one)"
-            if weights.format == "PaddleClas"
-            else ""
-        )
+    if not module.head.state_dict().keys() <= weights.state_dict.keys():
         raise ConfigError(
-            f"{weights} ({weights.format}) has no {', '.join(sorted(missing))}"
-            f"{other}, which a whole classifier needs; {alone}"
+            f"{weights} ({weights.format}) has no classifier, or another one; {alone}"
         )
     classes = len(weights.state_dict["classifier.weight"])
     if classes != module.head.num_classes:
@@ -240,7 +211,7 @@ def _check_classifier(module: ImageClassifier, weights: Weights) -> None:
 
 
 def _same_width(backbone: GhostNet, state_dict: dict[str, Tensor]) -> bool:
-    """Whether most bottlenecks have as many outputs as the backbone's."""
+    """Tell whether most bottlenecks have as many outputs as the backbone's."""
     expected = backbone.state_dict()
     same = [
         len(value) == len(expected[name])

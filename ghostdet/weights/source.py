@@ -1,4 +1,4 @@
-"""Where weights come from: a file, the Hugging Face Hub, an https address."""
+"""Fetch weights from a path, the Hugging Face Hub or an https address."""
 
 from __future__ import annotations
 
@@ -15,25 +15,24 @@ from ghostdet.utils.files import sha256
 
 HUB = "hf-hub:"
 ADDRESS = ("http://", "https://")
-REMOTE = (HUB, *ADDRESS)  # how a checkpoint begins that is not a path
+REMOTE = (HUB, *ADDRESS)
 # Files that timm and others publish under these names, the safe one first.
 HUB_FILES = ("model.safetensors", "pytorch_model.bin")
 
 
 def fetch(checkpoint: str | Path) -> Path:
-    """Find a file of weights on disk, after downloading it if need be.
+    """Find a file of weights, and download it if it is not on disk yet.
 
     Args:
         checkpoint: A path, ``hf-hub:OWNER/NAME`` (optionally ``@REVISION``), or an
             address. Any may end in ``#sha256=`` and the checksum of the file, or its
-            first digits. What is downloaded stays in the cache of the Hub or of
-            ``torch.hub``.
+            first digits. Downloads stay in the cache of the Hub or of ``torch.hub``.
 
     Returns:
         The path of the file.
 
     Raises:
-        UserError: If there is no such file, it cannot be downloaded, or its checksum
+        UserError: If the file does not exist, cannot be downloaded, or its checksum
             is another.
     """
     name, mark, expected = str(checkpoint).partition("#sha256=")
@@ -58,22 +57,16 @@ def fetch(checkpoint: str | Path) -> Path:
             f"{name}: the file has another checksum.\n"
             f"  expected sha256 {expected}\n"
             f"  got      sha256 {actual}\n"
-            f"Delete {path} and try again, or correct #sha256= if it is to be this one"
+            f"Delete {path} and try again, or correct #sha256="
         )
     return path
 
 
 def cached(checkpoint: str | Path) -> Path | None:
-    """Find a file of weights on disk, without a network.
-
-    Args:
-        checkpoint: As of :func:`fetch`.
-
-    Returns:
-        The path of the file, or None where :func:`fetch` would download it.
+    """Find a file of weights on disk, or None where :func:`fetch` would download it.
 
     Raises:
-        UserError: If a path is given, and there is no such file.
+        UserError: If a path does not exist.
     """
     name = str(checkpoint).partition("#sha256=")[0]
     if name.startswith(HUB):
@@ -93,39 +86,28 @@ def cached(checkpoint: str | Path) -> Path | None:
 
 def _from_hub(name: str) -> Path:
     from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import (
-        EntryNotFoundError,
-        HFValidationError,
-        LocalEntryNotFoundError,
-    )
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
     repository, _, revision = name.partition("@")
-    by_hand = (
-        f"download {HUB_FILES[0]} from https://huggingface.co/{repository} by other "
-        "means and give its path (in a config, model.backbone.init_cfg.checkpoint)"
-    )
     for file in HUB_FILES:
         try:
             return Path(hf_hub_download(repository, file, revision=revision or None))
-        except LocalEntryNotFoundError as error:
-            raise UserError(
-                f"{HUB}{name} cannot be reached and is not in the cache; {by_hand}"
-            ) from error
-        except EntryNotFoundError:
-            continue
-        except HFValidationError as error:
-            raise UserError(f"{HUB}{name} names no repository: {error}") from error
-        except Exception as error:  # of its transport, which changes with its version
+        except Exception as error:  # its kinds change with the version of the client
+            offline = isinstance(error, LocalEntryNotFoundError)
+            if isinstance(error, EntryNotFoundError) and not offline:
+                continue  # the repository has no such file
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise UserError(
                 f"{HUB}{name} cannot be downloaded ({reason}); correct the name, or "
-                f"{by_hand}"
+                f"download {HUB_FILES[0]} from https://huggingface.co/{repository} by "
+                "other means and give its path (in a config, "
+                "model.backbone.init_cfg.checkpoint)"
             ) from error
     raise UserError(f"{HUB}{name} has none of the files {', '.join(HUB_FILES)}")
 
 
 def _from_address(address: str, expected: str) -> Path:
-    """Download a file once, and see to its checksum before it has its name."""
+    """Download a file once, and check it before it gets its name."""
     path = _path_of(address)
     try:
         if not path.is_file():
@@ -143,7 +125,7 @@ def _from_address(address: str, expected: str) -> Path:
 
 
 def _path_of(address: str) -> Path:
-    """Where a download is kept, under a name of its address: many are best.pth."""
+    """Name a download after its whole address, since many files are best.pth."""
     digest = hashlib.sha256(address.encode()).hexdigest()[:8]
     name = urlsplit(address).path.rpartition("/")[2][-100:]
     return Path(torch.hub.get_dir(), "checkpoints", f"{digest}-{name}")

@@ -1,10 +1,10 @@
-"""Whether weights fit a model: wholly, or it is said what does not."""
+"""Check that weights fit a model, and list what does not."""
 
 from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -12,28 +12,34 @@ from torch import nn
 
 from ghostdet.errors import UserError
 
+# PyTorch's message for each tensor of another shape.
+_MISMATCH = re.compile(
+    r"size mismatch for (\S+): copying a param with shape torch.Size\((\[.*?\])\) "
+    r"from checkpoint, the shape in current model is torch.Size\((\[.*?\])\)"
+)
+
 
 def get_state_dict(checkpoint: Any) -> dict[str, Any]:
-    """The state dict of a checkpoint, or of a file that holds nothing else.
+    """Take the state dict out of a checkpoint.
 
     Args:
-        checkpoint: What :func:`read_checkpoint` returned.
+        checkpoint: What :func:`read_checkpoint` returned, or a state dict.
 
     Returns:
-        Tensors by name, without the ``module.`` that ``DataParallel`` puts before each.
+        Tensors by name, without the prefix ``module.`` of ``DataParallel``.
 
     Raises:
-        UserError: If it is no dictionary.
+        UserError: If there is no dictionary.
     """
-    if not isinstance(checkpoint, Mapping):
+    found = checkpoint
+    if isinstance(checkpoint, Mapping):
+        found = checkpoint.get("state_dict", checkpoint)
+    if not isinstance(found, Mapping):
         raise UserError(
-            f"the file holds no state dict but a {type(checkpoint).__name__}; give "
-            "what torch.save(model.state_dict()) wrote"
+            f"the file holds no state dict but a {type(found).__name__}; give what "
+            "torch.save(model.state_dict()) wrote"
         )
-    state_dict = checkpoint.get("state_dict", checkpoint)
-    if not isinstance(state_dict, Mapping):
-        return get_state_dict(state_dict)  # refuses it
-    return {re.sub(r"^module\.", "", str(name)): v for name, v in state_dict.items()}
+    return {str(name).removeprefix("module."): v for name, v in found.items()}
 
 
 def check_state_dict(
@@ -41,82 +47,91 @@ def check_state_dict(
     state_dict: Mapping[str, torch.Tensor],
     source: str,
     allow: str | Sequence[str] = (),
-    advice: str = "use the config as the run wrote it into its work directory, with "
-    "all that was set on the command line",
+    advice: str = "use the config that the run wrote into its work directory, which "
+    "has the overrides of the command line",
 ) -> None:
     """Check that a state dict fits a model: same names, same shapes.
 
     Args:
-        model: The model to be filled.
+        model: The model to be filled, which stays as it is.
         state_dict: The weights.
-        source: Where they are from, for the message.
-        allow: Regular expressions of names that may be missing, surplus or misshapen.
-        advice: What to do, for the message.
+        source: The file, for the message.
+        allow: Regular expressions, matched at the start of a name, of keys that may be
+            missing, unexpected or mismatched.
+        advice: What to do next, for the message.
 
     Raises:
-        UserError: If anything else is missing, surplus or misshapen; lists it.
+        UserError: If any other key is missing, unexpected or mismatched; lists them.
     """
     allow = (allow,) if isinstance(allow, str) else allow
-    expected = model.state_dict()
-    foreign = [n for n, v in state_dict.items() if not isinstance(v, torch.Tensor)]
-    if foreign:
-        raise UserError(
-            f"{source} holds no weights alone: {foreign[0]} is a "
-            f"{type(state_dict[foreign[0]]).__name__}; give a checkpoint of a training "
-            "run, or what torch.save(model.state_dict()) wrote; weights of PaddleClas "
-            "go into the init_cfg of a backbone"
-        )
-
-    def counted(names: Iterable[str]) -> list[str]:
-        return sorted(
-            name
-            for name in names
+    for name, value in state_dict.items():
+        if not isinstance(value, torch.Tensor):
+            raise UserError(
+                f"{source} holds no weights alone: {name} is a "
+                f"{type(value).__name__}; give a checkpoint of a training run, or what "
+                "torch.save(model.state_dict()) wrote; weights of PaddleClas go into "
+                "the init_cfg of a backbone"
+            )
+    found = {
+        kind: {
+            name: text
+            for name, text in sorted(keys.items())
             if not name.endswith("num_batches_tracked")
             and not any(re.match(pattern, name) for pattern in allow)
-        )
-
-    missing = counted(expected.keys() - state_dict.keys())
-    surplus = counted(state_dict.keys() - expected.keys())
-    differing = [
-        name
-        for name in expected.keys() & state_dict.keys()
-        if expected[name].shape != state_dict[name].shape
-    ]
-    misshapen = counted(differing)
-    if not (missing or surplus or misshapen):
+        }
+        for kind, keys in _differences(model, state_dict).items()
+    }
+    names = [name for keys in found.values() for name in keys]
+    if not names:
         return
-    if not differing:  # some models rename weights as they load them
-        trial, renamed = copy.deepcopy(model), {}
-        trial._register_load_state_dict_pre_hook(lambda own, *_: renamed.update(own))
-        try:
-            result = trial.load_state_dict(dict(state_dict), strict=False)
-        except RuntimeError:  # shapes differ, under the names that they get
-            if renamed.keys() == state_dict.keys():
-                raise
-            return check_state_dict(model, renamed, source, allow, advice)
-        missing, surplus = counted(result.missing_keys), counted(result.unexpected_keys)
-        if not (missing or surplus):
-            return
-    shapes = [
-        f"{name} is {tuple(state_dict[name].shape)}, not {tuple(expected[name].shape)}"
-        for name in misshapen
-    ]
     lines = [f"the weights of {source} do not fit this model"]
-    for what, names in (
-        ("missing", missing),
-        ("surplus", surplus),
-        ("misshapen", shapes),
-    ):
-        if names:
-            more = f", and {len(names) - 5} more" if len(names) > 5 else ""
-            lines.append(f"  {len(names)} {what}: " + ", ".join(names[:5]) + more)
-    unfit = missing + surplus + misshapen
-    if all("head" in name for name in unfit):
-        heads = sorted({name.rpartition(".")[0] for name in unfit})
+    for kind, keys in found.items():
+        if keys:
+            more = f", and {len(keys) - 5} more" if len(keys) > 5 else ""
+            shown = ", ".join(list(keys.values())[:5])
+            lines.append(f"  {len(keys)} {kind}: {shown}{more}")
+    if all("head" in name for name in names):
+        heads = sorted({name.rpartition(".")[0] for name in names})
         advice += (
             "; to train other heads from it, name what may differ: in our configs "
             f"--cfg-options 'custom_hooks.0.allow=[{','.join(heads)}]', in one without "
             f"hooks custom_hooks=[dict(type='CheckpointGuardHook', allow={heads})]"
         )
-    lines.append(advice)
-    raise UserError("\n".join(lines))
+    raise UserError("\n".join([*lines, advice]))
+
+
+def _differences(
+    model: nn.Module, state_dict: Mapping[str, torch.Tensor]
+) -> dict[str, dict[str, str]]:
+    """Load into a copy, since some models rename keys, and collect what differs.
+
+    Returns:
+        Names and their descriptions, by kind of difference.
+    """
+    shapes = {name: value.shape for name, value in state_dict.items()}
+    if shapes == {name: value.shape for name, value in model.state_dict().items()}:
+        return {}
+    trial, message = copy.deepcopy(model), ""
+    missing, unexpected = {}, {}
+
+    def collect(_: nn.Module, keys: Any) -> None:
+        missing.update(zip(keys.missing_keys, keys.missing_keys))
+        unexpected.update(zip(keys.unexpected_keys, keys.unexpected_keys))
+
+    # The hook runs before load_state_dict raises, and sees all keys.
+    trial.register_load_state_dict_post_hook(collect)
+    try:
+        trial.load_state_dict(dict(state_dict), strict=False)
+    except RuntimeError as error:
+        message = str(error)
+        if not _MISMATCH.search(message):
+            raise
+    mismatched = {
+        name: f"{name} is {given}, not {expected}"
+        for name, given, expected in _MISMATCH.findall(message)
+    }
+    return {
+        "missing": missing,
+        "unexpected": unexpected,
+        "size mismatch": mismatched,
+    }

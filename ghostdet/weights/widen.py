@@ -1,8 +1,8 @@
-"""Widening of a GhostNet that keeps what it computes.
+"""Widen a GhostNet and keep its outputs.
 
-After "Net2Net: Accelerating Learning via Knowledge Transfer" (Chen, Goodfellow and
-Shlens, ICLR 2016, https://arxiv.org/abs/1511.05641): channels that are added repeat old
-ones, and what reads a repeated channel is divided by the number of repeats.
+See "Net2Net: Accelerating Learning via Knowledge Transfer" (Chen, Goodfellow and
+Shlens, ICLR 2016, https://arxiv.org/abs/1511.05641): added channels repeat old ones,
+and weights that read a repeated channel are divided by the number of repeats.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from ghostdet.errors import ConfigError, UserError
 from ghostdet.models import GhostNet
 from ghostdet.models.layers.ghost_module import make_divisible
 
-# Outputs of a Ghost module are two halves, intrinsic maps and the ghost of each, and an
-# identity shortcut adds them to those of the module before. So a dimension of channels
-# is repeated either as one PART or as two HALVES, in the same way everywhere.
+# The outputs of a Ghost module are two halves, intrinsic maps and their ghosts, and an
+# identity shortcut adds them to the outputs of the module before. So channels are
+# repeated either as one PART or as two HALVES, in the same way everywhere.
 PART, HALVES = 1, 2
-# Which layers have which outputs and read which inputs (None: an image, or depthwise).
+# Outputs and inputs of each layer (None: an image, a depthwise layer, or classes).
 _LAYERS = {
     r"conv_stem|bn1": (HALVES, None),
     r".+\.primary_conv\.0": (PART, HALVES),
@@ -45,26 +45,26 @@ def widen_state_dict(
     seed: int = 0,
     se_divisor: int | None = None,
 ) -> dict[str, Tensor]:
-    """Widen a GhostNet, keeping its outputs.
+    """Widen a GhostNet and keep its outputs.
 
-    Classifier logits stay the same, and each tap's channels are the original's, some of
-    them repeated. Channels that are equal in everything stay equal in training: some
-    noise lets them part.
+    The logits of a classifier stay the same, and each feature level repeats some of its
+    channels. Repeated channels stay equal in training unless noise sets them apart.
 
     Args:
         state_dict: Weights of a GhostNet under the official names.
         widen_factor: The width to reach.
-        noise: Standard deviation of the noise that is added to the weights of repeated
-            channels, as a share of that of all weights of their layer.
+        noise: Standard deviation of the noise on the weights of repeated channels, as a
+            share of the standard deviation of their layer.
         seed: Seed of the noise.
-        se_divisor: Of the wider network; by default that of the narrow one.
+        se_divisor: Divisor of the wider network's SE channels, see ``GhostNet``;
+            defaults to the narrow one's.
 
     Returns:
         The weights of a GhostNet of that width, of the same types.
 
     Raises:
-        UserError: If the weights are of another network.
-        ConfigError: If the network is wider than ``widen_factor`` already, or an
+        UserError: If the weights belong to another network.
+        ConfigError: If the network is already wider than ``widen_factor``, or an
             argument is out of range.
 
     Example:
@@ -75,7 +75,7 @@ def widen_state_dict(
     if not (0 < widen_factor < math.inf and 0 <= noise < math.inf):
         raise ConfigError(
             f"widen_factor is {widen_factor!r} and noise {noise!r}, expected numbers "
-            "of more than 0, and of 0 or more"
+            "above 0, and from 0"
         )
     if se_divisor is None:
         se_divisor = se_divisor_of(state_dict)
@@ -91,7 +91,7 @@ def widen_state_dict(
 
 
 def se_divisor_of(state_dict: Mapping[str, Tensor]) -> int:
-    """What SE's reduced channels of a GhostNet were rounded to: 4, or 1 for not at all.
+    """Derive the divisor of SE's reduced channels: 4, or 1 if they are not rounded.
 
     Args:
         state_dict: Weights under the official names.
@@ -124,9 +124,8 @@ def _widen(
     if outputs is not None:
         index = _repeats(len(tensor), len(target[name]), outputs, name, widen_factor)
         wide = tensor[index]
-        repeated = _is_repeat(index)
     if kind == "weight" and inputs is not None:
-        # The channels that conv_head reads are those of the last block.
+        # conv_head reads the channels of the last block.
         count = (
             len(target["blocks.9.0.bn1.bias"])
             if name == "conv_head.weight"
@@ -136,6 +135,9 @@ def _widen(
         repeats = torch.bincount(index, minlength=tensor.shape[1])[index]
         wide = wide[:, index] / repeats.to(tensor).view(1, -1, 1, 1)
     if noise and outputs is not None and tensor.dim() == 4:
+        # Each part begins with the old channels.
+        part = torch.arange(len(wide) // outputs) >= len(tensor) // outputs
+        repeated = part.repeat(outputs)
         shape = wide[repeated].shape
         drawn = torch.randn(shape, generator=generator).to(tensor)
         wide[repeated] += noise * wide.std() * drawn
@@ -143,19 +145,11 @@ def _widen(
 
 
 def _repeats(old: int, new: int, parts: int, name: str, widen_factor: float) -> Tensor:
-    """For each of the new channels, which old one it repeats."""
+    """Give the index of the old channel that each new one repeats."""
     if new < old:
         raise ConfigError(
-            f"widen_factor={widen_factor} is less than these weights have: {name} has "
+            f"widen_factor={widen_factor} is less than the weights have: {name} has "
             f"{old} channels, and {new} at that width; give a larger one"
         )
     half = torch.arange(new // parts) % (old // parts)
     return torch.cat([half + part * (old // parts) for part in range(parts)])
-
-
-def _is_repeat(index: Tensor) -> Tensor:
-    """Where an old channel appears again."""
-    first: dict[int, int] = {}
-    return torch.tensor(
-        [first.setdefault(old, new) != new for new, old in enumerate(index.tolist())]
-    )

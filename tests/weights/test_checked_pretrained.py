@@ -40,7 +40,7 @@ def test_mobilenetv2(tmp_path):
 def test_refuses_what_does_not_fit(tmp_path):
     torch.save(mobilenet_v3_large(width_mult=0.75).state_dict(), tmp_path / "a.pth")
     backbone = build("retinanet_mobilenetv3_fpn", tmp_path / "a.pth")
-    with pytest.raises(UserError, match="misshapen: features"):
+    with pytest.raises(UserError, match="size mismatch: features"):
         backbone.init_weights()
 
 

@@ -12,7 +12,6 @@ from timm.models.ghostnet import _create_ghostnet
 from torchvision.transforms import v2
 
 from ghostdet import CONFIGS, apis
-from ghostdet.checks import check_run
 from ghostdet.config import load_config
 from ghostdet.datasets import Digits
 from ghostdet.errors import ConfigError, UserError
@@ -115,15 +114,6 @@ def test_whole_classifier_by_init_cfg(official, tmp_path, log):
     assert (wide - theirs(x)).abs().max() < 1e-4 * theirs(x).abs().max()
 
 
-def test_its_backbone_alone(official):
-    path, theirs = official
-    options = {"model.head.num_classes": 10}
-    model = build(OFFICIAL, **init(path, "model.backbone"), **options)
-    expected = theirs.state_dict()
-    for name, value in model.backbone.state_dict().items():
-        assert torch.equal(value, expected[name]), name
-
-
 def paddles(folder, paddle):
     path = folder / "a.pdparams"
     path.write_bytes(pickle.dumps(paddle(0.5).arrays, protocol=2))
@@ -148,13 +138,13 @@ def test_another_classifier(official, paddle, tmp_path):
 
     bare = {n: v for n, v in torch.load(path).items() if "classifier" not in n}
     torch.save(bare, path)
-    with pytest.raises(ConfigError, match="has no classifier.bias, classifier.weight"):
+    with pytest.raises(ConfigError, match="has no classifier, or another one"):
         build(OFFICIAL, **init(path))
 
     file = paddles(tmp_path, paddle)
     options = {"model.backbone.se_gate": "clip", "model.backbone.se_divisor": 1}
     config = f"{CONFIGS}/classification/ghostnet_050_in1k.py"
-    with pytest.raises(ConfigError, match="that of PaddleClas has a norm, and is ano"):
+    with pytest.raises(ConfigError, match="PaddleClas. has no classifier, or another"):
         build(config, **init(file), **options)
     build(config, **init(file, "model.backbone"), **options)
 
@@ -193,16 +183,12 @@ def test_evaluated_as_it_is(official_digits, tmp_path, new_run, paddle):
     new_run()
     assert apis.test(cfg, path) == {"accuracy/top1": pytest.approx(accuracy)}
 
-    for damaged, message in (
-        (lambda weights: weights.pop("bn1.bias"), "1 missing: backbone.bn1.bias"),
-        (lambda weights: weights.update(a=torch.ones(1)), "1 surplus: a"),
-    ):
-        weights = torch.load(path)
-        damaged(weights)
-        torch.save(weights, tmp_path / "b.pth")
-        new_run()
-        with pytest.raises(UserError, match=message):
-            apis.test(cfg, tmp_path / "b.pth")
+    weights = torch.load(path)
+    del weights["bn1.bias"]
+    torch.save(weights, tmp_path / "b.pth")
+    new_run()
+    with pytest.raises(UserError, match="1 missing: backbone.bn1.bias"):
+        apis.test(cfg, tmp_path / "b.pth")
     new_run()
     with pytest.raises(UserError, match="weights of PaddleClas go into the init_cfg"):
         apis.test(cfg, paddles(tmp_path, paddle))
@@ -234,14 +220,3 @@ def test_started_from_as_it_is(official_digits, tmp_path, new_run, monkeypatch):
         for part in (model.backbone, model.head):
             for name, value in part.named_parameters():
                 assert torch.equal(value, weights[name]), name
-
-
-def test_checked_before_a_run(official, official_digits, tmp_path):
-    for path, status, text in (
-        (official_digits[0], "pass", "fills ImageClassifier"),
-        (official[0], "fail", "does not fit a backbone of 0.5x"),
-    ):
-        cfg = load_config(DIGITS, tmp_path / "run", cfg_options=init(path))
-        findings = check_run(cfg)
-        (found,) = (f for f in findings if f.check == "pretrained weights")
-        assert found.status == status and text in found.text

@@ -27,24 +27,22 @@ def file(tmp_path):
     "suffix", ["", f"#sha256={CHECKSUM}", f"#sha256={CHECKSUM[:8]}"]
 )
 def test_file(file, suffix):
-    assert fetch(f"{file}{suffix}") == file
-    assert fetch(file) == file
+    assert fetch(f"{file}{suffix}") == fetch(file) == cached(file) == file
 
 
-def test_another_checksum(file):
-    with pytest.raises(UserError, match=f"expected sha256 0abc0abc(.|\n)*{CHECKSUM}"):
-        fetch(f"{file}#sha256=0abc0abc")
-
-
-@pytest.mark.parametrize("checksum", ["", "abc", "no checksum", "g" * 64])
-def test_no_checksum(file, checksum):
-    with pytest.raises(UserError, match="is no checksum, expected 8 to 64 hexa"):
-        fetch(f"{file}#sha256={checksum}")
-
-
-def test_no_file():
-    with pytest.raises(UserError, match="no file of weights at 'nowhere.pth'; give"):
-        fetch("nowhere.pth")
+@pytest.mark.parametrize(
+    "suffix, message",
+    [
+        ("#sha256=0abc0abc", f"expected sha256 0abc0abc(.|\n)*{CHECKSUM}"),
+        ("#sha256=", "is no checksum, expected 8 to 64 hexa"),
+        ("#sha256=abc", "is no checksum"),
+        ("#sha256=" + "g" * 64, "is no checksum"),
+        ("x", "no file of weights at '.*a.pthx'; give"),
+    ],
+)
+def test_no_such_file(file, suffix, message):
+    with pytest.raises(UserError, match=message):
+        fetch(f"{file}{suffix}")
 
 
 @pytest.fixture
@@ -82,9 +80,9 @@ def test_hub(hub, file):
     [
         (
             LocalEntryNotFoundError("offline"),
-            "cannot be reached.*by other means and gi",
+            "offline.*by other means and gi",
         ),
-        (HFValidationError("bad"), "hf-hub:a/b names no repository: bad"),
+        (HFValidationError("bad"), "hf-hub:a/b cannot be downloaded .bad"),
         (RuntimeError("403 of a proxy"), r"cannot be downloaded .403 of a proxy"),
         (OSError("401 Client Error\nmore"), r"cannot be downloaded \(401 Client Error"),
         (EntryNotFoundError("404"), "has none of the files model.safetensors, pytorch"),
@@ -102,63 +100,37 @@ def test_hub_without_a_network(monkeypatch, tmp_path):
     """The real client, which is told that it is offline."""
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
-    with pytest.raises(UserError, match="is not in the cache; download model.safet"):
+    with pytest.raises(UserError, match="local cache.*download model.safet"):
         fetch("hf-hub:timm/no-such-model")
 
 
-@pytest.fixture
-def server(address, monkeypatch, tmp_path):
-    url, folder = address
-    (folder / "a.pth").write_bytes(CONTENT)
-    return url, folder
-
-
-def test_address(server):
-    url, folder = server
-    path = fetch(f"{url}/a.pth#sha256={CHECKSUM}")
-    assert path.read_bytes() == CONTENT
-    (folder / "a.pth").unlink()
-    assert fetch(f"{url}/a.pth") == path  # kept
-
-
-def test_address_with_a_query(server):
-    """The format is known by the suffix, and names of files have an end."""
-    url, _ = server
-    path = fetch(f"{url}/a.pth?download=true&signature={'a' * 300}")
-    assert path.suffix == ".pth"
-    assert path.read_bytes() == CONTENT
-
-
-def test_cache_that_cannot_be_written(server, monkeypatch):
-    url, _ = server
-    monkeypatch.setattr(torch.hub, "get_dir", lambda: "/proc/nowhere")
-    with pytest.raises(UserError, match="cannot be downloaded"):
-        fetch(f"{url}/a.pth")
-
-
-def test_address_with_another_checksum(server):
-    url, _ = server
-    with pytest.raises(UserError, match="cannot be downloaded .invalid hash value"):
-        fetch(f"{url}/a.pth#sha256=0abc0abc")
-    cache = torch.hub.get_dir()
-    assert fetch(f"{url}/a.pth").parent.parent.samefile(cache)
-    with pytest.raises(UserError, match="the file has another checksum"):
-        fetch(f"{url}/a.pth#sha256=0abc0abc")
-
-
-def test_cached_file(file, tmp_path):
-    assert cached(f"{file}#sha256={CHECKSUM}") == file
-    with pytest.raises(UserError, match="no file of weights at 'nowhere.pth'"):
-        cached("nowhere.pth")
-
-
-def test_cached_download(address):
+def test_address(address):
     url, folder = address
     (folder / "a.pth").write_bytes(CONTENT)
     assert cached(f"{url}/a.pth") is None
     assert cached(f"{url}/a.pth") is None  # it was not downloaded
-    path = fetch(f"{url}/a.pth")
-    assert cached(f"{url}/a.pth") == path
+    with pytest.raises(UserError, match="cannot be downloaded .invalid hash value"):
+        fetch(f"{url}/a.pth#sha256=0abc0abc")
+    path = fetch(f"{url}/a.pth#sha256={CHECKSUM}")
+    assert path.read_bytes() == CONTENT
+    (folder / "a.pth").unlink()
+    assert fetch(f"{url}/a.pth") == cached(f"{url}/a.pth") == path  # kept
+    with pytest.raises(UserError, match="the file has another checksum"):
+        fetch(f"{url}/a.pth#sha256=0abc0abc")
+
+
+def test_address_with_a_query(address):
+    """The format is known by the suffix, and names of files have an end."""
+    url, folder = address
+    (folder / "a.pth").write_bytes(CONTENT)
+    path = fetch(f"{url}/a.pth?download=true&signature={'a' * 300}")
+    assert path.suffix == ".pth" and path.read_bytes() == CONTENT
+
+
+def test_cache_that_cannot_be_written(address, monkeypatch):
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: "/proc/nowhere")
+    with pytest.raises(UserError, match="cannot be downloaded"):
+        fetch(f"{address[0]}/a.pth")
 
 
 def test_cached_of_the_hub(tmp_path, monkeypatch):

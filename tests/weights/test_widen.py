@@ -75,7 +75,7 @@ def test_keeps_types_and_arguments():
 
 
 def test_refuses_what_it_cannot_widen():
-    with pytest.raises(ConfigError, match="widen_factor=0.5 is less than these"):
+    with pytest.raises(ConfigError, match="widen_factor=0.5 is less than the"):
         widen_state_dict(GhostNet(1.0).state_dict(), 0.5)
     for arguments in ((float("nan"),), (0,), (1.3, float("nan")), (1.3, -1)):
         with pytest.raises(ConfigError, match="widen_factor is .* and noise"):

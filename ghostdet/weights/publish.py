@@ -1,0 +1,150 @@
+"""Publish a trained model: its weights, and a description beside them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from mmdet.registry import MODELS
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+from torch import nn
+
+from ghostdet._version import __version__
+from ghostdet.errors import UserError
+from ghostdet.utils.files import atomic_outputs, sha256
+from ghostdet.weights.checkpoint import read_checkpoint
+from ghostdet.weights.published import (
+    DESCRIPTION,
+    FORMAT_VERSION,
+    INITIAL,
+    WEIGHTS,
+    check_description,
+    encoded,
+    is_description,
+    load_published,
+)
+from ghostdet.weights.state_dict import check_state_dict, get_state_dict
+
+
+def publish(checkpoint: str, out: str, cfg: Config) -> Path:
+    """Write the weights of a checkpoint, and a description beside them.
+
+    The description, a ``.json`` file, holds the model, the pipeline of the test images,
+    the classes and the checksum of the weights. Both files are loaded as a model before
+    they get their names, the description last.
+
+    Args:
+        checkpoint: A checkpoint of a training run. If it holds an exponential moving
+            average, the average is published.
+        out: A ``.safetensors`` file.
+        cfg: The config it was trained with.
+
+    Returns:
+        The path of the weights.
+
+    Raises:
+        UserError: If a file cannot be read or written, the weights do not fit the
+            config or are not finite, or a description may not hold the config.
+    """
+    weights = Path(out)
+    if weights.suffix != WEIGHTS:
+        raise UserError(f"{out!r} does not end in {WEIGHTS}; give such a name")
+    description = weights.with_suffix(DESCRIPTION)
+    for path in (description, weights):
+        if path.exists() and not is_description(description):
+            raise UserError(
+                f"{path} exists and was not published; give another name, or remove it"
+            )
+    model = _build(cfg)
+    parts = published_parts(cfg)
+    loaded = read_checkpoint(checkpoint)
+    state_dict = get_state_dict(loaded)
+    check_state_dict(model, state_dict, checkpoint)
+    for name, value in state_dict.items():
+        if not torch.isfinite(value).all():
+            raise UserError(f"{checkpoint} cannot be published: {name} is not finite")
+    content = {
+        "published": FORMAT_VERSION,
+        "ghostdet": __version__,
+        "classes": _classes(loaded.get("meta", {}), cfg, checkpoint),
+        **encoded(parts),
+    }
+    with atomic_outputs(description) as folder:
+        path = folder / weights.name
+        safetensors.torch.save_file(
+            {
+                name: value.detach().clone(memory_format=torch.contiguous_format)
+                for name, value in state_dict.items()
+            },
+            path,
+            # Names and shapes do not tell the gate, and a backbone can be filled from
+            # this file. With two entries, whose order is random, checksums would vary.
+            {"se_gate": getattr(getattr(model, "backbone", 0), "se_gate", "unknown")},
+        )
+        content["sha256"] = sha256(path)
+        text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+        (folder / description.name).write_text(text, "utf-8")
+        read = _build(load_published(folder / description.name))
+        check_state_dict(read, get_state_dict(read_checkpoint(str(path))), str(path))
+    # MMEngine's EMAHook stores the average as `state_dict`.
+    taken = "moving average" if "ema_state_dict" in loaded else "as trained"
+    print(
+        f"{weights}: {len(state_dict)} tensors, {taken}\n"
+        f"{description}: {len(content['classes'])} classes, sha256 {content['sha256']}"
+    )
+    return weights
+
+
+def published_parts(cfg: Config) -> dict[str, Any]:
+    """Take ``model`` and ``pipeline`` out of a config.
+
+    Raises:
+        UserError: If a description may not hold them; names the place.
+    """
+    plain = cfg.to_dict()
+    model = plain["model"]
+    if plain.get("data_preprocessor") is not None:
+        model.setdefault("data_preprocessor", plain["data_preprocessor"])
+    pipeline = list(plain["test_dataloader"]["dataset"].get("pipeline", ()))
+    parts = dict(model=_without_weights(model), pipeline=pipeline)
+    try:
+        check_description(parts)
+    except ValueError as error:
+        raise UserError(
+            f"{cfg.filename} cannot be published: {error}; docs/weights.md lists what "
+            "published weights may need"
+        ) from error
+    return parts
+
+
+def _without_weights(node: Any) -> Any:
+    """Drop what would fill a model from elsewhere."""
+    if isinstance(node, dict):
+        return {k: _without_weights(v) for k, v in node.items() if k not in INITIAL}
+    if isinstance(node, (list, tuple)):
+        return type(node)(map(_without_weights, node))
+    return node
+
+
+def _build(cfg: Config) -> nn.Module:
+    init_default_scope(cfg.get("default_scope", "mmdet"))
+    return MODELS.build(cfg.model)
+
+
+def _classes(meta: dict[str, Any], cfg: Config, checkpoint: str) -> list[str]:
+    """Read the names of the classes from the checkpoint, or from the config."""
+    for found in (
+        meta.get("dataset_meta"),
+        cfg.test_dataloader.dataset.get("metainfo"),
+    ):
+        if found and found.get("classes"):
+            return list(map(str, found["classes"]))
+    raise UserError(
+        f"neither {checkpoint} nor {cfg.filename} names the classes; publish a "
+        "checkpoint of a training run, or set metainfo=dict(classes=(...)) of "
+        "test_dataloader.dataset"
+    )
