@@ -1,8 +1,5 @@
-import functools
-
 import pytest
 import torch
-import torchvision
 from torch import nn
 
 from ghostdet import CONFIGS
@@ -10,7 +7,6 @@ from ghostdet.analysis import complexity
 from ghostdet.config import load_config
 from ghostdet.errors import ConfigError
 from ghostdet.models import CifarResNet, CifarVGG16, GhostModule
-from ghostdet.models.layers.ghost_module import compression_ratio, speed_up_ratio
 
 # Channels of input and output of every convolution, and the side of its output.
 VGG16 = [(3, 64, 32), (64, 64, 32), (64, 128, 16), (128, 128, 16), (128, 256, 8)]
@@ -18,25 +14,25 @@ VGG16 += [(256, 256, 8)] * 2 + [(256, 512, 4)] + [(512, 512, 4)] * 2
 VGG16 += [(512, 512, 2)] * 3
 RESNET56 = [(3, 16, 32)] + [(16, 16, 32)] * 18 + [(16, 32, 16)] + [(32, 32, 16)] * 17
 RESNET56 += [(32, 64, 8)] + [(64, 64, 8)] * 17
+NETWORKS = {"vgg16": VGG16, "resnet56": RESNET56}
 # Weights and biases of the linear layers: 512-512-10 and 64-10.
 LINEAR = {"vgg16": (267264, 522), "resnet56": (640, 10)}
-NETWORKS = {"vgg16": VGG16, "resnet56": RESNET56}
 
-# The paper's parameters and MACs in millions. s=1 and s=2, d=3 are in
-# ../shared/ghostnet-facts.md, the others are quoted from memory.
+# The paper's parameters and MACs in millions. Only s=1 and s=2 with d=3 were checked;
+# the others are quoted from memory.
 FIGURES = {
     ("vgg16", 1, 3): (15, 313),
     ("vgg16", 2, 3): (7.7, 158),
     ("vgg16", 2, 1): (7.6, 157),
-    ("vgg16", 2, 5): (7.7, 160),
     ("vgg16", 2, 7): (7.7, 163),
     ("vgg16", 3, 3): (5.2, 107),
-    ("vgg16", 4, 3): (4.0, 80),
     ("vgg16", 5, 3): (3.3, 65),
     ("resnet56", 1, 3): (0.85, 125),
     ("resnet56", 2, 3): (0.43, 63),
+    ("resnet56", 2, 1): (0.43, 63),  # the paper does not say d for this network
 }
-# What is further off than 2%, and its true MACs.
+# Where the paper's MACs are further off than 2%: our MACs. The paper's are ours without
+# the cheap convolutions.
 EXCEPTIONS = {("vgg16", 5, 3): 66.60, ("resnet56", 2, 3): 65.29}
 
 
@@ -53,19 +49,16 @@ def by_hand(name, ratio, dw_kernel):
     return params, macs
 
 
-@functools.cache
-def count(name, ratio, dw_kernel):
-    ghost = {"model.backbone.ratio": ratio, "model.backbone.dw_kernel": dw_kernel}
-    result = complexity(
-        load_config(f"{CONFIGS}/classification/{name}_cifar10.py", cfg_options=ghost)
-    )
-    assert result["shape"] == (32, 32)
-    return result["params"]["total"], result["macs"]["total"]
-
-
 @pytest.mark.parametrize("name, ratio, dw_kernel", FIGURES)
 def test_parameters_and_macs(name, ratio, dw_kernel):
-    counted = count(name, ratio, dw_kernel)
+    form = "" if ratio == 1 else "ghost_"
+    options = {"model.backbone.ratio": ratio, "model.backbone.dw_kernel": dw_kernel}
+    path = f"{CONFIGS}/classification/{form}{name}_cifar10.py"
+    default = load_config(path).model.backbone
+    assert (default.get("ratio", 1), default.get("dw_kernel", 3)) == (min(ratio, 2), 3)
+    result = complexity(load_config(path, cfg_options=options))
+    assert result["shape"] == (32, 32)
+    counted = result["params"]["total"], result["macs"]["total"]
     assert counted == by_hand(name, ratio, dw_kernel)
     params, macs = (figure / 1e6 for figure in counted)
     paper = FIGURES[name, ratio, dw_kernel]
@@ -74,69 +67,13 @@ def test_parameters_and_macs(name, ratio, dw_kernel):
     assert (abs(macs / paper[1] - 1) > 0.02) == (exception is not None)
     if exception:
         assert macs == pytest.approx(exception, abs=0.01)
-        # The paper's figure is that without the cheap convolutions.
         assert round(by_hand(name, ratio, 0)[1] / 1e6) == paper[1]
-
-
-def test_the_papers_ghost_resnet56_may_have_d_1():
-    """Which the paper does not tell; both figures are then the paper's."""
-    params, macs = count("resnet56", 2, 1)
-    assert (round(params / 1e6, 2), round(macs / 1e6)) == (0.43, 63)
-
-
-def test_configs_of_the_ghost_forms():
-    for name in NETWORKS:
-        path = f"{CONFIGS}/classification/ghost_{name}_cifar10.py"
-        assert complexity(path)["macs"]["total"] == count(name, 2, 3)[1]
-
-
-@pytest.mark.parametrize("name", NETWORKS)
-@pytest.mark.parametrize("ratio, dw_kernel", [(2, 3), (3, 5)])
-def test_theoretical_ratios_of_whole_networks(name, ratio, dw_kernel):
-    """A layer takes its share of MACs and weights by the formula; others stay."""
-    (first, *others), linear = NETWORKS[name], LINEAR[name][0]
-    macs = linear + first[0] * first[1] * 9 * first[2] ** 2
-    weights = linear + first[0] * first[1] * 9
-    for c, n, side in others:
-        dense = c * n * 9
-        macs += dense * side**2 / speed_up_ratio(c, n, 3, ratio, dw_kernel)
-        weights += dense / compression_ratio(c, n, 3, ratio, dw_kernel)
-    params, counted = count(name, ratio, dw_kernel)
-    assert macs == pytest.approx(counted)
-    norms = sum(2 * -(-n // ratio) * ratio for _, n, _ in others) + 2 * first[1]
-    assert weights == pytest.approx(params - norms - LINEAR[name][1])
-
-
-def shuffle_norms(network):
-    """Give BN other statistics and scales than those it starts from."""
-    for module in network.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            for values in (module.weight.data, module.bias.data, module.running_mean):
-                values.uniform_(0.5, 1.5)
-            module.running_var.uniform_(0.5, 1.5)
-
-
-def test_plain_vgg_is_torchvisions():
-    torch.manual_seed(0)
-    ours, theirs = CifarVGG16().eval(), torchvision.models.vgg16_bn().features.eval()
-    shuffle_norms(ours)
-    state = iter(ours.state_dict().values())
-    target = theirs.state_dict()
-    for name, values in target.items():
-        if values.ndim == 1 and target[name.replace("bias", "weight")].ndim == 4:
-            values.zero_()  # their convolutions have a bias
-        else:
-            values.copy_(next(state))
-    assert next(state, None) is None
-    x = torch.randn(2, 3, 32, 32)
-    torch.testing.assert_close(ours(x)[0], theirs(x))
 
 
 @pytest.mark.parametrize("ratio", [1, 2])
 def test_resnet_is_its_definition(ratio):
     torch.manual_seed(0)
     network = CifarResNet(depth=20, ratio=ratio).eval()
-    shuffle_norms(network)
     images = torch.randn(2, 3, 30, 33)
     x = network.stem(images)
     assert network.stem.primary_conv[0].out_channels == 16
