@@ -43,13 +43,8 @@ def test_train_and_test(tmp_path, project, coco, new_run, name, side):
         )
 
     runner = train(config())
-    losses = [
-        runner.message_hub.get_scalar(f"train/{loss}").data[0]
-        for loss in ("loss_cls", "loss_bbox", "loss_dfl")
-    ]
-    # A crop may show no object, and then only the classification has a loss.
-    assert all(len(loss) == 2 and np.isfinite(loss).all() for loss in losses)
-    assert min(losses[0]) > 0
+    losses = runner.message_hub.get_scalar("train/loss").data[0]
+    assert len(losses) == 2 and np.isfinite(losses).all()
 
     # Validation uses the averaged weights, and the checkpoint holds them for inference.
     saved = torch.load(tmp_path / "epoch_1.pth", weights_only=False)

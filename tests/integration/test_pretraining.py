@@ -1,12 +1,9 @@
 """The whole chain: a folder of images, a classifier, its backbone in a detector."""
 
 import json
-from itertools import islice
 
-import pytest
 import safetensors.torch
 import torch
-from PIL import Image
 from timm.models.ghostnet import _create_ghostnet
 
 from ghostdet import apis
@@ -18,7 +15,6 @@ from ghostdet.models import GhostNet
 from ghostdet.weights import load_pretrained
 from ghostdet.weights.convert import convert
 
-COUNT = {"train": 12, "val": 6}
 SIZE = 64
 
 IN_ONE_PROCESS = {
@@ -28,7 +24,7 @@ IN_ONE_PROCESS = {
 }
 CLASSIFIER = {
     **IN_ONE_PROCESS,
-    "model.head.num_classes": 3,
+    "model.head.num_classes": 4,
     "train_dataloader.batch_size": 12,
     "train_dataloader.dataset.pipeline.0.size": SIZE,
     "train_dataloader.dataset.pipeline.0.scale": (0.5, 1.0),
@@ -60,43 +56,21 @@ DETECTOR = {
 }
 
 
-@pytest.fixture(scope="module")
-def cells(cells, tmp_path_factory):
-    """Blood cells cut out of their pictures, in the layout of ImageNet."""
-    root = tmp_path_factory.mktemp("cells")
-    for part, source in (("train", "train"), ("val", "test")):
-        coco = json.loads((cells / f"annotations/{source}.json").read_text())
-        files = {image["id"]: image["file_name"] for image in coco["images"]}
-        for category in coco["categories"]:
-            folder = root / part / category["name"]
-            folder.mkdir(parents=True)
-            own = (
-                annotation
-                for annotation in coco["annotations"]
-                if annotation["category_id"] == category["id"]
-                and not annotation["iscrowd"]
-            )
-            for number, annotation in enumerate(islice(own, COUNT[part])):
-                x, y, width, height = annotation["bbox"]
-                with Image.open(cells / "images" / files[annotation["image_id"]]) as im:
-                    cell = im.convert("RGB").crop((x, y, x + width, y + height))
-                cell.save(folder / f"{number}.png")
-    return root
-
-
-def test_pretrain_publish_detect(cells, coco, project, tmp_path, new_run, monkeypatch):
+def test_pretrain_publish_detect(
+    digit_folders, coco, project, tmp_path, new_run, monkeypatch
+):
     config = project / "configs/classification/ghostnet_110_in1k.py"
     new_run()
-    train(load_config(config, tmp_path / "classifier", cells, CLASSIFIER))
+    train(load_config(config, tmp_path / "classifier", digit_folders, CLASSIFIER))
     (best,) = (tmp_path / "classifier").glob("best_accuracy_top1_epoch_*.pth")
 
-    out = tmp_path / "cells.safetensors"
+    out = tmp_path / "digits.safetensors"
     publish(str(best), str(out), str(config), CLASSIFIER)
     description = json.loads(out.with_suffix(".json").read_text())
-    assert description["classes"] == ["Platelets", "RBC", "WBC"]
+    assert description["classes"] == ["n0", "n1", "n2", "n3"]
     assert description["weights"] == "EMA"
     new_run()
-    metrics = apis.test(load_config(out, tmp_path / "test", cells), out)
+    metrics = apis.test(load_config(out, tmp_path / "test", digit_folders), out)
     assert metrics == description["last_validation"]
 
     # The checkpoint itself can be loaded too, and timm can load its weights.
@@ -106,7 +80,7 @@ def test_pretrain_publish_detect(cells, coco, project, tmp_path, new_run, monkey
     for name, value in backbone.state_dict().items():
         assert torch.equal(value, published[f"backbone.{name}"]), name
     convert(str(best), str(tmp_path / "official.safetensors"))
-    theirs = _create_ghostnet("ghostnet_100", width=1.1, num_classes=3).eval()
+    theirs = _create_ghostnet("ghostnet_100", width=1.1, num_classes=4).eval()
     theirs.load_state_dict(
         safetensors.torch.load_file(tmp_path / "official.safetensors"), strict=True
     )

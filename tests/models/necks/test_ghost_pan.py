@@ -1,6 +1,7 @@
 import pytest
 import torch
 from torch import nn
+from torch.nn.functional import interpolate
 
 from ghostdet.models import GhostPAN
 
@@ -12,19 +13,15 @@ def test_is_its_definition():
     (l3, l4, l5), down = neck.lateral_convs, neck.downsample_convs
     with torch.no_grad():
         t5 = l5(c5)
-        t4 = neck.top_down_blocks[1](l4(c4) + nearest(t5, (13, 19)))
-        p3 = neck.top_down_blocks[0](l3(c3) + nearest(t4, (25, 38)))
+        t4 = neck.top_down_blocks[1](l4(c4) + interpolate(t5, (13, 19)))
+        p3 = neck.top_down_blocks[0](l3(c3) + interpolate(t4, (25, 38)))
         p4 = neck.bottom_up_blocks[0](t4 + down[0](p3))
         p5 = neck.bottom_up_blocks[1](t5 + down[1](p4))
         p6 = down[2](p5)
         expected = p3, p4, p5, p6, down[3](p6)
         for out, other in zip(neck(inputs), expected, strict=True):
             torch.testing.assert_close(out, other)
-    assert [tuple(x.shape[1:]) for x in expected[2:]] == [
-        (6, 7, 10),
-        (6, 4, 5),
-        (6, 2, 3),
-    ]
+    assert expected[-1].shape[1:] == (6, 2, 3)
 
 
 def test_every_output_sees_every_input():
@@ -63,14 +60,6 @@ def levels(*channels, size):
         outs.append(torch.randn(1, c, *size))
         size = tuple(-(-side // 2) for side in size)
     return outs
-
-
-def nearest(x, size):
-    """Each output pixel from the input pixel at the same share of the side."""
-    rows, columns = (
-        torch.arange(new) * old // new for new, old in zip(size, x.shape[2:])
-    )
-    return x[:, :, rows][:, :, :, columns]
 
 
 def unlike_the_identity(model):
