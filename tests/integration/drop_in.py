@@ -84,10 +84,10 @@ def page() -> str:
 <!-- Written by: python tests/integration/drop_in.py > docs/compatibility.md -->
 # GhostNet in MMDetection's detectors
 
-In each of these configs of MMDetection 3.3.0 the backbone was replaced by GhostNet and
-the channels of the neck by GhostNet's, nothing else. Works means: it builds, its losses
-on COCO images are finite, every parameter of the backbone gets a gradient, and it
-predicts; with ghostdet's operators, no compiler (`tests/integration/test_drop_in.py`).
+GhostNet replaces the backbone in each of these configs of MMDetection 3.3.0, and the neck
+gets GhostNet's channels. "Works" means that the detector builds, has finite losses on
+COCO images, gives every parameter of the backbone a gradient, and predicts, all with
+ghostdet's operators and without a compiler (`tests/integration/test_drop_in.py`).
 
 ```python
 _base_ = __import__("mmdet").__path__[0] + "/.mim/configs/atss/atss_r50_fpn_1x_coco.py"
@@ -98,9 +98,9 @@ model = dict(
 )
 ```
 
-`out_indices` count as ResNet's: 0 to 3 are strides 4 to 32. Where a config has no
-ResNet they stand in the table. Pretrained GhostNets want ImageNet's mean and deviation
-in RGB (`data_preprocessor`); configs on Caffe weights, YOLOX and RTMDet have others.
+`out_indices` 0 to 3 are strides 4 to 32, as in ResNet. For configs without a ResNet the
+table lists them. Pretrained GhostNets need ImageNet's mean and deviation in RGB
+(`data_preprocessor`); configs with Caffe weights, YOLOX and RTMDet have others.
 
 | detector | config | out_indices | |
 | --- | --- | --- | --- |

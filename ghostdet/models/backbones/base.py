@@ -1,4 +1,4 @@
-"""Base of the backbones: a stem, then blocks, some of which are outputs."""
+"""Base of the backbones: a stem, then blocks that may be outputs."""
 
 from __future__ import annotations
 
