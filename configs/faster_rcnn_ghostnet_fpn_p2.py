@@ -1,5 +1,5 @@
-# The stride 4 tap as well, as the author describes: P2 to P6, and with it MMDetection's
-# own anchor scale and RoI levels.
+# With stride 4, as the author describes: P2 to P6, and MMDetection's own anchor scale
+# and RoI levels.
 _base_ = "faster_rcnn_ghostnet_fpn.py"
 
 model = dict(

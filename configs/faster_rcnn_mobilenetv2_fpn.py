@@ -1,10 +1,12 @@
 # Faster R-CNN with MobileNetV2 1.0x: the paper's COCO table, mAP 27.5.
 _base_ = "faster_rcnn_ghostnet_fpn.py"
 
+widen_factor = 1.0
 model = dict(
     backbone=dict(
         _delete_=True,
-        type="TappedMobileNetV2",
+        type="MobileNetV2",
+        widen_factor=widen_factor,
         out_indices=(2, 4, 6),  # the last block at stride 8, 16 and 32
         init_cfg=dict(
             type="CheckedPretrained",
@@ -20,3 +22,5 @@ model = dict(
         num_outs=5,
     ),
 )
+# MobileNetV2 computes its final convolution without using it.
+find_unused_parameters = True

@@ -6,7 +6,7 @@ _base_ = [
     "_base_/default_runtime.py",
 ]
 
-# ImageNet weights of 1.0x, widened: none of 1.1x were ever published.
+# ImageNet weights of 1.0x, widened: the authors published none of 1.1x.
 model = dict(
     backbone=dict(
         init_cfg=dict(

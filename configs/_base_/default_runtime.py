@@ -1,4 +1,4 @@
-# MMDetection's default_runtime, with ghostdet imported and its hook.
+# MMDetection's default_runtime, which also imports ghostdet and adds its hook.
 _base_ = "runtime.py"
 
 default_hooks = dict(visualization=dict(type="DetVisualizationHook"))

@@ -1,4 +1,4 @@
-# What all runs have, of detectors and classifiers.
+# Settings of all runs, for detectors and classifiers.
 default_scope = "mmdet"
 custom_imports = dict(imports=["ghostdet"], allow_failed_imports=False)
 
@@ -14,7 +14,7 @@ custom_hooks = [dict(type="CheckpointGuardHook")]
 env_cfg = dict(
     cudnn_benchmark=False,
     mp_cfg=dict(mp_start_method="fork", opencv_num_threads=0),
-    # Ranks wait for the first one's evaluation: seconds, an hour, not ten minutes.
+    # In seconds. Ranks wait for rank 0's evaluation, for longer than ten minutes.
     dist_cfg=dict(backend="nccl", timeout=3600),
 )
 

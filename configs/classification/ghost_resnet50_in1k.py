@@ -3,6 +3,7 @@ _base_ = [
     "../_base_/models/ghostnet_classifier.py",
     "../_base_/datasets/imagenet.py",
     "../_base_/schedules/schedule_imagenet_100e.py",
+    "../_base_/runtime_imagenet.py",
 ]
 model = dict(
     backbone=dict(
@@ -11,7 +12,7 @@ model = dict(
         depth=50,
         ratio=2,
         out_indices=(3,),
-        norm_eval=False,  # BN's statistics are to be learned
+        norm_eval=False,  # train BN
     ),
     head=dict(in_channels=2048, hidden_channels=None, dropout=0),
 )

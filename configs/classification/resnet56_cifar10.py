@@ -3,5 +3,6 @@ _base_ = [
     "../_base_/models/cifar_classifier.py",
     "../_base_/datasets/cifar10.py",
     "../_base_/schedules/schedule_cifar10.py",
+    "../_base_/runtime_cifar10.py",
 ]
 model = dict(backbone=dict(type="CifarResNet", depth=56), head=dict(in_channels=64))

@@ -3,6 +3,7 @@ _base_ = [
     "../_base_/models/gfl_ghostnet_pan_m.py",
     "../_base_/datasets/coco_light_416.py",
     "../_base_/schedules/schedule_light.py",
+    "../_base_/runtime_light.py",
 ]
 
 model = dict(

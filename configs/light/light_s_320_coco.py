@@ -3,9 +3,10 @@ _base_ = [
     "../_base_/models/gfl_ghostnet_pan.py",
     "../_base_/datasets/coco_light_320.py",
     "../_base_/schedules/schedule_light.py",
+    "../_base_/runtime_light.py",
 ]
 
-# PaddleClas's weights, whose SE is of another form; the authors published none of 0.5x.
+# PaddleClas's weights, with PaddleClas's SE: the authors published none of 0.5x.
 model = dict(
     backbone=dict(
         se_gate="clip",

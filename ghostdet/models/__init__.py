@@ -8,7 +8,6 @@ from ghostdet.models.backbones import (
     GhostNetV3,
     GhostResNet,
     MobileNetV3,
-    TappedMobileNetV2,
 )
 from ghostdet.models.classifier import ClassificationHead, ImageClassifier
 from ghostdet.models.exported_detector import ExportedDetector
@@ -37,7 +36,6 @@ __all__ = [
     "GhostResNet",
     "ImageClassifier",
     "MobileNetV3",
-    "TappedMobileNetV2",
     "compression_ratio",
     "speed_up_ratio",
 ]

@@ -1,4 +1,4 @@
-"""Image classifiers, on which detectors' backbones are pretrained."""
+"""Image classifiers, which pretrain the backbones of detectors."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from ghostdet.errors import ConfigError
 
 @MODELS.register_module()
 class ClassificationHead(nn.Module):
-    """The paper's classifier: pooling, a hidden layer and a linear one.
+    """The paper's classifier.
 
     Global average pooling, 1x1 convolution with bias and without BN, ReLU, dropout,
     linear layer, under the official names ``conv_head`` and ``classifier``.
 
     Args:
-        in_channels: Channels of the last output of the backbone.
+        in_channels: Channels of the backbone's last output.
         num_classes: Number of classes.
-        hidden_channels: Width of the hidden layer; None for none. 1280 is the paper's
-            (table 1), whatever the width of the network.
-        dropout: Share of the inputs of the linear layer that is dropped in training;
-            0.2 is that of the official ``ghostnet_pytorch/ghostnet.py``.
-        label_smoothing: Share of the target that is spread over all classes.
+        hidden_channels: Channels of the 1x1 convolution; None leaves it out. The paper
+            has 1280 at all widths (table 1).
+        dropout: Probability of dropout before the linear layer; the official
+            ``ghostnet_pytorch/ghostnet.py`` has 0.2.
+        label_smoothing: Label smoothing of the loss.
 
     Raises:
         ConfigError: If ``dropout`` or ``label_smoothing`` is not from 0 to 1, or in
@@ -53,7 +53,7 @@ class ClassificationHead(nn.Module):
         for name, share in shares.items():
             if not (isinstance(share, (int, float)) and 0 <= share <= 1):
                 raise ConfigError(
-                    f"{name} is {share!r}, expected 0 to 1; give another: "
+                    f"{name} is {share!r}, expected 0 to 1, such as "
                     f"--cfg-options model.head.{name}=0.1"
                 )
         self.in_channels = in_channels
@@ -66,10 +66,10 @@ class ClassificationHead(nn.Module):
         self.classifier = nn.Linear(hidden_channels or in_channels, num_classes)
 
     def forward(self, features: Sequence[Tensor]) -> Tensor:
-        """Classify by the last of the backbone's outputs.
+        """Classify by the backbone's last output.
 
         Args:
-            features: Of which the last is ``(N, in_channels, H, W)``.
+            features: Outputs of the backbone, the last one ``(N, in_channels, H, W)``.
 
         Returns:
             Logits ``(N, num_classes)``.
@@ -77,9 +77,8 @@ class ClassificationHead(nn.Module):
         channels = features[-1].shape[1]
         if channels != self.in_channels:
             raise ConfigError(
-                f"head.in_channels is {self.in_channels}, and the backbone gives "
-                f"{channels}; give the head as many: --cfg-options "
-                f"model.head.in_channels={channels}"
+                f"head.in_channels is {self.in_channels}, but the backbone has "
+                f"{channels}; add --cfg-options model.head.in_channels={channels}"
             )
         x = F.adaptive_avg_pool2d(features[-1], 1)
         if self.conv_head is not None:
@@ -87,15 +86,7 @@ class ClassificationHead(nn.Module):
         return self.classifier(self.dropout(x.flatten(1)))
 
     def loss(self, features: Sequence[Tensor], labels: Tensor) -> dict[str, Tensor]:
-        """Cross entropy.
-
-        Args:
-            features: As of :meth:`forward`.
-            labels: Numbers of classes, ``(N,)``, int64.
-
-        Returns:
-            ``loss``, the mean over the batch.
-        """
+        """Compute ``loss``, the mean cross entropy for ``labels`` ``(N,)``, int64."""
         logits = self(features)
         loss = F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
         return dict(loss=loss)
@@ -105,8 +96,8 @@ class ClassificationHead(nn.Module):
 class ImageClassifier(BaseModel):
     """A backbone with a classification head, for MMEngine's Runner.
 
-    It loads weights under its own names, as ``backbone.conv_stem.weight``, or under
-    those that networks are published with, as ``conv_stem.weight``.
+    It loads weights under its own names, such as ``backbone.conv_stem.weight``, or
+    under published names, such as ``conv_stem.weight``.
 
     Args:
         backbone: Config of a backbone.
@@ -137,7 +128,7 @@ class ImageClassifier(BaseModel):
     def _load_from_state_dict(
         self, state_dict: dict[str, Tensor], prefix: str, *args: Any
     ) -> None:
-        """Bring published weights to our names."""
+        """Rename published weights, then load."""
         for part in ("backbone", "head"):
             for name in getattr(self, part).state_dict():
                 published, own = prefix + name, f"{prefix}{part}.{name}"
@@ -155,14 +146,13 @@ class ImageClassifier(BaseModel):
 
         Args:
             inputs: Normalised images ``(N, 3, H, W)``, floating point.
-            data_samples: What the data set says of them, collated: ``gt_label``
-                ``(N,)``, int64, and ``img_path``, a list.
+            data_samples: Collated entries of the dataset: ``gt_label`` ``(N,)``,
+                int64, and ``img_path``, a list.
             mode: ``'tensor'``, ``'loss'`` or ``'predict'``.
 
         Returns:
-            Logits ``(N, num_classes)``; or ``loss``; or for each image
-            ``pred_score`` ``(num_classes,)``, ``pred_label`` and what ``data_samples``
-            has of it.
+            Logits ``(N, num_classes)``; or ``loss``; or for each image ``pred_score``
+            ``(num_classes,)``, ``pred_label`` and its ``data_samples``.
         """
         features = self.backbone(inputs)
         if mode == "loss":

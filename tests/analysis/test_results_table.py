@@ -164,7 +164,7 @@ def test_another_run_of_that_name(finished, tmp_path):
     next(run.glob("*.py")).rename(run / "faster_rcnn_mobilenetv2_fpn.py")
     text = write_table([run], tmp_path / "out")
     assert "| - | - | - | 25.0 | " in text  # nor is its backbone counted
-    assert "- `model.backbone.type: TappedMobileNetV2 and GhostNet`" in text
+    assert "- `model.backbone.type: MobileNetV2 and GhostNet`" in text
 
 
 def test_papers_figures(project):

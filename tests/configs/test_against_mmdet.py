@@ -1,4 +1,4 @@
-"""Our configs beside MMDetection's own on ResNet-50: only what is listed differs."""
+"""Our configs differ from MMDetection's, and among each other, only as listed."""
 
 import re
 from pathlib import Path
@@ -10,35 +10,34 @@ from mmengine.config import Config
 CONFIGS = Path(__file__).parents[2] / "configs"
 MMDET = Path(mmdet.__file__).parent / ".mim/configs"
 
-# Patterns of keys, each with what it stands for. A list entry is keyed by its number.
+# Patterns of keys that differ. A list entry is keyed by its number.
 COMMON = [
     r"model\.backbone\..*",  # GhostNet for ResNet-50
+    r"(model\.neck\.)?widen_factor",
     r"model\.neck\.type",
-    r"model\.neck\.widen_factor",
     r"model\.neck\.strides\.\d",
     r"model\.neck\.in_channels\.\d",
     r"custom_imports\..*",  # ghostdet
     r"custom_hooks\.0\.type",  # CheckpointGuardHook
-    r"dataset_type|(train|val|test)_dataloader\.dataset\.type",  # shared annotations
-    # An unreadable image in training is passed over.
+    # Unreadable training images are replaced.
     r"train_pipeline\.0\.type",
     r"train_pipeline\.0\.max_unreadable",
     r"train_dataloader\.dataset\.pipeline\.0\.type",
     r"train_dataloader\.dataset\.pipeline\.0\.max_unreadable",
     r"(.+\.)?backend_args",  # None there
-    r"env_cfg\.dist_cfg\.timeout",  # for evaluations, for which ranks wait
+    r"env_cfg\.dist_cfg\.timeout",  # ranks wait for the evaluation
 ]
 RETINANET = [
     *COMMON,
-    r"model\.neck\.start_level",  # our neck takes three taps, not four of which three
-    # Of test time augmentation, which only its retinanet configs bring along.
+    r"model\.neck\.start_level",  # our neck gets three levels, theirs skips the first
+    # Test time augmentation, which only their RetinaNet configs have.
     r"tta_model\..*",
     r"tta_pipeline\..*",
     r"img_scales\..*",
 ]
 FASTER_RCNN_P2 = [
     *COMMON,
-    r"model\.roi_head\.bbox_roi_extractor\.finest_scale",  # the default, said
+    r"model\.roi_head\.bbox_roi_extractor\.finest_scale",  # the default, spelled out
 ]
 # No stride 4: all levels have twice the stride, and anchors and RoIs keep their sizes.
 FASTER_RCNN = [
@@ -62,40 +61,45 @@ def flat(node, prefix=""):
     return leaves
 
 
+def load(path):
+    return flat(Config.fromfile(path).to_dict())
+
+
+def different(ours, theirs):
+    """Keys with another value, or that only one of two configs has."""
+    keys = ours.keys() | theirs.keys()
+    return sorted(key for key in keys if ours.get(key, ...) != theirs.get(key, ...))
+
+
 @pytest.mark.parametrize(
     "ours, theirs, listed",
     [
+        ("retinanet_ghostnet_fpn", "retinanet/retinanet_r50_fpn_1x_coco", RETINANET),
         (
-            "retinanet_ghostnet_fpn.py",
-            "retinanet/retinanet_r50_fpn_1x_coco.py",
-            RETINANET,
-        ),
-        (
-            "faster_rcnn_ghostnet_fpn.py",
-            "faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py",
+            "faster_rcnn_ghostnet_fpn",
+            "faster_rcnn/faster-rcnn_r50_fpn_1x_coco",
             FASTER_RCNN,
         ),
         (
-            "faster_rcnn_ghostnet_fpn_p2.py",
-            "faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py",
+            "faster_rcnn_ghostnet_fpn_p2",
+            "faster_rcnn/faster-rcnn_r50_fpn_1x_coco",
             FASTER_RCNN_P2,
         ),
     ],
 )
 def test_only_listed_differences(ours, theirs, listed):
-    ours = flat(Config.fromfile(CONFIGS / ours)._cfg_dict.to_dict())
-    theirs = flat(Config.fromfile(MMDET / theirs)._cfg_dict.to_dict())
-    absent = object()
-    different = {
-        key
-        for key in ours.keys() | theirs.keys()
-        if ours.get(key, absent) != theirs.get(key, absent)
-    }
-    unlisted = [
-        f"{key}: {ours.get(key, '-')}, not {theirs.get(key, '-')}"
-        for key in sorted(different)
-        if not any(re.fullmatch(pattern, key) for pattern in listed)
-    ]
-    assert not unlisted
-    stale = [p for p in listed if not any(re.fullmatch(p, key) for key in different)]
+    keys = different(load(CONFIGS / f"{ours}.py"), load(MMDET / f"{theirs}.py"))
+    assert not [k for k in keys if not any(re.fullmatch(p, k) for p in listed)]
+    stale = [p for p in listed if not any(re.fullmatch(p, key) for key in keys)]
     assert not stale
+
+
+@pytest.mark.parametrize("detector", ["retinanet", "faster_rcnn"])
+@pytest.mark.parametrize("backbone", ["mobilenetv2", "mobilenetv3"])
+def test_the_papers_configs_differ_in_the_backbone(detector, backbone):
+    ours, theirs = (
+        load(CONFIGS / f"{detector}_{name}_fpn.py") for name in ("ghostnet", backbone)
+    )
+    pattern = r"model\.backbone\..*|(model\.neck\.)?(type|widen_factor|strides.*)"
+    pattern += r"|model\.neck\.in_channels.*|find_unused_parameters"
+    assert not [k for k in different(ours, theirs) if not re.fullmatch(pattern, k)]

@@ -33,7 +33,7 @@ def test_anchors(models):
 
 
 def strides(model, scales):
-    """The stride of the level that an RoI of some scale is pooled from."""
+    """Strides of the levels that RoIs of some scales are pooled from."""
     extractor = MODELS.build(model.roi_head.bbox_roi_extractor)
     zero = torch.zeros(len(scales))
     rois = torch.stack([zero, zero, zero, scales, scales], dim=1)

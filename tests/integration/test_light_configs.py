@@ -9,7 +9,7 @@ from ghostdet.apis import train
 from ghostdet.config import load_config
 
 SMALL = {
-    "model.backbone.init_cfg": None,  # where weights are from: tests/weights
+    "model.backbone.init_cfg": None,  # for pretrained weights see tests/weights
     "train_dataloader.batch_size": 1,
     "train_dataloader.dataset.indices": 2,
     "train_cfg.max_epochs": 1,
@@ -28,7 +28,12 @@ SMALL = {
 
 
 @pytest.mark.parametrize(
-    "name, side", [("light_s_320", 320), ("light_m_416", 416), ("light_m_800", None)]
+    "name, side",
+    [
+        ("light_s_320", 320),
+        ("light_m_416", 416),
+        pytest.param("light_m_800", None, marks=pytest.mark.long),
+    ],
 )
 def test_train_and_test(tmp_path, project, coco, new_run, name, side):
     def config():
@@ -38,15 +43,10 @@ def test_train_and_test(tmp_path, project, coco, new_run, name, side):
         )
 
     runner = train(config())
-    losses = [
-        runner.message_hub.get_scalar(f"train/{loss}").data[0]
-        for loss in ("loss_cls", "loss_bbox", "loss_dfl")
-    ]
-    # A crop may show no object, and then only the classification has a loss.
-    assert all(len(loss) == 2 and np.isfinite(loss).all() for loss in losses)
-    assert min(losses[0]) > 0
+    losses = runner.message_hub.get_scalar("train/loss").data[0]
+    assert len(losses) == 2 and np.isfinite(losses).all()
 
-    # What is saved, for inference, is the average, and validation saw it.
+    # Validation uses the averaged weights, and the checkpoint holds them for inference.
     saved = torch.load(tmp_path / "epoch_1.pth", weights_only=False)
     key = "backbone.bn1.running_mean"
     trained = saved["ema_state_dict"][f"module.{key}"]

@@ -1,9 +1,9 @@
 # Blood cells (https://github.com/Shenggan/BCCD_Dataset, MIT) as COCO JSON:
-# annotations/{train,val,test}.json and images/. Trained on train and val.
+# annotations/{train,val,test}.json and images/. Trains on train and val.
 dataset_type = "CocoDataset"
 data_root = "data/bccd/"
 metainfo = dict(classes=("RBC", "WBC", "Platelets"))
-# Both sides, so that batches have one shape and no padding.
+# Batches have one shape and no padding.
 image_size = (256, 256)
 
 train_pipeline = [

@@ -1,4 +1,4 @@
-# CIFAR-10 as torchvision stores it: cifar-10-batches-py/ in the root.
+# CIFAR-10 as torchvision stores it, in data/cifar10/cifar-10-batches-py/.
 data_root = "data/cifar10/"
 v2 = "torchvision.transforms.v2."
 

@@ -1,9 +1,9 @@
-# COCO 2017 at 1333x800. Another place: `tools/train.py CONFIG --data-root DIR`.
+# COCO 2017 at 1333x800, in data/coco/ or `--data-root DIR`.
 dataset_type = "CocoDataset"
 data_root = "data/coco/"
 
 train_pipeline = [
-    # An unreadable image in training is logged and replaced, up to this many of them.
+    # Unreadable training images are logged and replaced, up to this number.
     dict(type="LoadReadableImage", max_unreadable=100),
     dict(type="LoadAnnotations", with_bbox=True),
     dict(type="Resize", scale=(1333, 800), keep_ratio=True),

@@ -1,30 +1,21 @@
-# COCO 2017 at 320x320, both sides, so that a device sees one shape: zoomed, cropped and
-# recoloured in training, and no more, since small networks do not fill up.
+# COCO 2017 at 320x320, so that a device gets one shape. Training images are zoomed,
+# cropped and recoloured, and no more: small networks do not overfit.
 _base_ = "coco_detection.py"
 
+image_size = (320, 320)
 train_pipeline = [
     dict(type="LoadReadableImage", max_unreadable=100),
     dict(type="LoadAnnotations", with_bbox=True),
     dict(
-        type="RandomResize",
-        scale=(320, 320),
-        ratio_range=(0.6, 1.8),
-        keep_ratio=False,
+        type="RandomResize", scale=image_size, ratio_range=(0.6, 1.8), keep_ratio=False
     ),
-    dict(type="RandomCrop", crop_size=(320, 320)),
+    dict(type="RandomCrop", crop_size=image_size),
     dict(type="YOLOXHSVRandomAug"),
     dict(type="RandomFlip", prob=0.5),
     dict(type="PackDetInputs"),
 ]
-test_pipeline = [
-    dict(type="LoadImageFromFile"),
-    dict(type="Resize", scale=(320, 320), keep_ratio=False),
-    dict(type="LoadAnnotations", with_bbox=True),
-    dict(
-        type="PackDetInputs",
-        meta_keys=("img_id", "img_path", "ori_shape", "img_shape", "scale_factor"),
-    ),
-]
+test_pipeline = _base_.test_pipeline
+test_pipeline[1] = dict(type="Resize", scale=image_size, keep_ratio=False)
 
 train_dataloader = dict(
     batch_size=32,

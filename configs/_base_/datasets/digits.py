@@ -1,4 +1,4 @@
-# Handwritten digits of 8x8 pixels, enlarged to the stride of the networks.
+# Handwritten digits of 8x8 pixels, enlarged to 32x32, the stride of the networks.
 v2 = "torchvision.transforms.v2."
 size = 32
 

@@ -1,4 +1,4 @@
-# ImageNet-1k as folders of classes, under train/ and val/.
+# ImageNet-1k, one folder per class, under train/ and val/.
 data_root = "data/imagenet/"
 v2 = "torchvision.transforms.v2."
 bicubic = 3

@@ -1,5 +1,5 @@
 # Tree crowns in aerial photographs, written by ghostdet.datasets.prepare_trees: tiles
-# of 400 px at their own scale, at which the median crown spans 38 px.
+# of 400 px, with a median crown of 38 px.
 dataset_type = "CocoDataset"
 data_root = "data/trees/"
 metainfo = dict(classes=("tree",), palette=[(255, 200, 0)])

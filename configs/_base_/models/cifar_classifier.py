@@ -1,9 +1,9 @@
-# A classifier of CIFAR-10's images, without a backbone.
+# A classifier for CIFAR-10; the config adds the backbone.
 model = dict(
     type="ImageClassifier",
-    # Of all pixels of the 50,000 images to train on, times 255, as many have computed
-    # (https://github.com/kuangliu/pytorch-cifar/issues/129); the deviations 0.2023,
-    # 0.1994, 0.2010 that go round are means over images.
+    # Mean and deviation of all pixels of the training images, times 255. The deviations
+    # often quoted, 0.2023, 0.1994 and 0.2010, are means over images
+    # (https://github.com/kuangliu/pytorch-cifar/issues/129).
     data_preprocessor=dict(
         type="ImgDataPreprocessor",
         mean=[125.31, 122.95, 113.87],

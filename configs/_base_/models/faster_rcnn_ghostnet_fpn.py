@@ -1,6 +1,7 @@
-# Faster R-CNN on the stride 8, 16 and 32 taps of GhostNet. MMDetection's own starts
-# at stride 4; here the RPN's anchors keep their sizes (32 to 512, one a level) on
-# levels of twice the stride, and RoIs up to 224 go to stride 8.
+# Faster R-CNN on GhostNet's strides 8, 16 and 32. MMDetection's own starts at stride
+# 4. Here the RPN's anchors keep their sizes (32 to 512, one a level) on levels of twice
+# the stride, and RoIs up to 224 px go to stride 8.
+widen_factor = 1.1  # of the backbone and the neck
 model = dict(
     type="FasterRCNN",
     data_preprocessor=dict(
@@ -10,10 +11,10 @@ model = dict(
         bgr_to_rgb=True,
         pad_size_divisor=32,
     ),
-    backbone=dict(type="GhostNet", widen_factor=1.1, out_indices=(1, 2, 3)),
+    backbone=dict(type="GhostNet", widen_factor=widen_factor, out_indices=(1, 2, 3)),
     neck=dict(
         type="GhostNetFPN",
-        widen_factor=1.1,
+        widen_factor=widen_factor,
         strides=(8, 16, 32),
         out_channels=256,
         num_outs=5,

@@ -1,5 +1,5 @@
-# A light detector: GhostNet, a Ghost pyramid with strides 8 to 64, and GFL's head with
-# no towers: its two predictions right on the pyramid (docs/light.md says why). Size S.
+# Light detector, size S: GhostNet, a Ghost pyramid with strides 8 to 64, and GFL's head
+# without towers, which predicts from the pyramid's outputs (docs/light.md).
 model = dict(
     type="GFL",
     data_preprocessor=dict(

@@ -3,6 +3,5 @@ _base_ = "gfl_ghostnet_pan.py"
 
 model = dict(
     backbone=dict(widen_factor=1.0),
-    neck=dict(in_channels=[40, 112, 160], out_channels=96),
-    bbox_head=dict(in_channels=96, feat_channels=96),
+    neck=dict(in_channels=[40, 112, 160]),
 )

@@ -1,4 +1,5 @@
-# RetinaNet on the stride 8, 16 and 32 taps of GhostNet: P3 to P7.
+# RetinaNet on GhostNet's strides 8, 16 and 32: P3 to P7.
+widen_factor = 1.1  # of the backbone and the neck
 model = dict(
     type="RetinaNet",
     data_preprocessor=dict(
@@ -8,10 +9,10 @@ model = dict(
         bgr_to_rgb=True,
         pad_size_divisor=32,
     ),
-    backbone=dict(type="GhostNet", widen_factor=1.1, out_indices=(1, 2, 3)),
+    backbone=dict(type="GhostNet", widen_factor=widen_factor, out_indices=(1, 2, 3)),
     neck=dict(
         type="GhostNetFPN",
-        widen_factor=1.1,
+        widen_factor=widen_factor,
         strides=(8, 16, 32),
         out_channels=256,
         add_extra_convs="on_input",

@@ -1,11 +1,14 @@
-# GhostNet 0.5x RetinaNet for small data sets and training from scratch: a light head
-# with GN, and boxes learned by GIoU.
+# RetinaNet with GhostNet 0.5x for small datasets and training from scratch: a light
+# head, GN and a GIoU loss.
 _base_ = "retinanet_ghostnet_fpn.py"
 
+widen_factor = 0.5
 norm_cfg = dict(type="GN", num_groups=16)
 model = dict(
-    backbone=dict(widen_factor=0.5),
-    neck=dict(widen_factor=0.5, out_channels=64, num_outs=3, norm_cfg=norm_cfg),
+    backbone=dict(widen_factor=widen_factor),
+    neck=dict(
+        widen_factor=widen_factor, out_channels=64, num_outs=3, norm_cfg=norm_cfg
+    ),
     bbox_head=dict(
         in_channels=64,
         feat_channels=64,

@@ -1,6 +1,4 @@
 # AdamW for 40 epochs of 22 batches.
-_base_ = "../runtime.py"
-
 max_epochs = 40
 train_cfg = dict(type="EpochBasedTrainLoop", max_epochs=max_epochs, val_interval=5)
 val_cfg = dict(type="ValLoop")
@@ -19,9 +17,4 @@ optim_wrapper = dict(
     type="OptimWrapper",
     optimizer=dict(type="AdamW", lr=0.004, weight_decay=0.05),
 )
-default_hooks = dict(
-    logger=dict(interval=11),
-    checkpoint=dict(interval=5, max_keep_ckpts=2, save_best="accuracy/top1"),
-)
 auto_scale_lr = dict(enable=False, base_batch_size=64)
-randomness = dict(seed=0)

@@ -6,5 +6,4 @@ train_cfg = dict(max_epochs=max_epochs, val_interval=1)
 param_scheduler = _base_.param_scheduler
 param_scheduler[1].end = max_epochs
 optim_wrapper = dict(optimizer=dict(lr=0.001))
-default_hooks = dict(checkpoint=dict(interval=1))
 auto_scale_lr = dict(base_batch_size=64)

@@ -5,7 +5,6 @@ from ghostdet.models.backbones.ghost_resnet import GhostResNet
 from ghostdet.models.backbones.ghostnet import GhostNet
 from ghostdet.models.backbones.ghostnetv2 import GhostNetV2
 from ghostdet.models.backbones.ghostnetv3 import GhostNetV3
-from ghostdet.models.backbones.mobilenetv2 import TappedMobileNetV2
 from ghostdet.models.backbones.mobilenetv3 import MobileNetV3
 
 __all__ = [
@@ -16,5 +15,4 @@ __all__ = [
     "GhostNetV3",
     "GhostResNet",
     "MobileNetV3",
-    "TappedMobileNetV2",
 ]

@@ -1,4 +1,4 @@
-"""What the backbones share: a stem, blocks behind it, and where they are tapped."""
+"""Base of the backbones: a stem, then blocks that may be outputs."""
 
 from __future__ import annotations
 
@@ -11,68 +11,86 @@ from mmengine.utils.dl_utils.parrots_wrapper import _BatchNorm
 from torch import Tensor, nn
 
 from ghostdet.errors import ConfigError
-from ghostdet.models.layers.recompute import is_tracing
+from ghostdet.models.layers.recompute import is_tracing, recompute
 
 
 class FeatureLevel(NamedTuple):
-    """A place where a backbone can be tapped."""
+    """A possible output of a backbone."""
 
-    block: int  # index into ``blocks``; its output is what is tapped
-    stride: int  # of the output, relative to the image
-    channels: int  # of the output, at width 1.0
+    block: int  # index into ``blocks`` of the block that computes it
+    stride: int  # relative to the image
+    channels: int  # at width 1.0
 
 
 class BackboneBase(BaseModule):
     """A backbone that returns the outputs of some of its blocks.
 
-    A subclass has ``FEATURE_LEVELS``, and sets ``blocks`` and ``stem`` in its constructor, of the
-    blocks no more than ``self.level_blocks[-1] + 1``; then it calls :meth:`freeze`.
+    A neck reads what they are from ``out_channels`` and ``out_strides``.
+
+    A subclass lists its possible outputs in ``FEATURE_LEVELS``. Its constructor builds
+    the ``stem`` and the first ``self.level_blocks[-1] + 1`` of the ``blocks``, sets
+    ``out_channels`` and calls :meth:`freeze`.
 
     Args:
-        out_indices: Indices into ``FEATURE_LEVELS``, ascending.
-        frozen_stages: How much is frozen, its BN in evaluation mode: -1 nothing, 0 the
-            stem, ``i`` all up to tap ``i - 1``.
+        widen_factor: Width of the network.
+        out_indices: Indices into ``FEATURE_LEVELS``, ascending. Layers after the last
+            output are not built.
+        frozen_stages: -1 freezes nothing, 0 the stem, ``i`` also the blocks up to
+            feature level ``i - 1``. Frozen BN stays in evaluation mode.
         norm_eval: Keep all BN layers in evaluation mode in training.
         channels_last: Memory layout. ``None``: channels-last within the backbone on a
             CPU, where that is faster (docs/benchmarks.md); outputs are contiguous, as
             heads that use ``view`` need them. ``True``: outputs are channels-last too,
-            and so is what follows, on all devices. ``False``: as the images are.
-            Weights keep theirs, and results are the same.
+            on all devices. ``False``: the layout of the images. Weights keep their
+            layout, and results are the same.
+        with_cp: Recompute each block in the backward pass to save memory.
         init_cfg: MMEngine initialiser.
 
+    Attributes:
+        out_channels (tuple[int, ...]): Channels of each output.
+        out_strides (tuple[int, ...]): Stride of each output.
+
     Raises:
-        ConfigError: If ``out_indices`` or ``frozen_stages`` is out of range.
+        ConfigError: If ``widen_factor``, ``out_indices`` or ``frozen_stages`` is out of
+            range.
     """
 
     FEATURE_LEVELS: tuple[FeatureLevel, ...]
     stem: Sequence[nn.Module]
     blocks: Sequence[nn.Module]
+    out_channels: tuple[int, ...]
 
     def __init__(
         self,
+        widen_factor: float,
         out_indices: Sequence[int],
         frozen_stages: int,
         norm_eval: bool,
         channels_last: bool | None,
+        with_cp: bool,
         init_cfg: dict | list | None,
     ) -> None:
         super().__init__(init_cfg)
+        count = len(self.FEATURE_LEVELS)
+        if not widen_factor > 0:
+            raise ConfigError(f"widen_factor is {widen_factor!r}, expected more than 0")
         out_indices = tuple(out_indices)
-        if not out_indices or list(out_indices) != sorted(
-            set(out_indices) & set(range(len(self.FEATURE_LEVELS)))
-        ):
+        known = sorted(set(out_indices) & set(range(count)))
+        if not out_indices or list(out_indices) != known:
             raise ConfigError(
                 f"out_indices is {out_indices}, expected ascending indices from 0 to "
-                f"{len(self.FEATURE_LEVELS) - 1}, such as (1, 2, 3) for strides 8, 16 and 32"
+                f"{count - 1}, such as (1, 2, 3) for strides 8, 16 and 32"
             )
-        if not -1 <= frozen_stages <= len(self.FEATURE_LEVELS):
+        if not -1 <= frozen_stages <= count:
             raise ConfigError(
-                f"frozen_stages is {frozen_stages}, expected -1 to {len(self.FEATURE_LEVELS)}"
+                f"frozen_stages is {frozen_stages}, expected -1 to {count}"
             )
+        self.widen_factor = widen_factor
         self.out_indices = out_indices
         self.frozen_stages = frozen_stages
         self.norm_eval = norm_eval
         self.channels_last = channels_last
+        self.with_cp = with_cp
         self.out_strides = tuple(self.FEATURE_LEVELS[i].stride for i in out_indices)
         self.level_blocks = tuple(self.FEATURE_LEVELS[i].block for i in out_indices)
 
@@ -83,8 +101,9 @@ class BackboneBase(BaseModule):
             x: Normalised images ``(N, 3, H, W)``, floating point, RGB.
 
         Returns:
-            For each of ``out_indices`` ``(N, C, H / stride, W / stride)`` with
-            ``out_channels`` and ``out_strides``, sizes rounded up.
+            One ``(N, C, H / stride, W / stride)`` for each of ``out_indices``, with
+            ``C`` from ``out_channels``, ``stride`` from ``out_strides``, and sizes
+            rounded up.
         """
         inside = self.channels_last is None and x.device.type == "cpu"
         if inside or self.channels_last:
@@ -93,16 +112,14 @@ class BackboneBase(BaseModule):
             x = module(x)
         outs = []
         for index, block in enumerate(self.blocks):
-            x = self._run(block, x)
+            again = self.with_cp and block.training and x.requires_grad
+            x = recompute(block, x) if again else block(x)
             if index in self.level_blocks:
                 outs.append(_contiguous(x) if inside else x)
         return tuple(outs)
 
-    def _run(self, block: nn.Module, x: Tensor) -> Tensor:
-        return block(x)
-
     def train(self, mode: bool = True) -> BackboneBase:
-        """Set the mode, keeping frozen stages and, by ``norm_eval``, BN as they are."""
+        """Set the mode, except for frozen stages and, with ``norm_eval``, BN."""
         super().train(mode)
         self.freeze()
         if mode and self.norm_eval:
@@ -112,17 +129,16 @@ class BackboneBase(BaseModule):
         return self
 
     def freeze(self) -> None:
-        """Freeze what ``frozen_stages`` says.
+        """Freeze the stages that ``frozen_stages`` names.
 
-        In the constructor as well: DDP looks at what is frozen before ``train()``.
+        The constructor calls this too: DDP reads ``requires_grad`` before ``train()``.
         """
         if self.frozen_stages < 0:
             return
         frozen = list(self.stem)
         if self.frozen_stages > 0:
-            frozen += self.blocks[
-                : self.FEATURE_LEVELS[self.frozen_stages - 1].block + 1
-            ]
+            last = self.FEATURE_LEVELS[self.frozen_stages - 1].block
+            frozen += self.blocks[: last + 1]
         for module in frozen:
             module.eval()
             module.requires_grad_(False)
@@ -135,7 +151,7 @@ def _contiguous(x: Tensor) -> Tensor:
 
 
 class _Contiguous(torch.autograd.Function):
-    """Contiguous outputs of a channels-last network, which gets its gradients so."""
+    """Make a tensor contiguous, and its gradient channels-last."""
 
     generate_vmap_rule = True
 

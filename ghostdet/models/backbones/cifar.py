@@ -1,8 +1,8 @@
-"""VGG-16 and ResNet for images of 32x32, plain and of Ghost modules.
+"""VGG-16 and ResNet for images of 32x32, plain or with Ghost modules.
 
-The networks of the CIFAR-10 tables of the GhostNet paper. Their first convolution is an
-ordinary one in the Ghost forms as well: "We did not touch the 1st conv in our
-experiments" (https://github.com/TingsongYu/ghostnet_cifar10/issues/1).
+The networks in the GhostNet paper's CIFAR-10 tables. The first convolution is always an
+ordinary one: "We did not touch the 1st conv in our experiments"
+(https://github.com/TingsongYu/ghostnet_cifar10/issues/1).
 """
 
 from __future__ import annotations
@@ -20,8 +20,7 @@ from ghostdet.models.layers.ghost_module import GhostModule
 class CifarVGG16(BaseModule):
     """The 13 convolutions of VGG-16 with BN, for small images.
 
-    Configuration D of https://arxiv.org/abs/1409.1556, of which CIFAR leaves the three
-    linear layers out: on 32x32 the last map is a single pixel.
+    Configuration D of https://arxiv.org/abs/1409.1556 without its linear layers.
 
     Args:
         ratio: ``s`` of the GhostNet paper. 1 is the plain network.
@@ -52,17 +51,10 @@ class CifarVGG16(BaseModule):
         channels = 3
         for stage in self._STAGES:
             for out_channels in stage:
-                layers.append(
-                    GhostModule(
-                        channels,
-                        out_channels,
-                        kernel_size=3,
-                        ratio=ratio if layers else 1,
-                        dw_kernel=dw_kernel,
-                    )
-                )
+                s = ratio if layers else 1
+                layers.append(GhostModule(channels, out_channels, 3, s, dw_kernel))
                 channels = out_channels
-            # Rounded up, so that images of less than 32 px leave something.
+            # Rounded up, so that an image smaller than 32 px leaves a pixel.
             layers.append(nn.MaxPool2d(2, ceil_mode=True))
         self.layers = nn.Sequential(*layers)
 
@@ -82,9 +74,15 @@ class _Block(nn.Module):
     """Two 3x3 convolutions and a shortcut without parameters, option A."""
 
     def __init__(
-        self, in_channels: int, out_channels: int, stride: int, **ghost: int
+        self,
+        in_channels: int,
+        out_channels: int,
+        stride: int,
+        ratio: int,
+        dw_kernel: int,
     ) -> None:
         super().__init__()
+        ghost = dict(ratio=ratio, dw_kernel=dw_kernel)
         self.stride = stride
         self.padding = out_channels - in_channels
         self.conv1 = GhostModule(in_channels, out_channels, 3, stride=stride, **ghost)
@@ -101,13 +99,12 @@ class _Block(nn.Module):
 class CifarResNet(BaseModule):
     """ResNet of 6n + 2 layers for small images.
 
-    As in section 4.2 of https://arxiv.org/abs/1512.03385: a convolution to 16 channels,
-    then three stages of n blocks with 16, 32 and 64 channels. Shortcuts have no
-    parameters: where the size halves they take every second pixel, and channels that
-    are new are zeros (option A).
+    Section 4.2 of https://arxiv.org/abs/1512.03385: a convolution to 16 channels, then
+    three stages of n blocks with 16, 32 and 64 channels. Shortcuts have no parameters
+    (option A): they take every second pixel, and new channels are zeros.
 
     Args:
-        depth: Number of layers with the linear one, 6n + 2.
+        depth: Number of layers, 6n + 2, the classifier's linear layer included.
         ratio: ``s`` of the GhostNet paper. 1 is the plain network.
         dw_kernel: ``d`` of the GhostNet paper.
         init_cfg: MMEngine initialiser.
@@ -142,15 +139,7 @@ class CifarResNet(BaseModule):
         for out_channels in (16, 32, 64):
             for _ in range(count):
                 stride = 1 if out_channels == channels else 2
-                blocks.append(
-                    _Block(
-                        channels,
-                        out_channels,
-                        stride,
-                        ratio=ratio,
-                        dw_kernel=dw_kernel,
-                    )
-                )
+                blocks.append(_Block(channels, out_channels, stride, ratio, dw_kernel))
                 channels = out_channels
         self.blocks = nn.Sequential(*blocks)
 

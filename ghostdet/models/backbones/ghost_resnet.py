@@ -10,14 +10,13 @@ from mmdet.registry import MODELS
 
 @MODELS.register_module()
 class GhostResNet(ResNet):
-    """MMDetection's ResNet of :class:`GhostConv`, behind an ordinary stem.
+    """MMDetection's ResNet with :class:`GhostConv` in its blocks.
 
-    The paper's Ghost-ResNet-50. The official ``ghostnet_pytorch/ghost_resnet.py``
-    leaves the 7x7 convolution alone as well; it has no BN in the blocks, this has
-    ResNet's.
+    The paper's Ghost-ResNet-50. The 7x7 convolution stays an ordinary one, as in the
+    official ``ghostnet_pytorch/ghost_resnet.py``, which has no BN in its blocks.
 
     Args:
-        depth: Depth of the network.
+        depth: Number of layers.
         ratio: ``s`` of the paper. 1 is the plain network.
         dw_kernel: ``d`` of the paper.
         **kwargs: Other arguments of MMDetection's ``ResNet``. To train from scratch,

@@ -10,19 +10,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from mmcv.cnn import build_norm_layer
 from mmdet.registry import MODELS
 from torch import nn
 
-from ghostdet.errors import ConfigError
 from ghostdet.models.backbones.base import BackboneBase, FeatureLevel
-from ghostdet.models.layers.ghost_module import BN, GhostBottleneck, make_divisible
+from ghostdet.models.layers.ghost_module import (
+    BN,
+    ConvNorm,
+    GhostBottleneck,
+    conv_norm,
+    make_divisible,
+)
 
 
 class _Row(NamedTuple):
     """One bottleneck at width 1.0."""
 
-    kernel: int  # of the strided depthwise convolution and of the shortcut's
+    kernel: int  # of the strided depthwise convolution and of the shortcut
     exp: int  # channels between the two Ghost modules
     out: int  # output channels
     se: float  # SE's reduced channels as a share of exp, 0 for no SE
@@ -53,10 +57,9 @@ BLOCKS = (
     ),
 )
 STEM_CHANNELS = 16
-FINAL_CHANNELS = 960  # of ``blocks.9``, the 1x1 convolution behind the bottlenecks
+FINAL_CHANNELS = 960  # of ``blocks.9``, the 1x1 convolution after the bottlenecks
 
-
-# The last bottleneck at each stride (n = 3, 5, 11, 16), where the author taps
+# The last bottleneck at each stride (number 3, 5, 11 and 16), as the author uses it
 # (https://github.com/iamhankai/ghostnet.pytorch/issues/35), then the final convolution.
 FEATURE_LEVELS = (
     FeatureLevel(2, 4, 24),
@@ -67,43 +70,24 @@ FEATURE_LEVELS = (
 )
 
 
-class _ConvNormAct(nn.Sequential):
-    """A 1x1 convolution, norm and ReLU under the official names."""
-
-    def __init__(self, in_channels: int, out_channels: int, norm_cfg: dict) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(in_channels, out_channels, 1, bias=False)
-        self.bn1 = build_norm_layer(norm_cfg, out_channels)[1]
-        self.act1 = nn.ReLU(inplace=True)
-
-
 @MODELS.register_module()
 class GhostNet(BackboneBase):
     """GhostNet without its classifier.
 
-    Taps 0 to 3 are linear (no activation), 4 is behind a ReLU.
+    Feature levels 0 to 3 are the last bottleneck at stride 4, 8, 16 and 32, without an
+    activation. Level 4 is the final 1x1 convolution (stride 32), after its ReLU.
 
     Args:
-        widen_factor: Width of the network; 0.5, 1.0, 1.1 and 1.3 stand in the paper.
-        out_indices: Which taps to return, ascending. 0 to 3 are the last bottleneck at
-            stride 4, 8, 16 and 32, 4 is the final 1x1 convolution (stride 32). Layers
-            behind the last one are not built.
-        frozen_stages: How much is frozen, its BN in evaluation mode: -1 nothing, 0 the
-            stem, ``i`` all up to tap ``i - 1``.
-        norm_eval: Keep all BN layers in evaluation mode in training.
-        channels_last: Memory layout: ``None`` for channels-last within the backbone on
-            a CPU, ``True`` for all that follows as well, ``False`` for neither.
-        with_cp: Recompute bottlenecks in the backward pass to save memory.
+        widen_factor: Width of the network; the paper has 0.5, 1.0, 1.1 and 1.3.
+        out_indices: Feature levels to return, ascending.
+        frozen_stages, norm_eval, channels_last, with_cp: See :class:`BackboneBase`.
         norm_cfg: Norm layers. The official network's BN has eps 1e-5, momentum 0.1.
-        se_gate: ``'hard_sigmoid'``, or ``'clip'`` for weights of the TensorFlow
-            original's kin.
+        se_gate: ``'hard_sigmoid'``, or ``'clip'`` for weights from TensorFlow or
+            PaddleClas.
         se_divisor: SE's reduced channels are rounded to a multiple of it; 1 for weights
-            of the TensorFlow original's kin.
-        init_cfg: MMEngine initialiser. The official network has none: PyTorch's own.
-
-    Attributes:
-        out_channels (tuple[int, ...]): Channels of each output.
-        out_strides (tuple[int, ...]): Stride of each output.
+            from TensorFlow or PaddleClas.
+        init_cfg: MMEngine initialiser. By default PyTorch's own initialisation, like
+            the official network.
 
     Raises:
         ConfigError: If ``widen_factor``, ``out_indices`` or ``frozen_stages`` is out of
@@ -119,7 +103,7 @@ class GhostNet(BackboneBase):
     """
 
     FEATURE_LEVELS = FEATURE_LEVELS
-    _bottlenecks = GhostBottleneck, GhostBottleneck  # the first two, those behind
+    _bottlenecks = GhostBottleneck, GhostBottleneck  # of blocks 0 and 1, of the others
 
     def __init__(
         self,
@@ -134,8 +118,15 @@ class GhostNet(BackboneBase):
         se_divisor: int = 4,
         init_cfg: dict | list | None = None,
     ) -> None:
-        super().__init__(out_indices, frozen_stages, norm_eval, channels_last, init_cfg)
-        self.widen_factor = widen_factor
+        super().__init__(
+            widen_factor,
+            out_indices,
+            frozen_stages,
+            norm_eval,
+            channels_last,
+            with_cp,
+            init_cfg,
+        )
         self.se_gate = se_gate
         self.se_divisor = se_divisor
         channels = level_channels(widen_factor)
@@ -145,8 +136,7 @@ class GhostNet(BackboneBase):
             return make_divisible(value * widen_factor)
 
         in_channels = width(STEM_CHANNELS)
-        self.conv_stem = nn.Conv2d(3, in_channels, 3, 2, padding=1, bias=False)
-        self.bn1 = build_norm_layer(norm_cfg, in_channels)[1]
+        self.conv_stem, self.bn1 = conv_norm(3, in_channels, 3, norm_cfg, stride=2)
         self.act1 = nn.ReLU(inplace=True)
 
         blocks: list[nn.Module] = []
@@ -164,36 +154,28 @@ class GhostNet(BackboneBase):
                         se_ratio=row.se,
                         se_gate=se_gate,
                         se_divisor=se_divisor,
-                        with_cp=with_cp,
                         norm_cfg=norm_cfg,
                     )
                 )
                 in_channels = width(row.out)
             blocks.append(nn.Sequential(*bottlenecks))
         if self.level_blocks[-1] == len(BLOCKS):
-            final = _ConvNormAct(in_channels, width(FINAL_CHANNELS), norm_cfg)
+            final = ConvNorm(in_channels, width(FINAL_CHANNELS), 1, norm_cfg)
+            final.act1 = nn.ReLU(inplace=True)
             blocks.append(nn.Sequential(final))
         self.blocks = nn.Sequential(*blocks)
         self.freeze()
 
     @property
     def stem(self) -> tuple[nn.Module, ...]:
-        """What is in front of the blocks."""
+        """Layers before the blocks."""
         return self.conv_stem, self.bn1, self.act1
 
 
 def level_channels(widen_factor: float) -> tuple[int, ...]:
-    """Channels of all five taps of a GhostNet.
-
-    Args:
-        widen_factor: Width of the network.
-
-    Raises:
-        ConfigError: If ``widen_factor`` is not positive.
+    """Compute the channels of all five feature levels of a GhostNet.
 
     >>> level_channels(1.1)
     (28, 44, 124, 176, 1056)
     """
-    if not widen_factor > 0:
-        raise ConfigError(f"widen_factor is {widen_factor!r}, expected more than 0")
-    return tuple(make_divisible(tap.channels * widen_factor) for tap in FEATURE_LEVELS)
+    return tuple(make_divisible(x.channels * widen_factor) for x in FEATURE_LEVELS)

@@ -22,19 +22,17 @@ from ghostdet.models.layers.ghost_module import (
 )
 
 
-def dfc_attention(
-    in_channels: int, out_channels: int, kernel_size: int, stride: int, norm_cfg: dict
-) -> nn.Sequential:
-    """Convolution, then depthwise ones along rows and along columns, each normed."""
+def dfc_attention(in_channels: int, out_channels: int, norm_cfg: dict) -> nn.Module:
+    """Build a 1x1 convolution and depthwise ones along rows and columns, with norms."""
     return nn.Sequential(
-        *conv_norm(in_channels, out_channels, kernel_size, norm_cfg, stride),
+        *conv_norm(in_channels, out_channels, 1, norm_cfg),
         *conv_norm(out_channels, out_channels, (1, 5), norm_cfg, groups=out_channels),
         *conv_norm(out_channels, out_channels, (5, 1), norm_cfg, groups=out_channels),
     )
 
 
 def dfc_gate(attention: nn.Module, x: Tensor) -> Tensor:
-    """Factors in [0, 1] at half the size of ``x``."""
+    """Compute factors in [0, 1] at half the size of ``x``."""
     return attention(F.avg_pool2d(x, kernel_size=2)).sigmoid()
 
 
@@ -44,9 +42,7 @@ class GhostModuleV2(GhostModule):
     Args:
         in_channels: Channels of the input.
         out_channels: Channels of the output.
-        kernel_size: Kernel of the primary convolution and of the attention's first.
-        stride: Their stride.
-        norm_cfg: Norm behind each convolution.
+        norm_cfg: Norm after each convolution.
         **kwargs: :class:`GhostModule`'s other arguments.
 
     Example:
@@ -59,22 +55,11 @@ class GhostModuleV2(GhostModule):
         self,
         in_channels: int,
         out_channels: int,
-        kernel_size: int = 1,
-        stride: int = 1,
         norm_cfg: dict = BN,
         **kwargs: Any,
     ) -> None:
-        super().__init__(
-            in_channels,
-            out_channels,
-            kernel_size,
-            stride=stride,
-            norm_cfg=norm_cfg,
-            **kwargs,
-        )
-        self.short_conv = dfc_attention(
-            in_channels, out_channels, kernel_size, stride, norm_cfg
-        )
+        super().__init__(in_channels, out_channels, norm_cfg=norm_cfg, **kwargs)
+        self.short_conv = dfc_attention(in_channels, out_channels, norm_cfg)
 
     def forward(self, x: Tensor) -> Tensor:
         """Run the module.
@@ -100,8 +85,9 @@ class GhostBottleneckV2(GhostBottleneck):
 class GhostNetV2(GhostNet):
     """GhostNetV2 without its classifier.
 
-    Arguments, taps, channels and strides are those of :class:`GhostNet`; 1.0, 1.3 and
-    1.6 are the paper's widths. Both sides of an image have 33 px or more.
+    Arguments, feature levels, channels and strides are the same as in
+    :class:`GhostNet`; the paper's widths are 1.0, 1.3 and 1.6. Images need 33 px or
+    more on each side.
 
     Example:
         >>> import torch

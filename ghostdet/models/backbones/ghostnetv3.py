@@ -1,9 +1,9 @@
-"""GhostNetV3: GhostNetV2 with parallel branches that are merged for deployment.
+"""GhostNetV3: GhostNetV2 with parallel branches that are merged for inference.
 
 "GhostNetV3: Exploring the Training Strategies for Compact Models",
-https://arxiv.org/abs/2404.11202. Parameter names: timm's ``ghostnetv3_100``, those of
-``ghostnetv3.py`` in https://github.com/huawei-noah/Efficient-AI-Backbones but for
-``bn1`` in place of ``bn``.
+https://arxiv.org/abs/2404.11202. Parameter names are timm's for ``ghostnetv3_100``: the
+official ones (``ghostnetv3.py`` of
+https://github.com/huawei-noah/Efficient-AI-Backbones) with ``bn1`` instead of ``bn``.
 """
 
 from __future__ import annotations
@@ -14,9 +14,8 @@ from functools import partial
 
 import torch
 import torch.nn.functional as F
-from mmcv.cnn import build_activation_layer, build_norm_layer
+from mmcv.cnn import build_norm_layer
 from mmdet.registry import MODELS
-from mmengine.model import BaseModule
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
@@ -26,40 +25,30 @@ from ghostdet.models.backbones.ghostnetv2 import dfc_attention, dfc_gate
 from ghostdet.models.layers.ghost_module import (
     BN,
     RELU,
+    ConvNorm,
     GhostBottleneck,
-    conv_norm,
+    activation,
     join,
 )
 
 BRANCHES = 3  # num_conv_branches of the official network
 
 
-class _ConvNorm(nn.Sequential):
-    """A convolution and its norm under the official names."""
+class GhostModuleV3(nn.Module):
+    """A 1x1 Ghost module of parallel branches.
 
-    def __init__(self, *args: int | dict, **kwargs: int) -> None:
-        super().__init__()
-        self.conv, self.bn1 = conv_norm(*args, **kwargs)
-
-
-class GhostModuleV3(BaseModule):
-    """A Ghost module of parallel branches, of ratio 2.
-
-    Three equal convolutions in place of the primary one; three equal depthwise ones, a
-    depthwise 1x1 one and a norm alone in place of the cheap one. In evaluation they can
-    be merged to the two convolutions of :class:`GhostModule`.
+    The primary convolution is the sum of three equal ones. The cheap one is the sum of
+    three equal depthwise ones, a depthwise 1x1 one and a norm alone. In evaluation the
+    branches can be merged into the two convolutions of :class:`GhostModule`.
 
     Args:
         in_channels: Channels of the input.
         out_channels: Channels of the output.
-        kernel_size: Kernel of the primary convolutions.
-        ratio: 2.
+        ratio: Only 2, since a branch returns intrinsic maps as ghost maps.
         dw_kernel: Kernel of the cheap depthwise convolutions.
-        stride: Stride of the primary convolutions.
-        norm_cfg: Norm behind each convolution; BN where branches are to be merged.
-        act_cfg: Activation behind each of the two sums; ``None`` for a linear module.
+        norm_cfg: Norm after each convolution; merging branches needs BN.
+        act_cfg: Activation after each of the two sums; ``None`` for a linear module.
         dfc: Scale the output by DFC attention on the input.
-        init_cfg: MMEngine initialiser.
 
     Raises:
         ConfigError: If ``ratio`` is not 2.
@@ -69,47 +58,35 @@ class GhostModuleV3(BaseModule):
         self,
         in_channels: int,
         out_channels: int,
-        kernel_size: int = 1,
         ratio: int = 2,
         dw_kernel: int = 3,
-        stride: int = 1,
         norm_cfg: dict = BN,
         act_cfg: dict | None = RELU,
         dfc: bool = False,
-        init_cfg: dict | list | None = None,
     ) -> None:
-        super().__init__(init_cfg)
+        super().__init__()
         if ratio != 2:
-            raise ConfigError(
-                f"ratio is {ratio!r}, expected 2: a branch of GhostModuleV3 passes "
-                "intrinsic maps on as ghost maps"
-            )
+            raise ConfigError(f"ratio is {ratio!r}, expected 2 for GhostNetV3")
         self.out_channels = out_channels
         intrinsic = -(-out_channels // 2)
 
-        def activation() -> nn.Module:
-            return nn.Identity() if act_cfg is None else build_activation_layer(act_cfg)
-
-        def cheap(kernel: int) -> _ConvNorm:
-            return _ConvNorm(intrinsic, intrinsic, kernel, norm_cfg, groups=intrinsic)
+        def cheap(kernel: int) -> ConvNorm:
+            return ConvNorm(intrinsic, intrinsic, kernel, norm_cfg, groups=intrinsic)
 
         self.primary_rpr_conv = nn.ModuleList(
-            _ConvNorm(in_channels, intrinsic, kernel_size, norm_cfg, stride)
-            for _ in range(BRANCHES)
+            ConvNorm(in_channels, intrinsic, 1, norm_cfg) for _ in range(BRANCHES)
         )
-        self.primary_activation = activation()
+        self.primary_activation = activation(act_cfg)
         self.cheap_rpr_skip = build_norm_layer(norm_cfg, intrinsic)[1]
         self.cheap_rpr_conv = nn.ModuleList(cheap(dw_kernel) for _ in range(BRANCHES))
         self.cheap_rpr_scale = cheap(1)
-        self.cheap_activation = activation()
+        self.cheap_activation = activation(act_cfg)
         self.primary_conv = self.cheap_operation = self.short_conv = None
         if dfc:
-            self.short_conv = dfc_attention(
-                in_channels, out_channels, kernel_size, stride, norm_cfg
-            )
+            self.short_conv = dfc_attention(in_channels, out_channels, norm_cfg)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Run the module; shapes as of :class:`GhostModule`."""
+        """Run the module; shapes as in :class:`GhostModule`."""
         if self.primary_conv is not None:
             intrinsic = self.primary_conv(x)
             ghost = self.cheap_operation(intrinsic)
@@ -123,7 +100,7 @@ class GhostModuleV3(BaseModule):
         return out * F.interpolate(dfc_gate(self.short_conv, x), size=out.shape[2:])
 
     def switch_to_deploy(self) -> None:
-        """Merge the branches; see :meth:`GhostNetV3.switch_to_deploy`."""
+        """Merge the branches for good."""
         if self.primary_conv is not None:
             return
         self.primary_conv = nn.Sequential(
@@ -152,10 +129,10 @@ class GhostBottleneckV3(GhostBottleneck):
             return
         args = (channels, channels)
         self.dw_rpr_conv = nn.ModuleList(
-            _ConvNorm(*args, kernel_size, norm_cfg, stride, channels)
+            ConvNorm(*args, kernel_size, norm_cfg, stride, channels)
             for _ in range(BRANCHES)
         )
-        self.dw_rpr_scale = _ConvNorm(*args, 1, norm_cfg, stride, channels)
+        self.dw_rpr_scale = ConvNorm(*args, 1, norm_cfg, stride, channels)
 
     def _downsample(self, x: Tensor) -> Tensor:
         if self.dw_rpr_conv is not None:
@@ -163,7 +140,7 @@ class GhostBottleneckV3(GhostBottleneck):
         return x if self.conv_dw is None else self.conv_dw(x)
 
     def switch_to_deploy(self) -> None:
-        """Merge the branches; see :meth:`GhostNetV3.switch_to_deploy`."""
+        """Merge the branches for good."""
         if self.dw_rpr_conv is None:
             return
         self.conv_dw = merge_branches([*self.dw_rpr_conv, self.dw_rpr_scale])
@@ -181,8 +158,8 @@ class DFCGhostBottleneckV3(GhostBottleneckV3):
 class GhostNetV3(GhostNet):
     """GhostNetV3 without its classifier.
 
-    Arguments, taps, channels and strides are those of :class:`GhostNet`. Both sides of
-    an image have 33 px or more.
+    Arguments, feature levels, channels and strides are the same as in
+    :class:`GhostNet`. Images need 33 px or more on each side.
 
     Example:
         >>> import torch
@@ -195,10 +172,10 @@ class GhostNetV3(GhostNet):
     _bottlenecks = GhostBottleneckV3, DFCGhostBottleneckV3
 
     def switch_to_deploy(self) -> None:
-        """Merge parallel branches for good: the same outputs from fewer convolutions.
+        """Merge parallel branches for good; outputs stay the same.
 
         Raises:
-            ConfigError: If the model is in training mode, where branches are needed.
+            ConfigError: If the model is in training mode, which needs the branches.
         """
         if self.training:
             raise ConfigError("the model is in training mode; call model.eval() first")
@@ -212,14 +189,14 @@ def _sum(branches: Iterable[nn.Module], x: Tensor, start: Tensor | int = 0) -> T
 
 
 def merge_branches(
-    branches: Iterable[_ConvNorm], skip: nn.Module | None = None
+    branches: Iterable[ConvNorm], skip: nn.Module | None = None
 ) -> nn.Conv2d:
-    """One convolution in place of a sum of them, in evaluation.
+    """Merge a sum of convolutions into one, for evaluation.
 
     Args:
-        branches: Convolutions and their BN, alike but for their kernel sizes; the first
-            one has the largest.
-        skip: BN of a branch without a convolution, beside depthwise ones.
+        branches: Convolutions with BN that differ in kernel size only, the largest
+            first.
+        skip: BN of a branch without a convolution, next to depthwise branches.
 
     Raises:
         ConfigError: If a norm is not BN.
@@ -234,7 +211,8 @@ def merge_branches(
     for kernel, norm in pairs:
         if not isinstance(norm, nn.BatchNorm2d):
             raise ConfigError(
-                f"branches with {type(norm).__name__} cannot be merged, only with BN"
+                f"branches with {type(norm).__name__} cannot be merged; set "
+                "norm_cfg=dict(type='BN')"
             )
         dy, dx = (height - kernel.shape[2]) // 2, (width - kernel.shape[3]) // 2
         folded = fuse_conv_bn_weights(

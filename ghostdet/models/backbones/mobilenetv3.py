@@ -10,14 +10,12 @@ from collections.abc import Sequence
 
 from mmcv.cnn import build_norm_layer
 from mmdet.registry import MODELS
-from torch import Tensor, nn
+from torch import nn
 from torchvision.models import mobilenet_v3_large
 
-from ghostdet.errors import ConfigError
 from ghostdet.models.backbones.base import BackboneBase, FeatureLevel
-from ghostdet.models.layers.recompute import recompute
 
-# The last block at each stride, as GhostNet is tapped, then the final convolution.
+# The last block at each stride, as in GhostNet, then the final convolution.
 FEATURE_LEVELS = (
     FeatureLevel(2, 4, 24),
     FeatureLevel(5, 8, 40),
@@ -31,26 +29,16 @@ FEATURE_LEVELS = (
 class MobileNetV3(BackboneBase):
     """torchvision's MobileNetV3-Large without its classifier.
 
-    Arguments, taps and strides are like those of :class:`GhostNet`. Parameter names are
-    torchvision's, so that its weights load as they are.
+    Feature levels 0 to 3 are the last block at stride 4, 8, 16 and 32, level 4 is the
+    final 1x1 convolution (stride 32). Parameter names are torchvision's, so its weights
+    load unchanged.
 
     Args:
         widen_factor: Width of the network.
-        out_indices: Which taps to return, ascending. 0 to 3 are the last block at
-            stride 4, 8, 16 and 32, 4 is the final 1x1 convolution (stride 32). Layers
-            behind the last one are not built.
-        frozen_stages: How much is frozen, its BN in evaluation mode: -1 nothing, 0 the
-            stem, ``i`` all up to tap ``i - 1``.
-        norm_eval: Keep all BN layers in evaluation mode in training.
-        channels_last: Memory layout: ``None`` for channels-last within the backbone on
-            a CPU, ``True`` for all that follows as well, ``False`` for neither.
-        with_cp: Recompute blocks in the backward pass to save memory.
-        norm_cfg: Norm layers; eps and momentum are those of the paper.
+        out_indices: Feature levels to return, ascending.
+        frozen_stages, norm_eval, channels_last, with_cp: See :class:`BackboneBase`.
+        norm_cfg: Norm layers, with the paper's eps and momentum by default.
         init_cfg: MMEngine initialiser.
-
-    Attributes:
-        out_channels (tuple[int, ...]): Channels of each output.
-        out_strides (tuple[int, ...]): Stride of each output.
 
     Raises:
         ConfigError: If ``widen_factor``, ``out_indices`` or ``frozen_stages`` is out of
@@ -78,11 +66,15 @@ class MobileNetV3(BackboneBase):
         norm_cfg: dict = dict(type="BN", eps=0.001, momentum=0.01),  # noqa: B006
         init_cfg: dict | list | None = None,
     ) -> None:
-        super().__init__(out_indices, frozen_stages, norm_eval, channels_last, init_cfg)
-        if not widen_factor > 0:
-            raise ConfigError(f"widen_factor is {widen_factor!r}, expected more than 0")
-        self.widen_factor = widen_factor
-        self.with_cp = with_cp
+        super().__init__(
+            widen_factor,
+            out_indices,
+            frozen_stages,
+            norm_eval,
+            channels_last,
+            with_cp,
+            init_cfg,
+        )
         network = mobilenet_v3_large(
             width_mult=widen_factor,
             norm_layer=lambda channels: build_norm_layer(norm_cfg, channels)[1],
@@ -94,15 +86,10 @@ class MobileNetV3(BackboneBase):
 
     @property
     def stem(self) -> nn.Sequential:
-        """What is in front of the blocks."""
+        """Layers before the blocks."""
         return self.features[:1]
 
     @property
     def blocks(self) -> nn.Sequential:
-        """The blocks, which ``FEATURE_LEVELS`` counts."""
+        """Blocks that ``FEATURE_LEVELS`` counts."""
         return self.features[1:]
-
-    def _run(self, block: nn.Module, x: Tensor) -> Tensor:
-        if self.with_cp and self.training and x.requires_grad:
-            return recompute(block, block, x)
-        return block(x)

@@ -18,20 +18,20 @@ class _Unnamed(nn.Conv2d):
 class _CheapConv2d(_Unnamed):
     """A convolution that MMEngine's initialisers do not take for a ``Conv2d``.
 
-    They go by the names of a class and its direct bases. Deviations that heads choose
-    for their many inputs would leave next to nothing of maps that have nine.
+    They go by the names of a class and its direct bases. Heads choose deviations for
+    convolutions with hundreds of inputs, which are far too small for nine.
     """
 
 
 @MODELS.register_module()
 class GhostConv(nn.Module):
-    """A convolution of which a part is computed densely, the rest from that part.
+    """A convolution that computes some output maps densely, the others from those.
 
     ``conv_cfg=dict(type='GhostConv', ratio=2, dw_kernel=3)`` gives a component's
     convolutions this form: FPN, RetinaHead, FCOSHead, ResNet. Both parts are linear, as
-    in the paper's equations; the component's own norm and activation follow
-    (:class:`GhostModule` has them behind each part). A depthwise convolution is cheap
-    already and stays as it is.
+    in the paper's equations, and the component's own norm and activation follow;
+    :class:`GhostModule` has them after each part. A depthwise convolution is cheap
+    already and stays one.
 
     Args:
         in_channels: Channels of the input.
@@ -74,7 +74,7 @@ class GhostConv(nn.Module):
         check_odd(dw_kernel=dw_kernel)
         if groups == in_channels == out_channels:
             ratio = 1
-        # As few intrinsic maps as give enough, in whole groups.
+        # As few intrinsic maps as suffice, the same number in each group.
         intrinsic = math.ceil(out_channels / ratio / groups) * groups
         self.primary_conv = nn.Conv2d(
             in_channels, intrinsic, kernel_size, stride, padding, dilation, groups, bias
@@ -90,7 +90,7 @@ class GhostConv(nn.Module):
                 bias=bias,
             )
         self.out_channels = out_channels
-        # What ConvModule reads of its convolution.
+        # Attributes that ConvModule reads from its convolution.
         for name in (
             "in_channels kernel_size stride padding dilation groups transposed "
             "output_padding"

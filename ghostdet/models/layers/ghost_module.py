@@ -13,36 +13,28 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from mmcv.cnn import build_activation_layer, build_norm_layer
+from mmdet.models.utils import make_divisible as _make_divisible
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 from torch.nn.modules.utils import _pair
 
 from ghostdet.errors import ConfigError
-from ghostdet.models.layers.recompute import is_tracing, recompute
+from ghostdet.models.layers.recompute import is_tracing
 
 BN = dict(type="BN")
 RELU = dict(type="ReLU", inplace=True)
-# SE's gates: of the official PyTorch network, relu6(x + 3) / 6, and of the TensorFlow
-# original and what was made from it (PaddleClas), clip(x, 0, 1).
+# SE's gates: relu6(x + 3) / 6 in the official PyTorch network, clip(x, 0, 1) in the
+# TensorFlow original and in PaddleClas, which follows it.
 SE_GATES = {"hard_sigmoid": F.hardsigmoid, "clip": partial(torch.clamp, min=0, max=1)}
 
 
 def make_divisible(value: float, divisor: int = 4) -> int:
-    """Round a channel count to a multiple of ``divisor``, as GhostNet does.
-
-    To the nearest multiple, at least ``divisor``, and one multiple more where rounding
-    down would lose over a tenth (``_make_divisible`` of the official
-    ``ghostnet_pytorch/ghostnet.py``).
-
-    >>> [make_divisible(v) for v in (16 * 1.1, 80 * 1.1, 0.25 * 72, 1)]
-    [16, 88, 20, 4]
-    """
-    rounded = max(divisor, int(value + divisor / 2) // divisor * divisor)
-    return rounded + divisor if rounded < 0.9 * value else rounded
+    """Round a channel count as the official ``ghostnet_pytorch/ghostnet.py`` does."""
+    return _make_divisible(value, divisor)
 
 
 def check_ratio(ratio: int) -> None:
-    """Raise a ConfigError for what is no ratio of a Ghost module."""
+    """Raise a ConfigError if it cannot be the ratio of a Ghost module."""
     if ratio < 1 or ratio != int(ratio):
         raise ConfigError(f"ratio is {ratio!r}, expected an integer of 1 or more")
 
@@ -61,18 +53,16 @@ def speed_up_ratio(
     ratio: int = 2,
     dw_kernel: int = 3,
 ) -> float:
-    """The paper's theoretical speed-up ``r_s`` of a Ghost module.
+    """Compute the paper's theoretical speed-up ``r_s`` of a Ghost module.
 
-    MACs of the ordinary convolution over those of the Ghost module that takes its
-    place, BN and activations not counted (section 3.2 of the paper). With ``c`` and
-    ``n`` channels of input and output, kernels ``k`` and ``d`` and ``m = ceil(n / s)``
-    intrinsic maps::
+    The ordinary convolution's MACs divided by the Ghost module's, without BN and
+    activations (section 3.2, equation 4). With ``c`` and ``n`` channels of input and
+    output, kernels ``k`` and ``d`` and ``m = ceil(n / s)`` intrinsic maps::
 
         r_s = n c k^2 / (m c k^2 + m (s - 1) d^2)
 
-    The paper writes ``n / s`` for ``m``, which is the same where ``s`` divides ``n``,
-    and for ``d = k`` it comes to ``s c / (s + c - 1)``, near ``s`` for many channels.
-    Stride, height and width cancel.
+    The paper writes ``n / s`` for ``m``, which is the same where ``s`` divides ``n``.
+    For ``d = k`` the result is ``s c / (s + c - 1)``, near ``s`` for many channels.
 
     Args:
         in_channels: ``c``.
@@ -94,20 +84,14 @@ def speed_up_ratio(
     return out_channels * dense / intrinsic / (dense + (ratio - 1) * dw_kernel**2)
 
 
-def compression_ratio(
-    in_channels: int,
-    out_channels: int,
-    kernel_size: int = 1,
-    ratio: int = 2,
-    dw_kernel: int = 3,
-) -> float:
-    """The paper's theoretical compression ratio ``r_c`` of a Ghost module.
+# The paper's compression ratio ``r_c`` (equation 5) is the same: each weight is used
+# once for each pixel of the output.
+compression_ratio = speed_up_ratio
 
-    Weights of the ordinary convolution over those of the Ghost module. Each weight
-    is used once for each pixel of the output, so this is :func:`speed_up_ratio`, as the
-    paper's equations 4 and 5 are alike but for height and width. Arguments as there.
-    """
-    return speed_up_ratio(in_channels, out_channels, kernel_size, ratio, dw_kernel)
+
+def activation(act_cfg: dict | None) -> nn.Module:
+    """Build an activation; None for the identity."""
+    return nn.Identity() if act_cfg is None else build_activation_layer(act_cfg)
 
 
 def conv_norm(
@@ -132,11 +116,19 @@ def conv_norm(
     return conv, build_norm_layer(norm_cfg, out_channels)[1]
 
 
+class ConvNorm(nn.Sequential):
+    """A convolution and its norm, named as in the official networks."""
+
+    def __init__(self, *args: int | dict, **kwargs: int) -> None:
+        super().__init__()
+        self.conv, self.bn1 = conv_norm(*args, **kwargs)
+
+
 class _Join(torch.autograd.Function):
     """Concatenation whose gradients are dense, in the layout of the output.
 
-    ``torch.cat`` hands views of one tensor to what is in front of it, and for those
-    BN's backward pass has no fast path: 2 to 40 times the time in channels-last.
+    The gradients of ``torch.cat`` are views, for which BN's backward pass has no fast
+    path: in channels-last it takes 2 to 40 times as long.
     """
 
     generate_vmap_rule = True
@@ -168,7 +160,7 @@ def join(intrinsic: Tensor, ghost: Tensor, channels: int) -> Tensor:
 
 
 class GhostModule(BaseModule):
-    """A convolution of which only a part is computed densely.
+    """A convolution that computes only some of its output maps densely.
 
     A primary convolution makes ``m = ceil(out_channels / ratio)`` intrinsic maps, a
     depthwise one makes ``m * (ratio - 1)`` ghost maps from them; both are concatenated
@@ -181,8 +173,8 @@ class GhostModule(BaseModule):
         ratio: ``s`` of the paper. 1 is an ordinary convolution.
         dw_kernel: ``d`` of the paper, the kernel of the cheap depthwise convolution.
         stride: Stride of the primary convolution.
-        norm_cfg: Norm behind each of the two convolutions.
-        act_cfg: Activation behind each of the two norms; ``None`` for a linear module.
+        norm_cfg: Norm after each of the two convolutions.
+        act_cfg: Activation after each of the two norms; ``None`` for a linear module.
         init_cfg: MMEngine initialiser.
 
     Raises:
@@ -211,25 +203,16 @@ class GhostModule(BaseModule):
         check_odd(kernel_size=kernel_size, dw_kernel=dw_kernel)
         self.out_channels = out_channels
         intrinsic = math.ceil(out_channels / ratio)
-
-        def activation() -> nn.Module:
-            return nn.Identity() if act_cfg is None else build_activation_layer(act_cfg)
-
         self.primary_conv = nn.Sequential(
             *conv_norm(in_channels, intrinsic, kernel_size, norm_cfg, stride),
-            activation(),
+            activation(act_cfg),
         )
         self.cheap_operation = None
         if ratio > 1:
+            ghosts = intrinsic * (ratio - 1)
             self.cheap_operation = nn.Sequential(
-                *conv_norm(
-                    intrinsic,
-                    intrinsic * (ratio - 1),
-                    dw_kernel,
-                    norm_cfg,
-                    groups=intrinsic,
-                ),
-                activation(),
+                *conv_norm(intrinsic, ghosts, dw_kernel, norm_cfg, groups=intrinsic),
+                activation(act_cfg),
             )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -295,9 +278,7 @@ class GhostBottleneck(BaseModule):
         se_divisor: SE's reduced channels are rounded to a multiple of it.
         ratio: ``ratio`` of both Ghost modules.
         dw_kernel: ``dw_kernel`` of both Ghost modules.
-        with_cp: Save memory in training by recomputing the block in the backward pass.
-            The recomputation leaves BN's running statistics alone.
-        norm_cfg: Norm behind each convolution.
+        norm_cfg: Norm after each convolution.
         init_cfg: MMEngine initialiser.
 
     Raises:
@@ -324,13 +305,11 @@ class GhostBottleneck(BaseModule):
         se_divisor: int = 4,
         ratio: int = 2,
         dw_kernel: int = 3,
-        with_cp: bool = False,
         norm_cfg: dict = BN,
         init_cfg: dict | list | None = None,
     ) -> None:
         super().__init__(init_cfg)
         check_odd(kernel_size=kernel_size)
-        self.with_cp = with_cp
         ghost = dict(ratio=ratio, dw_kernel=dw_kernel, norm_cfg=norm_cfg)
 
         self.ghost1 = self._expansion(in_channels, mid_channels, **ghost)
@@ -373,11 +352,6 @@ class GhostBottleneck(BaseModule):
         Returns:
             ``(N, out_channels, H / stride, W / stride)``, sizes rounded up.
         """
-        if self.with_cp and self.training and x.requires_grad:
-            return recompute(self._forward, self, x)
-        return self._forward(x)
-
-    def _forward(self, x: Tensor) -> Tensor:
         out = self._downsample(self.ghost1(x))
         if self.se is not None:
             out = self.se(out)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 
 import torch
@@ -12,25 +12,17 @@ from torch.utils.checkpoint import checkpoint
 
 
 def is_tracing() -> bool:
-    """Whether what runs is recorded by an exporter, which knows PyTorch's own."""
+    """Tell if an exporter records the run; it knows PyTorch's own operators only."""
     return torch.jit.is_tracing() or torch.compiler.is_exporting()
 
 
-def recompute(
-    forward: Callable[[Tensor], Tensor], module: nn.Module, x: Tensor
-) -> Tensor:
-    """Run a part of a network so that the backward pass computes it again.
+def recompute(module: nn.Module, x: Tensor) -> Tensor:
+    """Run a module, and run it again in the backward pass to save memory.
 
-    Saves the memory of what is inside. The recomputation leaves the running statistics
-    of BN alone.
-
-    Args:
-        forward: What to run.
-        module: Whose BN layers it runs.
-        x: Its input.
+    BN records its running statistics once.
     """
     return checkpoint(
-        forward,
+        module,
         x,
         use_reentrant=False,
         context_fn=lambda: (nullcontext(), _norm_statistics_kept(module)),
@@ -39,7 +31,7 @@ def recompute(
 
 @contextmanager
 def _norm_statistics_kept(module: nn.Module) -> Iterator[None]:
-    """BN layers normalise by the batch, but do not record its statistics again."""
+    """Let BN layers normalise by the batch without recording its statistics."""
     norms = [
         m
         for m in module.modules()
@@ -47,7 +39,7 @@ def _norm_statistics_kept(module: nn.Module) -> Iterator[None]:
     ]
     saved = [(norm.momentum, norm.num_batches_tracked.clone()) for norm in norms]
     for norm in norms:
-        norm.momentum = 0.0  # of the batch's share in the running statistics
+        norm.momentum = 0.0  # the batch's share in the running statistics
     try:
         yield
     finally:

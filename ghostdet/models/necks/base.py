@@ -1,4 +1,4 @@
-"""What the necks share."""
+"""Checks that the necks share."""
 
 from __future__ import annotations
 
@@ -6,11 +6,26 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+from ghostdet.errors import ConfigError
 
-def _halved(inputs: Sequence[Tensor]) -> bool:
-    """Whether each is half the size of the one before, rounded up."""
-    sizes = [tuple(x.shape[2:]) for x in inputs]
-    return all(
-        small == tuple(-(-side // 2) for side in large)
-        for large, small in zip(sizes, sizes[1:])
+
+def check_inputs(
+    neck: str, in_channels: Sequence[int], inputs: Sequence[Tensor], advice: str
+) -> None:
+    """Check that a neck gets the feature levels it was built for.
+
+    Raises:
+        ConfigError: If channels differ, or if an input is not half the size of the one
+            before, rounded up.
+    """
+    shapes = [tuple(x.shape[1:]) for x in inputs]
+    halved = all(
+        (h2, w2) == (-(-h1 // 2), -(-w1 // 2))
+        for (_, h1, w1), (_, h2, w2) in zip(shapes, shapes[1:])
     )
+    if not halved or [c for c, _, _ in shapes] != list(in_channels):
+        raise ConfigError(
+            f"{neck} expects {len(in_channels)} levels with channels "
+            f"{list(in_channels)}, each half the size of the one before, but received "
+            f"{len(shapes)} with (C, H, W) {', '.join(map(str, shapes))}; {advice}"
+        )

@@ -12,25 +12,25 @@ from torch import Tensor, nn
 
 from ghostdet.errors import ConfigError
 from ghostdet.models.layers.ghost_module import BN, RELU, GhostBottleneck, check_odd
-from ghostdet.models.necks.base import _halved
+from ghostdet.models.necks.base import check_inputs
 
 
 @MODELS.register_module()
 class GhostPAN(BaseModule):
-    """A light pyramid: top-down, then bottom-up, Ghost bottlenecks where levels meet.
+    """A light pyramid: top-down, then bottom-up, with Ghost bottlenecks.
 
-    Inputs get ``out_channels`` by 1x1 convolutions. Levels are added, not concatenated:
-    a bottleneck then keeps its channels, and its shortcut costs nothing. Levels behind
-    the last input are made from the one before by a strided depthwise separable
-    convolution, as the bottom-up steps are.
+    1x1 convolutions bring the inputs to ``out_channels``. Levels are added, not
+    concatenated, so bottlenecks keep their channels and their shortcuts cost nothing.
+    Strided depthwise separable convolutions make the bottom-up steps and the levels
+    after the last input.
 
     Args:
         in_channels: Channels of each input, the finest first.
         out_channels: Channels of every output.
         num_outs: Number of outputs, as many as inputs or more.
         kernel_size: Kernel of the strided depthwise convolutions.
-        norm_cfg: Norm behind each convolution.
-        act_cfg: Activation behind the 1x1 and the strided convolutions.
+        norm_cfg: Norm after each convolution.
+        act_cfg: Activation after the 1x1 and the strided convolutions.
         init_cfg: MMEngine initialiser.
 
     Raises:
@@ -99,10 +99,16 @@ class GhostPAN(BaseModule):
                 each stride twice the one before, sizes rounded up.
 
         Returns:
-            ``num_outs`` tensors ``(N, out_channels, h, w)``: the strides of the inputs,
-            then each twice the one before.
+            ``num_outs`` tensors ``(N, out_channels, h, w)`` at the strides of the
+            inputs, then at twice the stride of the one before.
         """
-        self._check(inputs)
+        check_inputs(
+            "GhostPAN",
+            self.in_channels,
+            inputs,
+            "set in_channels to the backbone's out_channels, and give the backbone "
+            "consecutive out_indices",
+        )
         outs = [conv(x) for conv, x in zip(self.lateral_convs, inputs)]
         for index in reversed(range(len(inputs) - 1)):
             above = F.interpolate(outs[index + 1], size=outs[index].shape[2:])
@@ -115,13 +121,3 @@ class GhostPAN(BaseModule):
             else:
                 outs.append(below)
         return tuple(outs)
-
-    def _check(self, inputs: Sequence[Tensor]) -> None:
-        received = [tuple(x.shape[1:]) for x in inputs]
-        if [c for c, _, _ in received] != self.in_channels or not _halved(inputs):
-            raise ConfigError(
-                f"GhostPAN(in_channels={self.in_channels}) expects as many inputs with "
-                "these channels, each half the size of the one before, but received "
-                f"(C, H, W) {', '.join(map(str, received))}; give it the out_channels "
-                "of the backbone, whose out_indices are to be consecutive"
-            )

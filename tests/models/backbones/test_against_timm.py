@@ -1,4 +1,4 @@
-"""GhostNets beside timm's, block by block, with one state dict in both."""
+"""GhostNets compared with timm's, block by block, with one state dict in both."""
 
 import pytest
 import torch
@@ -11,13 +11,13 @@ NETWORKS = {
     **{f"v2-{width}": (GhostNetV2, "v2", width) for width in (1.0, 1.3, 1.6)},
     "v3-1.0": (GhostNetV3, "v3", 1.0),
 }
-SIZES = [(64, 96), (75, 131)]
-TAPPED = (2, 4, 6, 8, 9)  # indices into timm's ``blocks``
+SIZES = [(64, 96), (49, 67)]
+LEVELS = (2, 4, 6, 8, 9)  # indices into timm's ``blocks``
 
 
 @pytest.fixture(params=NETWORKS)
 def networks(request):
-    """Ours and timm's, all weights in common; no BN is the identity."""
+    """Ours and timm's with the same weights; no BN is the identity."""
     network, version, width = NETWORKS[request.param]
     torch.manual_seed(0)
     theirs = _create_ghostnet("ghostnet_100", width=width, version=version)
@@ -37,13 +37,13 @@ def networks(request):
     return ours, theirs
 
 
-def taps_of(theirs, x):
-    """Outputs of the tapped blocks, running timm's modules one after another."""
+def levels_of(theirs, x):
+    """Outputs of the levels, running timm's modules one after another."""
     x = theirs.act1(theirs.bn1(theirs.conv_stem(x)))
     outs = []
     for index, block in enumerate(theirs.blocks):
         x = block(x)
-        if index in TAPPED:
+        if index in LEVELS:
             outs.append(x)
     return outs
 
@@ -59,8 +59,8 @@ def test_evaluation(networks, size):
     ours, theirs = (network.eval() for network in networks)
     x = torch.randn(2, 3, *size)
     with torch.no_grad():
-        for index, pair in enumerate(zip(ours(x), taps_of(theirs, x), strict=True)):
-            assert_close(*pair, f"tap {index}")
+        for index, pair in enumerate(zip(ours(x), levels_of(theirs, x), strict=True)):
+            assert_close(*pair, f"level {index}")
 
 
 def test_training(networks):
@@ -72,7 +72,7 @@ def test_training(networks):
     ours, theirs = (network.train().double() for network in networks)
     x = torch.randn(3, 3, *SIZES[1]).double()
     results = []
-    for run in (ours, lambda x: taps_of(theirs, x)):
+    for run in (ours, lambda x: levels_of(theirs, x)):
         image = x.clone().requires_grad_()
         outs = run(image)
         sum(out.square().mean() for out in outs).backward()
@@ -101,10 +101,10 @@ def test_merged_branches(networks):
         ours.switch_to_deploy()  # a second call changes nothing
         theirs.convert_to_deploy()
         after = ours(x)
-        merged = taps_of(theirs, x)
+        merged = levels_of(theirs, x)
     for index in range(5):
-        assert_close(after[index], before[index], f"tap {index}")
-        assert_close(after[index], merged[index], f"tap {index}")
+        assert_close(after[index], before[index], f"level {index}")
+        assert_close(after[index], merged[index], f"level {index}")
     names = [name for name, _ in ours.named_parameters()]
     assert not any("rpr" in name for name in names)
     expected = [n for n, _ in theirs.named_parameters()]

@@ -1,0 +1,70 @@
+import pytest
+import torch
+from torch import nn
+from torch.nn.functional import interpolate
+
+from ghostdet.models import GhostPAN
+
+
+def test_is_its_definition():
+    """Laterals, then top-down, then bottom-up, written out for three levels."""
+    neck = unlike_the_identity(GhostPAN([8, 12, 16], 6, num_outs=5))
+    c3, c4, c5 = inputs = levels(8, 12, 16, size=(25, 38))
+    (l3, l4, l5), down = neck.lateral_convs, neck.downsample_convs
+    with torch.no_grad():
+        t5 = l5(c5)
+        t4 = neck.top_down_blocks[1](l4(c4) + interpolate(t5, (13, 19)))
+        p3 = neck.top_down_blocks[0](l3(c3) + interpolate(t4, (25, 38)))
+        p4 = neck.bottom_up_blocks[0](t4 + down[0](p3))
+        p5 = neck.bottom_up_blocks[1](t5 + down[1](p4))
+        p6 = down[2](p5)
+        expected = p3, p4, p5, p6, down[3](p6)
+        for out, other in zip(neck(inputs), expected, strict=True):
+            torch.testing.assert_close(out, other)
+    assert expected[-1].shape[1:] == (6, 2, 3)
+
+
+def test_every_output_sees_every_input():
+    neck = unlike_the_identity(GhostPAN([8, 12, 16], 6, num_outs=4))
+    inputs = [x.requires_grad_() for x in levels(8, 12, 16, size=(16, 16))]
+    for out in neck(inputs):
+        gradients = torch.autograd.grad(out.sum(), inputs, retain_graph=True)
+        assert all(g.abs().sum() > 0 for g in gradients)
+
+
+@pytest.mark.parametrize(
+    "inputs",
+    [
+        [(8, 16, 16), (12, 8, 8)],
+        [(8, 16, 16), (16, 8, 8), (12, 4, 4)],
+        [(8, 16, 16), (12, 8, 8), (16, 2, 2)],
+    ],
+)
+def test_states_expected_and_received(inputs):
+    with pytest.raises(ValueError, match="expects 3 levels") as error:
+        GhostPAN([8, 12, 16], 6)([torch.zeros(1, *shape) for shape in inputs])
+    assert "channels [8, 12, 16]" in str(error.value)
+    assert all(str(shape) in str(error.value) for shape in inputs)
+
+
+@pytest.mark.parametrize("arguments", [{"num_outs": 1}, {"kernel_size": 4}])
+def test_refuses(arguments):
+    with pytest.raises(ValueError, match=next(iter(arguments))):
+        GhostPAN([8, 12], 6, **arguments)
+
+
+def levels(*channels, size):
+    """Random inputs, each half the size of the one before, rounded up."""
+    outs = []
+    for c in channels:
+        outs.append(torch.randn(1, c, *size))
+        size = tuple(-(-side // 2) for side in size)
+    return outs
+
+
+def unlike_the_identity(model):
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean.uniform_(-0.1, 0.1)
+            module.bias.data.uniform_(-0.5, 0.5)
+    return model.eval()
