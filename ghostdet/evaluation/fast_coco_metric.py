@@ -24,7 +24,8 @@ class FastCocoMetric(CocoMetric):
     """Compute COCO's metrics by ``faster-coco-eval``, equal to pycocotools' and faster.
 
     A :class:`~mmdet.evaluation.CocoMetric` with the same arguments and results, which
-    keeps detections in memory instead of in files. ``use_mp_eval`` has no effect.
+    keeps detections in memory instead of in files. It has no ``proposal_fast``, and
+    ``use_mp_eval`` has no effect.
 
     In a config or on the command line, only the type changes::
 
