@@ -52,7 +52,7 @@ NOT_SET = "not set"
 
 
 def shipped_config(name: str) -> Config | None:
-    """Load the config of ghostdet with this name, None if there is no such config."""
+    """Load ghostdet's config of this name, or return None if it has no such config."""
     path = next(Path(CONFIGS).rglob(f"{name}.py"), None)
     return None if path is None else load_config(path)
 

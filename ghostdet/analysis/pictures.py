@@ -16,7 +16,7 @@ from matplotlib.patches import Rectangle
 from ghostdet.analysis.plots import COLORS, GREEN, ORANGE
 
 GAP = 0.12  # between maps, in widths of a map
-NUMBER = 0.2  # height of a map's number, likewise
+NUMBER = 0.2  # height of a map's number, in the same unit
 WIDTH, ASIDE = 10.0, 2.6  # inches: grid and image
 GREY, CONSTANT = "#777777", "#dddddd"
 

@@ -14,7 +14,7 @@ from ghostdet.analysis.macs import complexity
 from ghostdet.analysis.plots import plot_curves
 from ghostdet.analysis.runs import Run, read_run
 from ghostdet.errors import UserError
-from ghostdet.utils.components import is_classifier
+from ghostdet.utils.components import is_classifier, type_name
 from ghostdet.utils.files import atomic_write, check_writable
 
 #: Keys that may differ between the runs of one row: seed, paths, launcher and logging.
@@ -42,6 +42,8 @@ FREE = (
         for key in ("num_workers", "persistent_workers", "prefetch_factor")
     ),
 )
+#: Hooks that every run gets, without options that matter.
+RUN_HOOKS = ("CheckpointGuardHook", "GracefulStopHook", "RunRecordHook")
 #: Keys that a resumed run does not use: all weights come from its checkpoint.
 FROM_CHECKPOINT = ("load_from", "model.backbone.init_cfg")
 CURVES = "curves.png"
@@ -49,7 +51,7 @@ CURVES = "curves.png"
 
 @dataclass(frozen=True)
 class Task:
-    """How detectors, or classifiers, are judged.
+    """The metrics, figures and counts of detectors, or of classifiers.
 
     Attributes:
         kind: What such a model is called.
@@ -217,8 +219,18 @@ def _incomparable(runs: Sequence[Run]) -> str | None:
 def _changes(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
     """List the keys that differ between two configs, with both values."""
     resumed = any(c.get("resume") and c.get("load_from") for c in (one, other))
-    changed = paper.differences(one, other, FREE + FROM_CHECKPOINT * resumed)
+    free = FREE + FROM_CHECKPOINT * resumed
+    changed = paper.differences(_own_hooks(one), _own_hooks(other), free)
     return [f"{key}: {a!s:.60} and {b!s:.60}" for key, (a, b) in changed.items()]
+
+
+def _own_hooks(config: dict[str, Any]) -> dict[str, Any]:
+    hooks = [
+        hook
+        for hook in config.get("custom_hooks") or []
+        if type_name(hook["type"]) not in RUN_HOOKS or "allow" in hook
+    ]
+    return {**config, "custom_hooks": hooks}
 
 
 def _row(task: Task, runs: Sequence[Run]) -> dict[str, Any]:

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ghostdet.engine.hooks.run_record import RECORD
 from ghostdet.errors import UserError
-
-RECORD = "run.json"
 
 
 @dataclass(frozen=True)

@@ -64,6 +64,19 @@ def test_table(record, tmp_path):
     assert [run["AP"] for run in row["runs"]] == [25, 27]
 
 
+def test_a_run_of_ours(trained, tmp_path):
+    """A run of four iterations, as ``train`` leaves it."""
+    cells = cells_of(text := write_table([trained], tmp_path / "out"))
+    assert (cells["seeds"], cells["GPUs"][:2], cells["global batch"]) == (
+        "0",
+        "1 ",
+        "2",
+    )
+    assert 0 <= float(cells["AP"]) <= 100 and cells["backbone, params"] == "0.65M"
+    assert "- `train_cfg.max_iters: 450 and 4`" in text
+    assert "Hook" not in text and "Loop" not in text
+
+
 PIPELINE = "val_dataloader.dataset.pipeline"
 
 
