@@ -1,6 +1,6 @@
-"""How fast things are, beside what one would use instead: ``python -m benchmarks``."""
+"""Compare speed with what one would use instead: ``python -m benchmarks``."""
 
-from .page import merge, render
+from .page import render
 from .suites import SUITES, benchmark
 
-__all__ = ["SUITES", "benchmark", "merge", "render"]
+__all__ = ["SUITES", "benchmark", "render"]

@@ -1,4 +1,4 @@
-"""Measure against what one would use instead: python -m benchmarks"""
+"""Measure speed: python -m benchmarks [SUITE ...]"""
 
 import argparse
 import json
@@ -6,20 +6,13 @@ import shlex
 import sys
 from pathlib import Path
 
+from benchmarks import SUITES, benchmark, render
 from ghostdet.errors import UserError
-
-SUITES = (
-    "backbone",
-    "small_backbone",
-    "training",
-    "detectors",
-    "loading",
-    "evaluation",
-)
+from ghostdet.utils.files import check_writable
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Measure how fast things are")
+    parser = argparse.ArgumentParser(description="Measure speed")
     parser.add_argument(
         "suites",
         nargs="*",
@@ -27,9 +20,7 @@ def parse_args() -> argparse.Namespace:
         help=f"what to measure: {', '.join(SUITES)} (default: all)",
     )
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
-    parser.add_argument(
-        "--threads", type=int, metavar="N", help="of a run (default: all cores)"
-    )
+    parser.add_argument("--threads", type=int, metavar="N", help="default: all cores")
     parser.add_argument(
         "--rounds",
         type=int,
@@ -46,35 +37,22 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         "--json", metavar="FILE", help="file to write as well; a page goes beside it"
     )
-    parser.add_argument(
-        "--update",
-        action="store_true",
-        help="keep what the file holds of other suites, measured on this machine",
-    )
     args = parser.parse_args()
     unknown = set(args.suites) - set(SUITES)
     if unknown:
-        parser.error(f"no suite {', '.join(unknown)}; there are {', '.join(SUITES)}")
+        parser.error(f"no suite {', '.join(unknown)}; choose from {', '.join(SUITES)}")
     if args.json and not args.json.endswith(".json"):
         parser.error(f"--json is {args.json!r}, expected a file that ends in .json")
-    if args.update and not (args.json and Path(args.json).is_file()):
-        parser.error("--update needs --json and a file that is there")
     return args
 
 
 def main() -> None:
     args = parse_args()
-    from benchmarks import benchmark, merge, render
-    from ghostdet.utils.files import check_writable
-
     if args.json:
         check_writable(Path(args.json).parent, "--json")
-    results = benchmark(
-        args.suites or SUITES, args.device, args.threads, args.rounds, args.data_root
-    )
+    suites = args.suites or list(SUITES)
+    results = benchmark(suites, args.device, args.threads, args.rounds, args.data_root)
     results["command"] = shlex.join(["python", "-m", "benchmarks", *sys.argv[1:]])
-    if args.update:
-        results = merge(json.loads(Path(args.json).read_text()), results)
     page = render(results)
     print(page)
     if args.json:

@@ -1,4 +1,4 @@
-"""Backbones to compare: ours and what a user would pick instead."""
+"""Backbones to compare: GhostNet and what a user would pick instead."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from ghostdet.models import GhostNet
 
 
 class Tapped(nn.Module):
-    """Layers one after another, of which some outputs are returned.
+    """Run layers one after another, and return some of their outputs.
 
     Args:
         layers: The layers.
-        taps: Indices of those whose outputs are returned; layers behind the last one
-            are left out.
+        taps: Indices of the layers whose outputs are returned. Layers after the last
+            of them are left out.
     """
 
     def __init__(self, layers: Sequence[nn.Module], taps: Sequence[int]) -> None:
@@ -38,9 +38,9 @@ class Tapped(nn.Module):
 
 
 def backbones() -> dict[str, nn.Module]:
-    """Networks by name, tapped at the last block of strides 4, 8, 16 and 32.
+    """Build networks by name, tapped at the last block of strides 4, 8, 16 and 32.
 
-    GhostNets have timm's weights in common; the final 1x1 convolution is in none.
+    Both GhostNets have the same weights. No network has its final 1x1 convolution.
     """
     torch.manual_seed(0)
     theirs = timm.create_model("ghostnet_100")

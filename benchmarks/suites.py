@@ -1,4 +1,4 @@
-"""What is measured."""
+"""The suites, and the helpers that prepare their runs."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import platform
 import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,8 @@ from mmengine.registry import init_default_scope
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks import data
+from benchmarks.loading import PAPER, loading, loading_config
+from benchmarks.networks import backbones
 from benchmarks.synthetic import synthetic_coco, synthetic_detections
 from benchmarks.timing import PEAKS, Run, matrix_products, summarize, take_turns
 from ghostdet import CONFIGS, __version__
@@ -40,7 +42,6 @@ from ghostdet.runtime import openvino_core
 
 SIZE = (800, 1344)  # of the paper's detectors, padded
 SMALL = (320, 320)
-PAPER = "retinanet_ghostnet_fpn.py"
 CANDIDATES = 1000
 LIGHT = "light/light_m_800_coco.py"
 OURS, TIMM = "GhostNet 1.0x", "timm ghostnet_100"
@@ -59,7 +60,7 @@ def benchmark(
     rounds: int = 20,
     data_root: str | Path = "data/coco",
 ) -> dict[str, Any]:
-    """Measure, and keep what is needed to say it again.
+    """Run suites.
 
     Args:
         suites: Keys of :data:`SUITES`.
@@ -72,18 +73,18 @@ def benchmark(
         ``machine`` and ``tables``, for JSON and :func:`~benchmarks.render`.
 
     Raises:
-        UserError: If a package, the data or the device is not there.
+        UserError: If a package, the data or the device is missing.
     """
     require_packages(*PACKAGES, "onnx", "onnxscript")
     if device == "cuda" and not torch.cuda.is_available():
-        raise UserError("--device is cuda, and no GPU is to be seen; leave it out")
+        raise UserError("--device is cuda, and torch finds no GPU; leave it out")
     if rounds < 2:
         raise UserError(f"rounds is {rounds}, expected 2 or more")
     threads = torch.get_num_threads() if threads is None else threads
     if threads < 1:
         raise UserError(f"threads is {threads}, expected 1 or more")
     if "loading" in suites:  # before the others take their time
-        check_dataset(data.loading_config(Path(data_root)).train_dataloader.dataset)
+        check_dataset(loading_config(Path(data_root)).train_dataloader.dataset)
     torch.set_num_threads(threads)
     init_default_scope("mmdet")
     context = Context(device, threads, rounds, Path(data_root))
@@ -94,21 +95,14 @@ def benchmark(
     return dict(machine=machine(context), tables=tables)
 
 
+@dataclass
 class Context:
-    """What all suites are told.
+    """The arguments of :func:`benchmark` that suites need."""
 
-    Args:
-        device: ``cpu`` or ``cuda``.
-        threads: Of each run.
-        rounds: How often each run is timed.
-        data_root: COCO.
-    """
-
-    def __init__(self, device: str, threads: int, rounds: int, data_root: Path) -> None:
-        self.device = device
-        self.threads = threads
-        self.rounds = rounds
-        self.data_root = data_root
+    device: str
+    threads: int
+    rounds: int
+    data_root: Path
 
     def table(
         self,
@@ -119,7 +113,7 @@ class Context:
         note: str = "",
         rounds: int | None = None,
     ) -> Table:
-        """Time ``runs`` and sum them up."""
+        """Time ``runs`` and summarize them."""
         if macs:
             runs = {**runs, **matrix_products(self.device)}
         times = take_turns(runs, rounds or self.rounds, self.device)
@@ -128,7 +122,7 @@ class Context:
 
 
 def machine(context: Context) -> dict[str, Any]:
-    """The machine and the versions."""
+    """Describe the machine and the versions."""
     cpu = platform.processor()
     info = Path("/proc/cpuinfo")
     if info.is_file():
@@ -150,9 +144,7 @@ def machine(context: Context) -> dict[str, Any]:
 
 
 def backbone(context: Context, size: tuple[int, int] = SIZE) -> list[Table]:
-    """Backbones, inference of one image: in PyTorch, deployed and exported."""
-    from benchmarks.networks import backbones
-
+    """Run backbones on one image: in PyTorch, fused and exported."""
     device = context.device
     x = torch.randn(1, 3, *size, device=device)
     runs: dict[str, Run] = {}
@@ -163,8 +155,8 @@ def backbone(context: Context, size: tuple[int, int] = SIZE) -> list[Table]:
         forms = {f"{name}, eager": _inference(network, x)}
         if name == OURS:
             deployed = fuse_for_inference(copy.deepcopy(network))
-            forms[f"{name}, deployed"] = _inference(deployed, x)
-            forms[f"{name}, deployed, bf16"] = _inference(deployed, x, amp=True)
+            forms[f"{name}, fused"] = _inference(deployed, x)
+            forms[f"{name}, fused, bf16"] = _inference(deployed, x, amp=True)
         if name == TIMM:
             last = x.contiguous(memory_format=torch.channels_last)
             forms[f"{name}, eager, channels-last"] = _inference(network, last)
@@ -187,14 +179,12 @@ def backbone(context: Context, size: tuple[int, int] = SIZE) -> list[Table]:
 
 
 def small_backbone(context: Context) -> list[Table]:
-    """The same at 320x320."""
+    """Run backbones on one image of 320x320."""
     return backbone(context, SMALL)
 
 
 def training(context: Context) -> list[Table]:
-    """Backbones, forward and backward pass."""
-    from benchmarks.networks import backbones
-
+    """Run the forward and backward pass of backbones."""
     x = torch.randn(2, 3, *SIZE, device=context.device)
     last = x.contiguous(memory_format=torch.channels_last)
     networks = backbones()
@@ -207,15 +197,15 @@ def training(context: Context) -> list[Table]:
             "Backbone, training step, 2x3x{}x{}".format(*SIZE),
             runs,
             f"{TIMM}, eager",
-            note="Forward and backward pass with a gradient of ones at each tap; no "
-            "optimiser.",
+            note="Forward and backward pass with a gradient of ones at each level; "
+            "no optimiser.",
             rounds=max(2, context.rounds // 2),
         )
     ]
 
 
 def detectors(context: Context) -> list[Table]:
-    """Whole detectors at 800x1333, part by part."""
+    """Run detectors at 800x1333, part by part."""
     device = context.device
     runs: dict[str, Run] = {}
     macs: dict[str, int] = {}
@@ -230,8 +220,8 @@ def detectors(context: Context) -> list[Table]:
         forms = {f"{name}, eager": _detection(model, x, sample)}
         runs |= _parts(name, model, x, sample)
         deployed = fuse_for_inference(copy.deepcopy(model))
-        forms[f"{name}, deployed"] = _detection(deployed, x, sample)
-        forms[f"{name}, deployed, bf16"] = _detection(deployed, x, sample, amp=True)
+        forms[f"{name}, fused"] = _detection(deployed, x, sample)
+        forms[f"{name}, fused, bf16"] = _detection(deployed, x, sample, amp=True)
         if device == "cpu":
             graph = DetectionGraph(copy.deepcopy(deployed)).eval()
             onnx = detector_to_onnx(graph, 32, 0)
@@ -254,7 +244,7 @@ def detectors(context: Context) -> list[Table]:
 
 
 def evaluation(context: Context) -> list[Table]:
-    """COCO's metrics for 5,000 images with 100 detections each."""
+    """Compute COCO's metrics for 5,000 images with 100 detections each."""
     coco = synthetic_coco()
     samples = synthetic_detections(coco)
     runs = {}
@@ -279,13 +269,12 @@ def evaluation(context: Context) -> list[Table]:
         ]
 
 
-#: What can be measured, by name.
 SUITES: dict[str, Callable[[Context], list[Table]]] = {
     "backbone": backbone,
     "small_backbone": small_backbone,
     "training": training,
     "detectors": detectors,
-    "loading": data.loading,
+    "loading": loading,
     "evaluation": evaluation,
 }
 
@@ -348,7 +337,7 @@ def _detection(
 def _parts(
     name: str, model: nn.Module, x: Tensor, sample: DetDataSample
 ) -> dict[str, Run]:
-    """The detector's parts, each with what the one before gave."""
+    """Run the parts of a detector, each on the output of the one before."""
     metas = [sample.metainfo]
     with torch.inference_mode():
         features = model.backbone(x)
@@ -384,7 +373,7 @@ def _exported(
 def _sessions(
     name: str, model: Any, size: tuple[int, int], context: Context
 ) -> dict[str, Run]:
-    """Exported forms, compiled for one image of one size."""
+    """Run exported forms, compiled for one image of one size."""
     import onnxruntime
 
     x = np.random.default_rng(0).standard_normal((1, 3, *size), np.float32)

@@ -1,4 +1,4 @@
-"""Annotations and detections of any number, to measure COCO's evaluation with."""
+"""Make annotations and detections, to measure COCO's evaluation with."""
 
 from __future__ import annotations
 
@@ -14,17 +14,15 @@ SIZE = np.array([640, 480])  # of an image, in px
 def synthetic_coco(
     images: int = 5000, classes: int = 80, seed: int = 0
 ) -> dict[str, list[dict]]:
-    """Make COCO annotations of the size of COCO's own val2017.
-
-    That has 5,000 images with 36,781 boxes, 446 of them crowds.
+    """Make COCO annotations as many as in val2017: 36,781 boxes, 446 of them crowds.
 
     Args:
         images: Number of images, of 640 by 480 px.
         classes: Number of categories.
-        seed: Of the random numbers. The same one gives the same annotations.
+        seed: Seed of the random numbers.
 
     Returns:
-        The contents of an annotation file.
+        The content of an annotation file.
 
     Example:
         >>> coco = synthetic_coco(images=100)
@@ -69,21 +67,18 @@ def synthetic_coco(
 def synthetic_detections(
     coco: dict[str, list[dict]], per_image: int = 100, seed: int = 0
 ) -> list[dict[str, Any]]:
-    """Make detections for annotations, as a detector of middling quality would.
+    """Make detections as a mediocre detector would.
 
-    Half of them lie around annotated boxes, a fifth of these under another label; the
+    Half of them lie around annotated boxes, a fifth of these with another label; the
     others lie anywhere. Scores have two decimals, so that many are equal.
 
     Args:
-        coco: The contents of an annotation file.
+        coco: The content of an annotation file.
         per_image: Number of detections in each image.
-        seed: Of the random numbers. The same one gives the same detections.
+        seed: Seed of the random numbers.
 
     Returns:
-        One dict an image with what ``CocoMetric.process`` reads: ``img_id``,
-        ``ori_shape`` and ``pred_instances``, of ``bboxes`` ``(N, 4)`` (x1, y1, x2, y2
-        in px, float32), ``scores`` ``(N,)`` (float32) and ``labels`` ``(N,)`` (int64,
-        in the order of the categories).
+        For each image the sample that ``CocoMetric.process`` reads.
     """
     rng = np.random.default_rng(seed)
     labels = {category["id"]: i for i, category in enumerate(coco["categories"])}
@@ -122,6 +117,6 @@ def synthetic_detections(
 
 
 def _boxes(rng: np.random.Generator, count: int) -> np.ndarray:
-    """Boxes of 8 to 400 px anywhere in an image: x, y, width, height."""
+    """Make boxes of 8 to 400 px anywhere in an image: x, y, width, height."""
     size = np.minimum(8 * 50 ** rng.random((count, 2)), SIZE)
     return np.concatenate([rng.random((count, 2)) * (SIZE - size), size], axis=1)

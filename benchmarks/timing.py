@@ -1,4 +1,4 @@
-"""Times that can be compared: taken by turns, in one process."""
+"""Take comparable times: by turns, in one process."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from tqdm import tqdm
 
-#: Side of the square matrices whose product tells what a machine can do at most.
+#: Side of the square matrices whose product is the machine's peak.
 MATRIX = 2048
 PEAKS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
@@ -24,13 +24,12 @@ def take_turns(
 ) -> dict[str, list[float]]:
     """Time runs by turns, so that what disturbs one disturbs all.
 
-    Each round runs all of them, and begins with the next one of them. Each is run once
-    to find its caches and threads as it leaves them, then timed. The first round is not
-    counted. On a GPU, CUDA's events are the clock.
+    Each round begins with another run. Each run warms up once before it is timed. The
+    first round is not counted. On a GPU, CUDA's events are the clock.
 
     Args:
-        runs: What to run, by name.
-        rounds: How often.
+        runs: Functions by name.
+        rounds: Number of rounds.
         device: ``cpu`` or ``cuda``.
 
     Returns:
@@ -61,10 +60,10 @@ def _milliseconds(run: Run, device: str) -> float:
 
 
 def matrix_products(device: str) -> dict[str, Run]:
-    """Products of matrices, of which :func:`summarize` knows the operations.
+    """Make products of matrices, which measure the machine's peak.
 
-    As 1x1 convolutions: oneDNN, which computes those, is faster on AMD's CPUs than MKL,
-    which computes ``@``.
+    They are 1x1 convolutions, since oneDNN is faster on AMD's CPUs than MKL, which
+    computes ``@``.
     """
     runs = {}
     for precision, dtype in PEAKS.items():
@@ -80,7 +79,7 @@ def summarize(
     against: str,
     macs: dict[str, int] | None = None,
 ) -> list[dict[str, Any]]:
-    """Medians, spread and ratios.
+    """Compute medians, quartiles and ratios.
 
     A ratio is the median of the ratios within each round: a machine that is slow for a
     while slows both.
@@ -88,14 +87,13 @@ def summarize(
     Args:
         times: From :func:`take_turns`.
         against: Name of the run that the others are compared with.
-        macs: Multiply-accumulates of runs, by name. With those of
-            :func:`matrix_products` among ``times``, each gets a share of the peak, of
-            bf16 where its name ends so.
+        macs: Multiply-accumulates of runs, by name. With :func:`matrix_products` among
+            ``times``, each gets a share of the peak, in bf16 if its name ends so.
 
     Returns:
-        For each run ``name``, ``median`` and ``quartiles`` in ms, ``speed`` (how many
-        times as fast as ``against``), and if known ``gflops`` (a multiply-accumulate
-        has two operations) and ``peak_share``.
+        For each run ``name``, ``median`` and ``quartiles`` in ms, ``speed`` (ratio to
+        ``against``), and if known ``gflops`` (two operations for a multiply-accumulate)
+        and ``peak_share``.
     """
     products = {f"matrix product, {p}": MATRIX**3 for p in PEAKS}
     macs = {**products, **(macs or {})}

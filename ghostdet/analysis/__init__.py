@@ -1,8 +1,8 @@
-"""What a network costs, and what a run has given: tables, curves, feature maps."""
+"""Count networks, tabulate and plot training runs, and draw feature maps."""
 
-from ghostdet.analysis.complexity import complexity, complexity_table
 from ghostdet.analysis.feature_maps import capture, ghost_origins, similar_pairs
-from ghostdet.analysis.visualize import visualize
+from ghostdet.analysis.macs import complexity, complexity_table
+from ghostdet.analysis.visualization import visualize
 
 __all__ = [
     "capture",

@@ -1,13 +1,11 @@
-"""The demo: from photographs to a trained detector, its figures and its pictures."""
+"""Run the demo: train a detector on photographs, evaluate it and draw its results."""
 
 from __future__ import annotations
 
 import contextlib
 import json
-import platform
 import sys
 import time
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -20,23 +18,30 @@ from mmengine.runner import Runner
 from tqdm import tqdm
 
 from ghostdet.analysis.plots import plot_curves, plot_detections
-from ghostdet.analysis.run_log import read_run
-from ghostdet.analysis.tasks import AP
+from ghostdet.analysis.runs import Run, read_run
 from ghostdet.apis.infer import load_detector
 from ghostdet.apis.train import train
 from ghostdet.config import load_config
 from ghostdet.datasets import prepare_trees
-from ghostdet.ops import operator_backend
 from ghostdet.utils.files import check_writable
 
 SHOWN_SCORE = 0.3  # the lowest score that is drawn
+AP = "coco/bbox_mAP"
+METRICS = {
+    "AP": "",
+    "AP50": "_50",
+    "AP75": "_75",
+    "AP_small": "_s",
+    "AP_medium": "_m",
+    "AP_large": "_l",
+}
 
 
 @HOOKS.register_module()
 class ProgressBarHook(Hook):
     """A progress bar with the loss and the latest AP50, for runs without a log."""
 
-    priority = "VERY_LOW"  # behind the hooks that compute what it shows
+    priority = "VERY_LOW"  # after the hooks that compute what it shows
 
     def before_train(self, runner: Runner) -> None:
         """Start the bar."""
@@ -79,20 +84,20 @@ def run_demo(
     """Train and evaluate a detector of tree crowns from scratch.
 
     Writes ``metrics.json``, ``curves.png``, ``detections.png``, the checkpoint and
-    ``log.txt`` (all that MMEngine says) to the work directory.
+    ``log.txt`` (MMEngine's log) to the work directory.
 
     Args:
-        config: A config on the data set of :func:`ghostdet.datasets.prepare_trees`.
-        work_dir: Where to write.
-        data_root: Where the data set is, or is to be made.
+        config: A config for the dataset of :func:`ghostdet.datasets.prepare_trees`.
+        work_dir: Folder to write to.
+        data_root: Folder of the dataset, which is made if it is missing.
         seed: Seed of the run.
 
     Returns:
-        What ``metrics.json`` holds: COCO's AP, AP50, AP75 and AP per size on the
+        The content of ``metrics.json``: COCO's AP, AP50, AP75 and AP per size on the
         held-out side, ``seconds`` from start to end, the seed and the versions.
 
     Raises:
-        UserError: If the data cannot be had or a folder cannot be written.
+        UserError: If the dataset cannot be made, or a folder cannot be written.
     """
     start = time.time()
     work_dir = Path(work_dir)
@@ -108,44 +113,18 @@ def run_demo(
         f"from scratch, seed {seed} (log: {work_dir / 'log.txt'})"
     )
     with open(work_dir / "log.txt", "w") as log, contextlib.redirect_stdout(log):
-        runner = train(cfg)
-    metrics = {
-        name: runner.message_hub.get_scalar(f"val/coco/bbox_mAP{key}").current()
-        for name, key in (
-            ("AP", ""),
-            ("AP50", "_50"),
-            ("AP75", "_75"),
-            ("AP_small", "_s"),
-            ("AP_medium", "_m"),
-            ("AP_large", "_l"),
-        )
-    }
+        train(cfg)
     print("3/3  Drawing")
+    run = read_run(work_dir)
     checkpoint = Path((work_dir / "last_checkpoint").read_text().strip())
-    _draw_curves(work_dir)
+    _draw_curves(run, work_dir / "curves.png")
     _draw_photo(cfg, checkpoint, data_root, work_dir / "detections.png")
     result = {
-        **{name: float(value) for name, value in metrics.items()},
+        **{name: run.evaluations[-1][f"{AP}{key}"] for name, key in METRICS.items()},
         "seconds": round(time.time() - start, 1),
         "seed": seed,
-        "iterations": runner.iter,
-        "operators": operator_backend(),
-        "versions": {
-            "python": platform.python_version(),
-            **{
-                name: import_module(name).__version__
-                for name in (
-                    "ghostdet",
-                    "torch",
-                    "torchvision",
-                    "mmengine",
-                    "mmcv",
-                    "mmdet",
-                    "numpy",
-                    "cv2",
-                )
-            },
-        },
+        "iterations": run.trained,
+        "versions": run.starts[-1]["versions"],
     }
     (work_dir / "metrics.json").write_text(json.dumps(result, indent=2) + "\n")
     print(
@@ -159,27 +138,21 @@ def run_demo(
     return result
 
 
-def _draw_curves(work_dir: Path) -> None:
+def _draw_curves(run: Run, path: Path) -> None:
     """Draw loss, AP and AP50 over minutes of training."""
-    history = read_run(work_dir)
-    lines = [
-        ([p.seconds / 60 for p in points], [p.values[key] for p in points])
-        for points, key in (
-            (history.losses, "loss"),
-            (history.evaluations, f"{AP}_50"),
-            (history.evaluations, AP),
-        )
-    ]
-    plot_curves(
-        {"loss": lines[0]},
-        {"AP50": lines[1], "AP": lines[2]},
-        work_dir / "curves.png",
-        "minutes of training",
-    )
+
+    def line(points: list[dict[str, float]], key: str) -> tuple:
+        return [p["seconds"] / 60 for p in points], [p[key] for p in points]
+
+    metrics = {
+        name: line(run.evaluations, AP + METRICS[name]) for name in ("AP50", "AP")
+    }
+    losses = {"loss": line(run.losses, "loss")}
+    plot_curves(losses, metrics, path, "minutes of training")
 
 
 def _draw_photo(cfg: Any, checkpoint: Path, data_root: Path, path: Path) -> None:
-    """Draw the largest held-out photograph, which the detector takes whole."""
+    """Draw detections on the largest held-out photograph, in one piece."""
     file = data_root / "annotations/instances_photos.json"
     coco = json.loads(file.read_text())
     photo = max(coco["images"], key=lambda i: i["width"] * i["height"])

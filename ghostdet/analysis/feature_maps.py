@@ -1,4 +1,4 @@
-"""Feature maps of a network's layers: which are alike, and which comes from which."""
+"""Capture feature maps, find similar ones, and trace ghost maps to their origins."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ GHOST_MODULES = GhostModule, GhostModuleV3, GhostConv
 
 
 class Ghost(NamedTuple):
-    """What a Ghost module consists of."""
+    """The parts of a Ghost module."""
 
-    primary: nn.Module  # whose output is the intrinsic maps
-    cheap: nn.Module  # whose output is the ghost maps
-    conv: nn.Conv2d  # the depthwise one that they are made by, BN folded into it
-    out_channels: int  # to which their concatenation is cut
+    primary: nn.Module  # returns the intrinsic maps
+    cheap: nn.Module  # returns the ghost maps
+    conv: nn.Conv2d  # the depthwise convolution in it, with BN folded in
+    out_channels: int  # both are concatenated and cut to this number
 
 
 def ghost_of(module: nn.Module) -> Ghost | None:
@@ -34,9 +34,8 @@ def ghost_of(module: nn.Module) -> Ghost | None:
         module: In evaluation mode.
 
     Returns:
-        Its parts; None for any other module, and for one of ratio 1. The parallel
-        branches of a :class:`GhostModuleV3` count as the one convolution that they can
-        be merged to.
+        Its parts; None for another module, or for ratio 1. The parallel branches of a
+        :class:`GhostModuleV3` are merged to one convolution.
     """
     if isinstance(module, GhostModuleV3) and module.cheap_operation is None:
         branches = [*module.cheap_rpr_conv, module.cheap_rpr_scale]
@@ -55,15 +54,15 @@ def ghost_of(module: nn.Module) -> Ghost | None:
 
 
 def ghost_origins(module: nn.Module) -> list[int]:
-    """Tell for each output map of a Ghost module which intrinsic map it is made of.
+    """Trace each output map of a Ghost module to the intrinsic map it is made from.
 
     Args:
         module: A :class:`~ghostdet.models.GhostModule` or one of V2 or V3, or a
             :class:`~ghostdet.models.layers.ghost_conv.GhostConv`, in evaluation mode.
 
     Returns:
-        A number for each of ``out_channels``; the first ones are the intrinsic maps
-        themselves.
+        The number of the intrinsic map for each of ``out_channels``. The first channels
+        are the intrinsic maps themselves.
 
     Raises:
         UserError: If it makes no ghost maps.
@@ -87,15 +86,15 @@ def ghost_origins(module: nn.Module) -> list[int]:
 
 @torch.no_grad()
 def capture(modules: Sequence[nn.Module], run: Callable[[], Any]) -> list[Any]:
-    """Run a network and keep what modules in it return.
+    """Run a network and keep the outputs of modules in it.
 
     Args:
         modules: Parts of the network.
-        run: Runs it.
+        run: Function that runs it.
 
     Returns:
-        For each of them its first output in this run, copied, as what follows may
-        write into it; None for one that was not called.
+        The first output of each module, None for a module that was not called. Tensors
+        are copied, because later layers may write into them.
     """
     outputs: dict[nn.Module, Any] = {}
 
@@ -114,13 +113,12 @@ def capture(modules: Sequence[nn.Module], run: Callable[[], Any]) -> list[Any]:
 
 
 def similar_pairs(maps: np.ndarray, count: int) -> list[tuple[int, int, float]]:
-    """Find the most similar pairs of maps, of which no two share a map.
+    """Find the most similar pairs of maps, each map in at most one pair.
 
-    The similarity of two maps is the absolute value of the correlation coefficient
-    (Pearson's) of their values over all positions: 1 where one is a multiple of the
-    other plus a constant. A constant map has none and is in no pair. The pairs are
-    chosen greedily: the most similar one, then the most similar one of all other maps,
-    and so on.
+    The similarity of two maps is the absolute value of Pearson's correlation
+    coefficient over all positions: 1 if one is a multiple of the other plus a constant.
+    Constant maps have no similarity and are in no pair. Pairs are chosen greedily, the
+    most similar pair first.
 
     Args:
         maps: ``(C, H, W)``, finite.
@@ -137,7 +135,7 @@ def similar_pairs(maps: np.ndarray, count: int) -> list[tuple[int, int, float]]:
     values = np.asarray(maps, np.float64).reshape(len(maps), -1)
     ranges = np.ptp(values, axis=1)
     varying = np.flatnonzero(ranges)
-    # Of one range, so that very small and very large values are squared without loss.
+    # Scaled to one range, so that squares neither underflow nor overflow.
     values = values[varying] / ranges[varying, None]
     values -= values.mean(axis=1, keepdims=True)
     values /= np.linalg.norm(values, axis=1, keepdims=True)

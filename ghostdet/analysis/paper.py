@@ -1,10 +1,23 @@
-"""Figures of the paper, by config.
+"""Figures of the paper by config, and when they apply to another config.
 
 "GhostNet: More Features from Cheap Operations" (https://arxiv.org/abs/1911.11907), as
 others quote its tables.
 """
 
-#: mAP in percent on COCO.
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+
+from ghostdet import CONFIGS
+from ghostdet.config import load_config
+
+#: mAP on COCO in percent.
 COCO = {
     "retinanet_ghostnet_fpn": 26.6,
     "retinanet_mobilenetv2_fpn": 26.7,
@@ -13,7 +26,7 @@ COCO = {
     "faster_rcnn_mobilenetv2_fpn": 27.5,
     "faster_rcnn_mobilenetv3_fpn": 26.9,
 }
-#: Of classifiers, parameters and MACs in millions and top-1 in percent.
+#: Classifiers: parameters and MACs in millions, top-1 in percent.
 CLASSIFIERS = {
     "ghostnet_050_in1k": (2.6, 42, 66.2),
     "ghostnet_100_in1k": (5.2, 141, 73.9),
@@ -25,3 +38,70 @@ CLASSIFIERS = {
     "resnet56_cifar10": (0.85, 125, 93.0),
     "ghost_resnet56_cifar10": (0.43, 63, 92.7),
 }
+#: Keys that make another network than the paper's. How it is initialised or
+#: regularised does not.
+NETWORK = re.compile(
+    r"model\.(backbone|neck|rpn_head|roi_head|bbox_head|head)\."
+    r"(?!init_cfg|dropout|label_smoothing)"
+)
+#: Keys that set the size of images.
+SIZE = re.compile(
+    r"(train|val)_dataloader\..*\.pipeline\.\d+\.(size|crop_size|scales?)\b"
+)
+NOT_SET = "not set"
+
+
+def shipped_config(name: str) -> Config | None:
+    """Load ghostdet's config of this name, or return None if it has no such config."""
+    path = next(Path(CONFIGS).rglob(f"{name}.py"), None)
+    return None if path is None else load_config(path)
+
+
+def differences(
+    one: dict[str, Any], other: dict[str, Any], free: Sequence[str] = ()
+) -> dict[str, tuple[Any, Any]]:
+    """Compare two configs, given as plain dicts.
+
+    Tuples equal lists. Paths are compared relative to ``data_root``.
+
+    Args:
+        one: A config.
+        other: Another.
+        free: Dotted keys to leave out, with all below them.
+
+    Returns:
+        The two values of each dotted key that differs, ``'not set'`` for a missing one.
+    """
+    one, other = _flatten(one), _flatten(other)
+    return {
+        key: (one.get(key, NOT_SET), other.get(key, NOT_SET))
+        for key in sorted({*one, *other})
+        if one.get(key, NOT_SET) != other.get(key, NOT_SET)
+        and not f"{key}.".startswith(tuple(f"{name}." for name in free))
+    }
+
+
+def applies(changed: Iterable[str]) -> bool:
+    """Tell if the paper's figures apply to a config, by its changes to the shipped one.
+
+    They do while the network, its classes and the size of images are the same.
+    """
+    return not any(NETWORK.match(key) or SIZE.match(key) for key in changed)
+
+
+def _flatten(config: dict[str, Any]) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    root = os.path.join(config.get("data_root") or "", "")
+
+    def add(prefix: str, node: Any) -> None:
+        if isinstance(node, (list, tuple)) and node:
+            node = dict(enumerate(node))
+        if isinstance(node, dict) and node:
+            for name, value in node.items():
+                add(f"{prefix}.{name}" if prefix else str(name), value)
+        elif not prefix.endswith("data_root"):
+            node = list(node) if isinstance(node, tuple) else node
+            flat[prefix] = node.removeprefix(root) if isinstance(node, str) else node
+
+    add("", config)
+    return flat

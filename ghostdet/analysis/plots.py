@@ -1,4 +1,4 @@
-"""What a run leaves for people to look at: curves and pictures."""
+"""Plot the curves of training runs, and detections on an image."""
 
 from __future__ import annotations
 
@@ -6,13 +6,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from matplotlib.collections import PatchCollection
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from mmdet.evaluation import bbox_overlaps
 
-# Of Okabe and Ito's palette, which colour-blind people can tell apart.
+# Okabe and Ito's palette, which colour-blind people can tell apart.
 BLUE, ORANGE, GREEN, YELLOW = "#0072B2", "#D55E00", "#009E73", "#F0E442"
 COLORS = (BLUE, ORANGE, GREEN, "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 DASHES = ("-", "--", "-.", ":")
@@ -30,11 +28,11 @@ def plot_curves(
     """Draw losses and metrics, side by side, as a PNG.
 
     Args:
-        losses: Labelled lines, of x and y. A line has the colour of its label up to the
-            first comma, and those that share it are dashed in different ways.
-        metrics: Likewise, 0 or more, empty if there are none.
+        losses: Lines (x and y) by label. Labels that are equal up to the first comma
+            share a colour and differ in their dashes.
+        metrics: Lines by label, empty for a run that was not evaluated.
         path: The file to write.
-        over: What x is.
+        over: Label of the x axis.
         held_out: Title of the metrics.
     """
     groups = list(dict.fromkeys(label.split(",")[0] for label in (*losses, *metrics)))
@@ -75,15 +73,15 @@ def plot_detections(
 ) -> None:
     """Draw ground truth and detections side by side as a PNG.
 
-    A detection is right if it overlaps an object, not taken by one before it, by
-    ``iou_thr`` or more, as in COCO's AP50.
+    A detection is right if it overlaps an object by ``iou_thr`` or more that no better
+    detection has found, as in COCO's AP50.
 
     Args:
-        image: ``(H, W, 3)`` uint8, RGB. Drawn on its side if it is tall.
-        truth: ``(T, 4)`` x1, y1, x2, y2 in px.
-        boxes: ``(D, 4)`` likewise, best score first.
+        image: ``(H, W, 3)`` uint8, RGB. A tall image is drawn on its side.
+        truth: ``(T, 4)``, x1, y1, x2, y2 in px.
+        boxes: ``(D, 4)``, in the same form, best score first.
         path: The file to write.
-        title: Stands above the picture.
+        title: Line above the picture.
         iou_thr: Least overlap of a right detection.
     """
     right = match(truth, boxes, iou_thr)
@@ -91,55 +89,36 @@ def plot_detections(
         image = np.transpose(image, (1, 0, 2))
         truth, boxes = truth[:, [1, 0, 3, 2]], boxes[:, [1, 0, 3, 2]]
     height, width = image.shape[:2]
-    inches, header = 15.0, 0.4  # width of the figure, and room above each panel
-    panel = inches * height / width
-    total = 2 * (panel + header) + header
-    figure = Figure(figsize=(inches, total))
-    figure.suptitle(title, y=1 - 0.1 / total, fontsize=14)
-    panels = (
-        (f"{len(truth)} labelled", ((truth, YELLOW, "labelled"),)),
-        (
-            f"{len(boxes)} detected",
-            (
-                (boxes[right], GREEN, f"{right.sum()} right (IoU {iou_thr} or more)"),
-                (boxes[~right], ORANGE, f"{(~right).sum()} wrong"),
-            ),
-        ),
-    )
-    for row, (heading, groups) in enumerate(panels):
-        bottom = (1 - row) * (panel + header)
-        axes = figure.add_axes((0, bottom / total, 1, panel / total))
-        axes.imshow(image, aspect="auto")
-        axes.set_title(" " + heading, loc="left")
+    size = 15, 2 * (15 * height / width + 0.4) + 0.4  # inches, with room for headings
+    figure = Figure(figsize=size, layout="constrained")
+    figure.suptitle(title, fontsize=14)
+    right_label = f"{right.sum()} right (IoU {iou_thr} or more)"
+    panels = {
+        f"{len(truth)} labelled": [(truth, YELLOW, "labelled")],
+        f"{len(boxes)} detected": [
+            (boxes[right], GREEN, right_label),
+            (boxes[~right], ORANGE, f"{(~right).sum()} wrong"),
+        ],
+    }
+    for axes, (heading, groups) in zip(figure.subplots(2, 1), panels.items()):
+        axes.imshow(image)
+        axes.set_title(heading, loc="left")
         axes.axis("off")
-        for group, color, _ in groups:
-            rectangles = [
-                Rectangle((x1, y1), x2 - x1, y2 - y1) for x1, y1, x2, y2 in group
-            ]
-            axes.add_collection(
-                PatchCollection(
-                    rectangles, facecolor="none", edgecolor=color, linewidth=1.5
-                ),
-                autolim=False,
-            )
-        handles = [Line2D([], [], color=c, label=label) for _, c, label in groups]
-        axes.legend(
-            handles=handles,
-            loc="lower right",
-            bbox_to_anchor=(1, 1),
-            ncols=2,
-            frameon=False,
-            borderaxespad=0.2,
-        )
+        for group, color, label in groups:
+            style = dict(facecolor="none", edgecolor=color, linewidth=1.5)
+            for x1, y1, x2, y2 in group:
+                axes.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, **style))
+            axes.plot([], [], color=color, label=label)
+        axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, frameon=False)
     figure.savefig(path, dpi=100)
 
 
 def match(truth: np.ndarray, boxes: np.ndarray, iou_thr: float) -> np.ndarray:
-    """Tell which boxes find an object that none before them found.
+    """Find the boxes that overlap an object which no better box has found.
 
     Args:
-        truth: ``(T, 4)`` x1, y1, x2, y2.
-        boxes: ``(D, 4)`` likewise, best score first.
+        truth: ``(T, 4)``, x1, y1, x2, y2.
+        boxes: ``(D, 4)``, in the same form, best score first.
         iou_thr: Least overlap.
 
     Returns:

@@ -1,36 +1,28 @@
-"""The table of finished runs, beside the paper's."""
+"""Lay finished runs out in a table beside the paper's figures."""
 
 from __future__ import annotations
 
 import json
 import statistics
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ghostdet.analysis.complexity import complexity
+from ghostdet.analysis import paper
+from ghostdet.analysis.macs import complexity
 from ghostdet.analysis.plots import plot_curves
-from ghostdet.analysis.run_log import Run, read_run
-from ghostdet.analysis.shipped_configs import (
-    WEIGHTS,
-    as_in_the_paper,
-    flatten,
-    same_parts,
-    shipped_config,
-)
-from ghostdet.analysis.tasks import Task
-from ghostdet.engine.hooks.checkpoint import use_safe_checkpoints
-from ghostdet.engine.loops import use_resumable_loops
+from ghostdet.analysis.runs import Run, read_run
 from ghostdet.errors import UserError
+from ghostdet.utils.components import is_classifier, type_name
 from ghostdet.utils.files import atomic_write, check_writable
 
-#: What may differ between runs of one row: where they write, their seed, and how their
-#: processes were started. (What ``auto_scale_lr`` does is seen in the learning rate.)
+#: Keys that may differ between the runs of one row: seed, paths, launcher and logging.
+#: The effect of ``auto_scale_lr`` shows in the learning rate.
 FREE = (
     "auto_scale_lr",
     "randomness.seed",
     "work_dir",
-    "data_root",
     "launcher",
     "env_cfg.dist_cfg",
     "model_wrapper_cfg",
@@ -40,199 +32,270 @@ FREE = (
     "log_processor",
     "visualizer",
     "vis_backends",
+    "train_cfg.type",  # which training replaces by a loop that resumes
     "default_hooks.checkpoint",
     "default_hooks.logger",
+    "default_hooks.visualization",
     *(
         f"{part}_dataloader.{key}"
         for part in ("train", "val", "test")
         for key in ("num_workers", "persistent_workers", "prefetch_factor")
     ),
-    "default_hooks.visualization",
 )
-FROM_CHECKPOINT = ("load_from", *WEIGHTS)
+#: Hooks that every run gets, without options that matter.
+RUN_HOOKS = ("CheckpointGuardHook", "GracefulStopHook", "RunRecordHook")
+#: Keys that a resumed run does not use: all weights come from its checkpoint.
+FROM_CHECKPOINT = ("load_from", "model.backbone.init_cfg")
 CURVES = "curves.png"
+
+
+@dataclass(frozen=True)
+class Task:
+    """The metrics, figures and counts of detectors, or of classifiers.
+
+    Attributes:
+        kind: What such a model is called.
+        metrics: Names of metrics by column. The first is drawn, and the paper has it.
+        percent: Factor from a metric to percent.
+        drawn: Title of the curves.
+        paper: The paper's figures in percent, by config, and their column.
+        parts: Parts of the model that are counted.
+        counts: What :func:`complexity` counts, by key in ``table.json``, with the
+            column, and how it is written.
+        counted: The same in words.
+    """
+
+    kind: str
+    metrics: dict[str, str]
+    percent: float
+    drawn: str
+    paper: tuple[str, dict[str, float]]
+    parts: tuple[str, ...]
+    counts: dict[str, tuple[str, Callable[[dict], Any], Callable[[Any], str]]]
+    counted: str
+
+
+def _millions(digits: int) -> Callable[[int], str]:
+    return lambda value: f"{value * 1e-6:.{digits}f}M"
+
+
+DETECTION = Task(
+    kind="a detector",
+    metrics={
+        "AP": "coco/bbox_mAP",
+        "AP50": "coco/bbox_mAP_50",
+        "AP75": "coco/bbox_mAP_75",
+        "APs": "coco/bbox_mAP_s",
+        "APm": "coco/bbox_mAP_m",
+        "APl": "coco/bbox_mAP_l",
+    },
+    percent=100,
+    drawn="Held-out AP",
+    paper=("paper, mAP", paper.COCO),
+    parts=("backbone",),
+    counts={
+        "params": (
+            "backbone, params",
+            lambda count: count["params"]["backbone"],
+            _millions(2),
+        ),
+        "macs_224": (
+            "backbone, MACs at 224x224",
+            lambda count: count["backbone_macs_224"],
+            _millions(1),
+        ),
+    },
+    counted="the backbone up to its last feature level",
+)
+CLASSIFICATION = Task(
+    kind="a classifier",
+    metrics={"top-1": "accuracy/top1", "top-5": "accuracy/top5"},
+    percent=1,
+    drawn="Held-out top-1, %",
+    paper=(
+        "paper, top-1",
+        {name: top1 for name, (_, _, top1) in paper.CLASSIFIERS.items()},
+    ),
+    parts=("backbone", "head"),
+    counts={
+        "shape": ("image", lambda count: count["shape"], "{0[0]}x{0[1]}".format),
+        "params": ("params", lambda count: count["params"]["total"], _millions(2)),
+        "macs": ("MACs", lambda count: count["macs"]["total"], _millions(1)),
+    },
+    counted="the classifier, on images of the size it is evaluated on",
+)
 
 
 def write_table(work_dirs: Sequence[str | Path], out: str | Path) -> str:
     """Write ``table.md``, ``table.json`` and ``curves.png`` of finished runs.
 
-    Runs of one config and different seeds make one row; they are of detectors or of
-    classifiers. Metrics are those of the last
+    Runs of one config with different seeds make one row. Metrics are from the last
     evaluation, in percent. Nothing from the work directories is run.
 
     Args:
-        work_dirs: Work directories of ``tools/train.py``.
+        work_dirs: Work directories of ``tools/train.py``, all of detectors or all of
+            classifiers.
         out: Folder to write to.
 
     Returns:
         The text of ``table.md``.
 
     Raises:
-        UserError: If a run is not finished or not evaluated, if runs of one config
-            cannot be compared, if there are detectors and classifiers, or ``out``
+        UserError: If a run is not finished, if runs cannot be compared, or if ``out``
             cannot be written.
     """
     check_writable(out, "--out")
-    runs, problems = [], []
-    for work_dir in {Path(path).resolve(): Path(path) for path in work_dirs}.values():
+    groups: dict[str, list[Run]] = {}
+    problems = []
+    for work_dir in {Path(path).resolve(): path for path in work_dirs}.values():
         try:
             run = read_run(work_dir)
             _check_finished(run)
-            runs.append(run)
+            groups.setdefault(run.name, []).append(run)
         except UserError as error:
             problems.append(error.text)
-    groups: dict[str, list[Run]] = {}
-    for run in runs:
-        groups.setdefault(run.name, []).append(run)
+    runs = [run for group in groups.values() for run in group]
     problems += filter(None, map(_incomparable, groups.values()))
-    kinds = {run.task.kind: run.work_dir for run in runs}
+    kinds = {_task(run).kind: run.work_dir for run in runs}
     if len(kinds) > 1:
-        (kind, one), (other_kind, other) = kinds.items()
-        problems.append(
-            f"{one} is of {kind} and {other} of {other_kind}, which make two tables; "
-            "give the runs of one kind"
-        )
+        listed = " and ".join(f"{path} has {kind}" for kind, path in kinds.items())
+        problems.append(f"{listed}: make a table of each kind")
     if problems:
         raise UserError("no table is written:\n" + "\n".join(problems))
-    rows = [_row(group) for group in groups.values()]
-    text = _markdown(runs[0].task, rows)
+    task = _task(runs[0])
+    rows = [_row(task, group) for group in groups.values()]
+    text = _markdown(task, rows)
     out = Path(out)
     atomic_write(out / "table.json", json.dumps({"rows": rows}, indent=1) + "\n")
     atomic_write(out / "table.md", text)
-    _draw(runs, out / CURVES)
+    _draw(task, runs, out / CURVES)
     return text
 
 
+def _task(run: Run) -> Task:
+    return CLASSIFICATION if is_classifier(run.config) else DETECTION
+
+
 def _check_finished(run: Run) -> None:
-    """Refuse what has not trained to its end, or was not evaluated there."""
-    config = run.work_dir / f"{run.name}.py"
-    if run.trained < run.length:
-        start = "python tools/train.py"
-        count = ""
-        if run.gpus > 1:
-            start, count = "tools/dist_train.sh", f" {run.gpus}"
-        raise UserError(
-            f"{run.work_dir} is at {run.unit} {run.trained} of {run.length}; to go on, "
-            f"type {start} {config}{count} --work-dir {run.work_dir} --resume"
-        )
-    if run.final is None:
-        checkpoint = run.work_dir / f"{run.unit}_{run.length}.pth"
-        raise UserError(
-            f"{run.work_dir} has trained to its end, and what it ended with was not "
-            f"evaluated; type python tools/test.py {config} {checkpoint} --work-dir "
-            f"{run.work_dir}"
-        )
+    if run.finished:
+        return
+    ranks = run.starts[-1]["ranks"]
+    start, count = "python tools/train.py", ""
+    if ranks > 1:
+        start, count = "tools/dist_train.sh", f" {ranks}"
+    evaluated = "" if run.trained < run.iterations else " and was not evaluated there"
+    raise UserError(
+        f"{run.work_dir} has trained {run.trained} of {run.iterations} iterations"
+        f"{evaluated}; to finish it, type {start} {run.work_dir}/{run.name}.py{count} "
+        f"--work-dir {run.work_dir} --resume"
+    )
 
 
 def _incomparable(runs: Sequence[Run]) -> str | None:
     """Say what keeps runs of one config from being seeds of one row."""
-    first = runs[0]
+    first, seeds = runs[0], {}
     for run in runs:
-        for config in run.configs:
-            lines = _differences(first.configs[-1], config)
-            batches = {*first.batches, *run.batches}
-            if len(batches) > 1:
-                lines += [f"images an update: {' and '.join(map(str, batches))}"]
-            if lines:
-                return (
-                    f"{first.work_dir} and {run.work_dir} are runs of {run.name} and "
-                    "not comparable:\n  " + "\n  ".join(lines) + "\n"
-                    "report one without the other"
-                    if run is not first
-                    else f"{run.work_dir} was resumed otherwise than it was begun:\n  "
-                    + "\n  ".join(lines)
-                )
-    seeds: dict[int | None, Run] = {}
-    for run in runs:
-        if run.seed in seeds:
-            return (
-                f"{seeds[run.seed].work_dir} and {run.work_dir} are runs of {run.name} "
-                f"with seed {run.seed} both; give one of them"
+        lines = _changes(first.config, run.config)
+        batches = {start["images"] for start in (*first.starts, *run.starts)}
+        if len(batches) > 1:
+            lines.append(
+                f"images per update: {' and '.join(map(str, sorted(batches)))}"
             )
-        seeds[run.seed] = run
+        if lines:
+            return (
+                f"{first.work_dir} and {run.work_dir} are runs of {run.name} and not "
+                "comparable:\n  " + "\n  ".join(lines) + "\nmake a table of each"
+            )
+        seed = run.starts[0]["seed"]
+        if seed in seeds:
+            return (
+                f"{seeds[seed]} and {run.work_dir} are both runs of {run.name} with "
+                f"seed {seed}; give one of them"
+            )
+        seeds[seed] = run.work_dir
     return None
 
 
-def _differences(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
-    """Name the keys that decide figures in which configs differ, and both values."""
-    free = FREE
-    if any(config.get("resume") and config.get("load_from") for config in (one, other)):
-        free += FROM_CHECKPOINT
-    one, other = (flatten(config, free) for config in (one, other))
-    return [
-        f"{key}: {one.get(key, 'not set')!s:.60} and {other.get(key, 'not set')!s:.60}"
-        for key in sorted({*one, *other})
-        if one.get(key, "not set") != other.get(key, "not set")
+def _changes(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
+    """List the keys that differ between two configs, with both values."""
+    resumed = any(c.get("resume") and c.get("load_from") for c in (one, other))
+    free = FREE + FROM_CHECKPOINT * resumed
+    changed = paper.differences(_own_hooks(one), _own_hooks(other), free)
+    return [f"{key}: {a!s:.60} and {b!s:.60}" for key, (a, b) in changed.items()]
+
+
+def _own_hooks(config: dict[str, Any]) -> dict[str, Any]:
+    hooks = [
+        hook
+        for hook in config.get("custom_hooks") or []
+        if type_name(hook["type"]) not in RUN_HOOKS or "allow" in hook
     ]
+    return {**config, "custom_hooks": hooks}
 
 
-def _row(runs: Sequence[Run]) -> dict[str, Any]:
-    """Make what ``table.json`` holds of the runs of one config."""
-    name, task = runs[0].name, runs[0].task
+def _row(task: Task, runs: Sequence[Run]) -> dict[str, Any]:
+    """Make the row of ``table.json`` for the runs of one config."""
+    runs = sorted(runs, key=lambda run: run.starts[0]["seed"] or 0)
     results = [
         {
             "work_dir": str(run.work_dir),
-            "seed": run.seed,
-            **{key: _percent(run, metric) for key, metric in task.metrics.items()},
-            "seconds": round(run.losses[-1].seconds, 1) if run.losses else None,
-            "gpus": run.gpus,
-            "device": run.device,
-            "global_batch": run.batches[-1],
-            "versions": run.versions,
+            "seed": run.starts[0]["seed"],
+            **{key: _percent(task, run, name) for key, name in task.metrics.items()},
+            "seconds": round(run.losses[-1]["seconds"], 1) if run.losses else None,
+            "gpus": run.starts[-1]["ranks"],
+            "device": run.starts[-1]["device"],
+            "global_batch": run.starts[-1]["images"],
+            "versions": run.starts[-1]["versions"],
         }
-        for run in sorted(runs, key=lambda run: run.seed or 0)
+        for run in runs
     ]
-    row = {"config": name, **_beside_shipped(runs[0])}
+    row = {"config": runs[0].name, **_beside_shipped(task, runs[0])}
     for key in (*task.metrics, "seconds"):
         values = [result[key] for result in results]
-        if None in values:
-            row[key] = None
-            continue
-        row[key] = {
-            "mean": statistics.fmean(values),
-            "std": statistics.stdev(values) if len(values) > 1 else None,
-        }
-    if row["paper"] is not None and row[task.heading] is not None:
-        row["difference"] = row[task.heading]["mean"] - row["paper"]
+        row[key] = None
+        if None not in values:
+            std = statistics.stdev(values) if len(values) > 1 else None
+            row[key] = {"mean": statistics.fmean(values), "std": std}
+    first = row[next(iter(task.metrics))]
+    if row["paper"] is not None and first is not None:
+        row["difference"] = first["mean"] - row["paper"]
     return {**row, "runs": results}
 
 
-def _percent(run: Run, metric: str) -> float | None:
-    """A metric in percent; COCO says -1 where no object is of that size."""
-    value = run.final.values.get(metric, -1)
-    return None if value < 0 else round(run.task.percent * value, 4)
+def _percent(task: Task, run: Run, metric: str) -> float | None:
+    """Give a metric in percent; COCO says -1 where no object has that size."""
+    value = run.evaluations[-1].get(metric, -1)
+    return None if value < 0 else round(task.percent * value, 4)
 
 
-def _beside_shipped(run: Run) -> dict[str, Any]:
-    """Count the model, say what makes the run differ from the shipped config.
+def _beside_shipped(task: Task, run: Run) -> dict[str, Any]:
+    """Count the model, and list the changes to the shipped config.
 
-    A model of a foreign config is not built: MMEngine imports whatever its ``type``
-    names. It is counted where it is that of a config of ours. The paper's figure is
-    given where the network, its classes and the size of images are those of ours.
+    A foreign config is never built, since MMEngine imports whatever a ``type`` names.
+    The shipped model is counted instead, where the counted parts are the same.
     """
-    cfg = shipped_config(run.name)
-    result: dict[str, Any] = dict.fromkeys((*run.task.counts, "changed", "paper"))
+    cfg = paper.shipped_config(run.name)
+    result: dict[str, Any] = dict.fromkeys((*task.counts, "changed", "paper"))
     if cfg is None:
         return result
-    use_resumable_loops(cfg)
-    use_safe_checkpoints(cfg)
-    shipped, own = cfg.to_dict(), run.configs[-1]
-    result["changed"] = _differences(shipped, own)
-    if as_in_the_paper(shipped, own):
-        result["paper"] = run.task.paper.get(run.name)
-    if same_parts(shipped, own, run.task.parts):
-        # Of these, only the sizes of images are read.
-        cfg.train_dataloader = own["train_dataloader"]
-        cfg.val_dataloader = cfg.test_dataloader = own.get("val_dataloader")
+    result["changed"] = _changes(cfg.to_dict(), run.config)
+    keys = paper.differences(cfg.to_dict(), run.config)
+    if paper.applies(keys):
+        result["paper"] = task.paper[1].get(run.name)
+    counted = tuple(f"model.{part}." for part in task.parts)
+    if not any(key.startswith(counted) and paper.NETWORK.match(key) for key in keys):
+        # Only the sizes of images are read from the run's pipelines.
+        cfg.train_dataloader = run.config["train_dataloader"]
+        cfg.val_dataloader = cfg.test_dataloader = run.config.get("val_dataloader")
         count = complexity(cfg)
-        result |= {key: c.take(count) for key, c in run.task.counts.items()}
+        result |= {key: take(count) for key, (_, take, _) in task.counts.items()}
     return result
 
 
 def _markdown(task: Task, rows: Sequence[dict[str, Any]]) -> str:
-    """Lay out what ``table.json`` holds."""
-    head = ["config", *(count.heading for count in task.counts.values())]
-    head += [f"paper, {task.papers}", *task.metrics, "difference"]
+    """Lay out the rows of ``table.json``."""
+    head = ["config", *(heading for heading, _, _ in task.counts.values())]
+    head += [task.paper[0], *task.metrics, "difference"]
     head += ["seeds", "training, s", "GPUs", "global batch"]
     lines = [head, ["---"] * len(head)]
     for row in rows:
@@ -240,7 +303,7 @@ def _markdown(task: Task, rows: Sequence[dict[str, Any]]) -> str:
         lines.append(
             [
                 row["config"],
-                *(_cell(row[key], c.text) for key, c in task.counts.items()),
+                *(_cell(row[key], text) for key, (_, _, text) in task.counts.items()),
                 _cell(row["paper"], "{:.1f}".format),
                 *(_spread(row[key], ".1f") for key in task.metrics),
                 _cell(row.get("difference"), "{:+.1f}".format),
@@ -250,29 +313,24 @@ def _markdown(task: Task, rows: Sequence[dict[str, Any]]) -> str:
                 _once(str(run["global_batch"]) for run in runs),
             ]
         )
-    text = "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n\n"
+    text = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    seeds = any(len(row["runs"]) > 1 for row in rows)
     text += (
-        "Metrics in percent, of the last evaluation"
-        + (", mean ± standard deviation over seeds" if _several(rows) else "")
-        + ". Seconds are those of training alone, without starts and evaluations. "
-        f"Parameters and multiply-accumulates are of {task.counted}.\n"
+        "\n\nMetrics in percent, from the last evaluation"
+        f"{', mean ± standard deviation over seeds' * seeds}. Seconds count training "
+        "alone, without starts and evaluations. Parameters and multiply-accumulates "
+        f"cover {task.counted}.\n"
     )
     for row in rows:
         if row["changed"]:
-            text += (
-                f"\n{row['config']} was not run as it is shipped (shipped, run):\n\n"
-            )
+            text += f"\n{row['config']} was changed (as shipped and as run):\n\n"
             text += "".join(f"- `{line}`\n" for line in row["changed"])
     versions = _once(
         ", ".join(f"{name} {version}" for name, version in run["versions"].items())
         for row in rows
         for run in row["runs"]
     )
-    return f"{text}\nVersions: {versions}.\n\n![Loss and {task.heading}]({CURVES})\n"
-
-
-def _several(rows: Sequence[dict[str, Any]]) -> bool:
-    return any(len(row["runs"]) > 1 for row in rows)
+    return f"{text}\nVersions: {versions}.\n\n![{task.drawn} and loss]({CURVES})\n"
 
 
 def _cell(value: Any, text: Callable[[Any], str]) -> str:
@@ -290,19 +348,19 @@ def _once(texts: Iterable[str]) -> str:
     return "; ".join(dict.fromkeys(texts))
 
 
-def _draw(runs: Sequence[Run], path: Path) -> None:
-    """Draw loss and the first metric of runs, over epochs where all count epochs."""
-    epochs = all(run.epoch_length for run in runs)
+def _draw(task: Task, runs: Sequence[Run], path: Path) -> None:
+    """Draw loss and the first metric, over epochs if all runs count epochs."""
+    epochs = all(run.unit == "epoch" for run in runs)
+    metric = next(iter(task.metrics.values()))
     losses, metrics = {}, {}
     for run in runs:
-        label = f"{run.name}, seed {run.seed}"
         for lines, points, key in (
             (losses, run.losses, "loss"),
-            (metrics, run.evaluations, run.task.metric),
+            (metrics, run.evaluations, metric),
         ):
-            lines[label] = (
-                [p.iteration / (run.epoch_length if epochs else 1) for p in points],
-                [p.values[key] for p in points],
+            lines[f"{run.name}, seed {run.starts[0]['seed']}"] = (
+                [p["iter"] / (run.epoch_length if epochs else 1) for p in points],
+                [p[key] for p in points],
             )
     over = "epochs" if epochs else "iterations"
-    plot_curves(losses, metrics, path, over, runs[0].task.held_out)
+    plot_curves(losses, metrics, path, over, task.drawn)

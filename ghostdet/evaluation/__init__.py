@@ -1,4 +1,4 @@
-"""Metrics, in MMDetection's ``METRICS``."""
+"""Metrics, registered in MMDetection's ``METRICS``."""
 
 from ghostdet.evaluation.accuracy import Accuracy
 from ghostdet.evaluation.fast_coco_metric import FastCocoMetric

@@ -1,4 +1,4 @@
-"""Top-k accuracy."""
+"""Compute top-k accuracy."""
 
 from __future__ import annotations
 
@@ -14,16 +14,15 @@ from ghostdet.errors import ConfigError, UserError
 
 @METRICS.register_module()
 class Accuracy(BaseMetric):
-    """Share of the images whose class is among the k of the highest score, in percent.
+    """Percentage of images whose class is among the k with the highest scores.
 
     Args:
-        topk: Each k, or the only one.
-        collect_device: As of MMEngine's metrics.
-        prefix: As of MMEngine's metrics.
+        topk: One k or several.
+        collect_device: See :class:`~mmengine.evaluator.BaseMetric`.
+        prefix: See :class:`~mmengine.evaluator.BaseMetric`.
 
     Raises:
-        ConfigError: If a k is no positive integer, or there are fewer classes, which
-            the Runner makes known before it starts.
+        ConfigError: If a k is not a positive integer, or exceeds the number of classes.
 
     Example:
         >>> import torch
@@ -53,7 +52,7 @@ class Accuracy(BaseMetric):
 
     @BaseMetric.dataset_meta.setter
     def dataset_meta(self, dataset_meta: dict | None) -> None:
-        """Take what is known of the data set, ``classes`` among it."""
+        """Take the metadata of the dataset, with ``classes``."""
         self._dataset_meta = dataset_meta
         if dataset_meta and dataset_meta.get("classes"):
             self._check(len(dataset_meta["classes"]))
@@ -68,14 +67,15 @@ class Accuracy(BaseMetric):
             )
 
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
-        """Note how many classes come before the right one.
+        """Rank the right class of each image.
 
-        Of equal scores that of the lower number comes first, as ``argmax`` has it.
+        Among equal scores the class with the lower number comes first, as in
+        ``argmax``.
 
         Args:
             data_batch: Not used.
-            data_samples: For each image ``pred_score`` ``(num_classes,)`` and
-                ``gt_label``.
+            data_samples: ``pred_score`` ``(num_classes,)`` and ``gt_label`` of each
+                image.
 
         Raises:
             UserError: If a score is not finite.
@@ -86,13 +86,13 @@ class Accuracy(BaseMetric):
             if not scores.isfinite().all():
                 raise UserError(
                     f"the scores of {sample.get('img_path', 'an image')} are not "
-                    "finite, and there is nothing to evaluate: the weights have "
-                    "diverged, or --amp is too coarse for them"
+                    "finite: the weights have diverged, or need more precision than "
+                    "--amp"
                 )
             before = (scores > scores[label]).sum()
             self.results.append(int(before + (scores[:label] == scores[label]).sum()))
 
     def compute_metrics(self, results: list[int]) -> dict[str, float]:
-        """Give ``top1`` and so on, in percent."""
+        """Compute ``top1`` and so on, in percent."""
         ranks = np.array(results)
         return {f"top{k}": float((ranks < k).mean() * 100) for k in self.topk}

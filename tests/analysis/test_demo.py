@@ -1,9 +1,12 @@
 import json
 
+import pytest
+
 from ghostdet.analysis.demo import run_demo
 from ghostdet.datasets import prepare_trees
 
 
+@pytest.mark.data
 def test_demo(trees_wheel, project, tmp_path, new_run, capfd):
     """The demo itself, four iterations of it, from the wheel to the last line."""
     config = tmp_path / "short.py"

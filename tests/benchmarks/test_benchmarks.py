@@ -1,8 +1,6 @@
 """The benchmark compares what it says it compares."""
 
-import ast
 import json
-import re
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +11,8 @@ pytest.importorskip("timm")
 pytest.importorskip("openvino")
 pytest.importorskip("nncf")
 
-from benchmarks import SUITES, benchmark, data, merge, render, suites
+from benchmarks import benchmark, render, suites
+from benchmarks.loading import read_with_torchvision
 from benchmarks.networks import backbones
 from benchmarks.timing import MATRIX, summarize, take_turns
 from ghostdet.datasets import LoadReadableImage
@@ -80,51 +79,25 @@ def test_results_and_their_page(monkeypatch, coco):
     monkeypatch.setattr(suites, "SIZE", (64, 96))
     results = benchmark(["training", "loading"], rounds=4, data_root=coco)
     assert json.loads(json.dumps(results)) == results
-    steps, rates, parts = results["tables"]
+    steps, decoders = results["tables"]
     assert {row["name"] for row in steps["rows"]} >= {
         "GhostNet 1.0x, eager",
         "timm ghostnet_100, eager",
         "MMDetection MobileNetV2, eager",
     }
-    assert [name for name, _ in rates["rows"]][:2] == ["cv2", "torchvision"]
-    for _, (ms, rate, cores) in rates["rows"]:
-        assert ms * rate == pytest.approx(1e3)
-        assert rate * cores == pytest.approx(data.RATE)
-    # Parts make up the whole, and no transform of the pipeline is left out.
-    shares = [values[1] for _, values in parts["rows"]]
-    assert sum(shares) == pytest.approx(100)
-    assert {name for name, _ in parts["rows"]} > {
-        transform["type"] for transform in data.loading_config(coco).train_pipeline
-    }
+    assert [row["name"] for row in decoders["rows"]][:2] == ["cv2", "torchvision"]
     page = render({**results, "command": "python x.py"})
-    assert "`python x.py`" in page
+    assert "    python x.py\n" in page
     assert "| timm ghostnet_100, eager |" in page
     assert "| cv2 |" in page
 
 
 def test_decoders_agree(coco):
     cv2 = LoadReadableImage()
-    for path in sorted((coco / "train2017").iterdir())[:16]:
-        theirs = data._read_with_torchvision(str(path))
-        np.testing.assert_array_equal(theirs, cv2.read(str(path)))
-
-
-def test_merge():
-    old = dict(
-        machine=dict(cpu="a"),
-        command="all",
-        tables=[
-            dict(title="one", note="", columns=["s"], rows=[["x", [1]]]),
-            dict(title="two", note="", columns=["s"], rows=[["x", [2]]]),
-        ],
-    )
-    table = dict(title="two", note="", columns=["s"], rows=[["x", [3]]])
-    new = dict(machine=dict(cpu="a"), command="some", tables=[table])
-    merged = merge(old, new)
-    assert [t["rows"][0][1] for t in merged["tables"]] == [[1], [3]]
-    assert [t.get("command") for t in merged["tables"]] == [None, "some"]
-    with pytest.raises(UserError, match="same machine"):
-        merge(old, {**new, "machine": dict(cpu="b")})
+    for path in sorted((coco / "train2017").iterdir()):
+        if path.stem != "000000000002":  # which is grey
+            theirs = read_with_torchvision(str(path))
+            np.testing.assert_array_equal(theirs, cv2.read(str(path)))
 
 
 @pytest.mark.parametrize(
@@ -138,12 +111,6 @@ def test_merge():
 def test_refuses(arguments, message):
     with pytest.raises(UserError, match=message):
         benchmark(["loading"], **arguments)
-
-
-def test_the_tool_knows_all_suites():
-    text = (PROJECT / "benchmarks/__main__.py").read_text()
-    named = re.search(r"SUITES = (\(.*?\))", text, re.DOTALL).group(1)
-    assert ast.literal_eval(named) == tuple(SUITES)
 
 
 def test_page_in_the_docs_is_current():

@@ -2,6 +2,7 @@
 
 import json
 
+import pytest
 import safetensors.torch
 import torch
 from timm.models.ghostnet import _create_ghostnet

@@ -1,4 +1,4 @@
-"""Parameters and multiply-accumulates of a detector or classifier, part by part."""
+"""Count parameters and multiply-accumulates of a model, part by part."""
 
 from __future__ import annotations
 
@@ -16,14 +16,13 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from ghostdet.analysis import paper
-from ghostdet.analysis.shipped_configs import as_in_the_paper, shipped_config
 from ghostdet.config import config_mistakes, load_config, require
 from ghostdet.errors import UserError
 from ghostdet.models import ImageClassifier
 from ghostdet.utils.components import iter_datasets
 
-BACKBONE_SHAPE = (224, 224)  # of ImageNet, at which papers state MACs of backbones
-DETECTOR_SHAPE = (800, 1333)  # of COCO, as MMDetection resizes it
+BACKBONE_SHAPE = (224, 224)  # ImageNet's, at which papers state MACs of backbones
+DETECTOR_SHAPE = (800, 1333)  # COCO's, as MMDetection resizes it
 
 
 def complexity(
@@ -31,23 +30,22 @@ def complexity(
 ) -> dict[str, Any]:
     """Count parameters and MACs of a one-stage or two-stage detector, or a classifier.
 
-    MACs are those of convolutions and matrix products, by torch's
-    ``FlopCounterMode``, which counts two operations each; norms, activations, pooling
-    and RoIAlign are not counted. A second stage is counted for as many proposals as
-    ``test_cfg.rpn.max_per_img`` lets through, its masks for as many boxes as
-    ``test_cfg.rcnn.max_per_img``. Nothing is computed: the model is on the meta device.
+    Convolutions and matrix products count, by torch's ``FlopCounterMode``; norms,
+    activations, pooling and RoIAlign do not. A second stage is counted for
+    ``test_cfg.rpn.max_per_img`` proposals, its masks for ``test_cfg.rcnn.max_per_img``
+    boxes. The model is on the meta device, so nothing is computed.
 
     Args:
         config: A config, or the path of one.
-        shape: Height and width of the image, which is padded as the data preprocessor
-            does. Defaults to 800x1333 for a detector, and for a classifier to what the
-            config's pipelines end with.
+        shape: Height and width of the image, which the data preprocessor pads. Defaults
+            to 800x1333 for a detector, and for a classifier to the size its pipelines
+            make.
 
     Returns:
         ``config``, ``shape`` (padded), ``params`` and ``macs`` of ``backbone``,
-        ``neck`` (of detectors) and ``head`` and in ``total``; ``backbone_macs_224``,
-        those of the backbone on 224x224; and ``paper``, the paper's parameters and MACs
-        in millions and top-1 of a classifier that is as ours of its name is shipped.
+        ``neck`` (of detectors), ``head`` and ``total``; ``backbone_macs_224``, MACs of
+        the backbone on 224x224; and ``paper``, the paper's parameters and MACs in
+        millions and top-1 for an unchanged classifier of ghostdet.
 
     Raises:
         UserError: If the config has no such model, or ``shape`` is empty.
@@ -67,7 +65,7 @@ def complexity(
             model = MODELS.build(cfg.model).eval()
         classifier = isinstance(model, ImageClassifier)
         if not classifier:
-            check_kind(model, str(cfg.filename))
+            _check_kind(model, str(cfg.filename))
         usual = _pipeline_shape(cfg) if classifier else DETECTOR_SHAPE
         shape = shape or usual
         figures = _paper(cfg) if tuple(shape) == usual else None
@@ -97,18 +95,16 @@ def complexity(
 def complexity_table(results: Sequence[dict[str, Any]]) -> str:
     """Lay out results of :func:`complexity` as a Markdown table.
 
-    Classifiers stand beside the paper's figures (:mod:`~ghostdet.analysis.paper`) where
-    they are as the config of that name is shipped, each with its own shape; detectors
-    are all of one shape.
+    Unchanged classifiers get the paper's figures (:mod:`~ghostdet.analysis.paper`).
 
     Raises:
-        UserError: If detectors' shapes differ, since configs pad otherwise, or if there
-            are detectors and classifiers.
+        UserError: If detectors are padded to different shapes, or if there are
+            detectors and classifiers.
     """
     kinds = {"neck" in result["params"] for result in results}
     if len(kinds) > 1:
         raise UserError(
-            "detectors and classifiers make two tables; give the configs of one kind"
+            "detectors and classifiers need two tables; give the configs of one kind"
         )
     rows = _detector_rows(results) if kinds.pop() else _classifier_rows(results)
     rows.insert(1, ["---"] * len(rows[0]))
@@ -119,8 +115,8 @@ def _detector_rows(results: Sequence[dict[str, Any]]) -> list[list[str]]:
     shapes = {tuple(result["shape"]) for result in results}
     if len(shapes) > 1:
         raise UserError(
-            f"the configs pad images to {sorted(shapes)}; give a --shape that all of "
-            "them leave alone, or one config at a time"
+            f"the configs pad images to {sorted(shapes)}; give a --shape that none of "
+            "them pads, or one config at a time"
         )
     height, width = results[0]["shape"]
     parts = ["backbone", "neck", "head", "total"]
@@ -160,19 +156,20 @@ def _classifier_rows(results: Sequence[dict[str, Any]]) -> list[list[str]]:
 
 
 def _paper(cfg: Config) -> tuple[float, float, float] | None:
-    """What the paper says of a config, if it is that of its name as shipped."""
-    figures = paper.CLASSIFIERS.get(Path(str(cfg.filename)).stem)
-    if figures is None:
+    """Look up the paper's figures for a config of ghostdet, if it is unchanged."""
+    name = Path(str(cfg.filename)).stem
+    if name not in paper.CLASSIFIERS:
         return None
-    shipped = shipped_config(Path(str(cfg.filename)).stem)
-    return figures if as_in_the_paper(shipped.to_dict(), cfg.to_dict()) else None
+    shipped = paper.shipped_config(name)
+    changed = paper.differences(shipped.to_dict(), cfg.to_dict())
+    return paper.CLASSIFIERS[name] if paper.applies(changed) else None
 
 
 def _pipeline_shape(cfg: Config) -> tuple[int, int]:
-    """Height and width that the last step with a ``size`` leaves, or 224x224.
+    """Find the last ``size`` in the pipelines, 224x224 without one.
 
-    Of the pipeline that evaluates; one for images that are of one size has no such
-    step, but that for training may crop them.
+    The pipeline that evaluates comes first. It has no size where all images have the
+    same, and then the crops of training tell.
     """
     for part in ("test", "val", "train"):
         loader = cfg.get(f"{part}_dataloader") or {}
@@ -185,12 +182,8 @@ def _pipeline_shape(cfg: Config) -> tuple[int, int]:
     return BACKBONE_SHAPE
 
 
-def check_kind(model: nn.Module, config: str) -> None:
-    """Refuse detectors that compute something else than what is counted.
-
-    Raises:
-        UserError: If it is neither of one stage nor of two, or has other heads.
-    """
+def _check_kind(model: nn.Module, config: str) -> None:
+    """Refuse detectors that compute more than is counted."""
     known = isinstance(model, SingleStageDetector) or (
         isinstance(model, TwoStageDetector)
         and type(model.roi_head) in (StandardRoIHead, CascadeRoIHead)
@@ -201,8 +194,8 @@ def check_kind(model: nn.Module, config: str) -> None:
     if not known or heads - {"bbox_head", "rpn_head", "roi_head"}:
         raise UserError(
             f"{config} has a {type(model).__name__} with {', '.join(sorted(heads))}; "
-            "one-stage detectors and those with a StandardRoIHead or CascadeRoIHead "
-            "are counted"
+            "one-stage detectors and detectors with a StandardRoIHead or "
+            "CascadeRoIHead are counted"
         )
 
 
@@ -216,38 +209,19 @@ def _count(run: Callable[..., Any], *inputs: Any) -> tuple[int, Any]:
     return counter.get_total_flops() // 2, output
 
 
-def run_heads(
-    model: nn.Module, features: Sequence[Tensor], boxes: int, masks: int
-) -> list[Any]:
-    """Run the networks of a detector's heads, without what is done with their outputs.
-
-    Args:
-        model: A detector of a kind that :func:`complexity` counts.
-        features: Of its neck.
-        boxes: How many boxes a second stage gets.
-        masks: Of how many of these there are masks.
-
-    Returns:
-        What each network gives.
-    """
+def _head_macs(model: nn.Module, features: Sequence[Tensor]) -> int:
+    """Count the networks of a detector's heads, without post-processing."""
     if isinstance(model, SingleStageDetector):
-        return [model.bbox_head(features)]
-    outputs = [model.rpn_head(features)]
-    networks = [(model.roi_head.bbox_head, boxes)]
-    if model.roi_head.with_mask:
-        networks.append((model.roi_head.mask_head, masks))
+        return _count(model.bbox_head, features)[0]
+    total, _ = _count(model.rpn_head, features)
+    roi_head, test_cfg = model.roi_head, model.test_cfg
+    networks = [(roi_head.bbox_head, test_cfg.rpn.max_per_img)]
+    if roi_head.with_mask:
+        networks.append((roi_head.mask_head, test_cfg.rcnn.max_per_img))
     for stages, count in networks:
         for stage in stages if isinstance(stages, nn.ModuleList) else [stages]:
             size = stage.roi_feat_size
             size = (size, size) if isinstance(size, int) else size
             regions = features[0].new_empty(count, stage.in_channels, *size)
-            outputs.append(stage(regions))
-    return outputs
-
-
-def _head_macs(model: nn.Module, features: Sequence[Tensor]) -> int:
-    test_cfg = model.test_cfg
-    boxes = masks = 0
-    if not isinstance(model, SingleStageDetector):
-        boxes, masks = test_cfg.rpn.max_per_img, test_cfg.rcnn.max_per_img
-    return _count(run_heads, model, features, boxes, masks)[0]
+            total += _count(stage, regions)[0]
+    return total

@@ -1,0 +1,77 @@
+"""Read the record of a training run from its work directory."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ghostdet.engine.hooks.run_record import RECORD
+from ghostdet.errors import UserError
+
+
+@dataclass(frozen=True)
+class Run:
+    """A training run, from its first start to its last.
+
+    Attributes:
+        work_dir: The folder that holds ``run.json``.
+        name: Name of the config, without ``.py``.
+        config: The resolved config, as plain JSON.
+        starts: For each start ``seed``, ``ranks``, ``device``, ``images`` (the global
+            batch) and ``versions``.
+        losses: ``iter``, ``seconds`` of training and ``loss``, in order.
+        evaluations: ``iter``, ``seconds`` and the metrics, in order.
+        trained: Number of iterations trained.
+        unit: ``'epoch'`` or ``'iter'``, in which the config states its length.
+        length: Number of epochs or iterations in the config.
+        epoch_length: Iterations per epoch, None for a run that counts iterations.
+    """
+
+    work_dir: Path
+    name: str
+    config: dict[str, Any]
+    starts: list[dict[str, Any]]
+    losses: list[dict[str, float]]
+    evaluations: list[dict[str, float]]
+    trained: int
+    unit: str
+    length: int
+    epoch_length: int | None
+
+    @property
+    def iterations(self) -> int:
+        """Number of iterations in the config."""
+        return self.length * ((self.epoch_length or 1) if self.unit == "epoch" else 1)
+
+    @property
+    def finished(self) -> bool:
+        """True if the run has trained to its end and was evaluated there."""
+        last = self.evaluations[-1]["iter"] if self.evaluations else 0
+        return min(self.trained, last) >= self.iterations
+
+
+def read_run(work_dir: str | Path) -> Run:
+    """Read ``run.json``, which ``tools/train.py`` writes to its work directory.
+
+    Raises:
+        UserError: If the file is missing, or it is not such a record.
+    """
+    path = Path(work_dir, RECORD)
+    try:
+        record = json.loads(path.read_text())
+        return Run(
+            Path(work_dir),
+            **{k: record[k] for k in Run.__annotations__ if k != "work_dir"},
+        )
+    except FileNotFoundError as error:
+        raise UserError(
+            f"{work_dir} has no {RECORD}, which tools/train.py writes; give the work "
+            "directory of a training run"
+        ) from error
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise UserError(
+            f"{path} is not the record of a training run ({error}); give a work "
+            "directory as tools/train.py left it"
+        ) from error
