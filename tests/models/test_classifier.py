@@ -8,6 +8,8 @@ from timm.models.ghostnet import _create_ghostnet
 
 from ghostdet import CONFIGS
 from ghostdet.config import load_config
+from ghostdet.errors import UserError
+from ghostdet.weights import check_state_dict
 
 NAMES = {0.5: "ghostnet_050_in1k", 1.0: "ghostnet_100_in1k"}
 NAMES |= {1.1: "ghostnet_110_in1k", 1.3: "ghostnet_130_in1k"}
