@@ -96,6 +96,15 @@ def test_convert_and_widen(weights, classifier, file, tmp_path):
     ]
 
 
+def test_publish(weights, trained, project, tmp_path, capsys):
+    config = project / "configs/bccd/retinanet_ghostnet_small_bccd.py"
+    arguments = ("publish", trained / "iter_4.pth", tmp_path / "a.safetensors")
+    options = ("--config", config, "--cfg-options", "model.test_cfg.score_thr=0.2")
+    assert weights(*arguments, *options) == 0
+    assert "a.json: 3 classes, sha256" in capsys.readouterr().out
+    assert '"score_thr": 0.2' in (tmp_path / "a.json").read_text()
+
+
 def test_the_gate_is_kept(weights, paddle, tmp_path):
     """Names and shapes of a converted PaddleClas file are those of an official one."""
     path, out = tmp_path / "a.pdparams", tmp_path / "a.safetensors"
