@@ -50,17 +50,10 @@ class ProgressBarHook(Hook):
         if not sys.stderr.isatty():
             self.bar.mininterval = 30
 
-    def after_train_iter(
-        self,
-        runner: Runner,
-        batch_idx: int,
-        data_batch: Any = None,
-        outputs: Any = None,
-    ) -> None:
+    def after_train_iter(self, runner: Runner, *args: Any, **kwargs: Any) -> None:
         """Advance the bar."""
-        self.shown["loss"] = (
-            f"{runner.message_hub.get_scalar('train/loss').mean(20):.2f}"
-        )
+        loss = runner.message_hub.get_scalar("train/loss").mean(20)
+        self.shown["loss"] = f"{loss:.2f}"
         self.bar.set_postfix(self.shown, refresh=False)
         self.bar.update()
 

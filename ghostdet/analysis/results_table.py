@@ -51,28 +51,17 @@ CURVES = "curves.png"
 
 @dataclass(frozen=True)
 class Task:
-    """The metrics, figures and counts of detectors, or of classifiers.
-
-    Attributes:
-        kind: What such a model is called.
-        metrics: Names of metrics by column. The first is drawn, and the paper has it.
-        percent: Factor from a metric to percent.
-        drawn: Title of the curves.
-        paper: The paper's figures in percent, by config, and their column.
-        parts: Parts of the model that are counted.
-        counts: What :func:`complexity` counts, by key in ``table.json``, with the
-            column, and how it is written.
-        counted: The same in words.
-    """
+    """The metrics, figures and counts of detectors, or of classifiers."""
 
     kind: str
-    metrics: dict[str, str]
-    percent: float
-    drawn: str
-    paper: tuple[str, dict[str, float]]
-    parts: tuple[str, ...]
+    metrics: dict[str, str]  # by column; the first is drawn, and the paper has it
+    percent: float  # factor from a metric to percent
+    drawn: str  # title of the curves
+    paper: tuple[str, dict[str, float]]  # column, and figures in percent by config
+    parts: tuple[str, ...]  # of the model that are counted
+    # By key in table.json: column, and functions that take and write the count.
     counts: dict[str, tuple[str, Callable[[dict], Any], Callable[[Any], str]]]
-    counted: str
+    counted: str  # the same in words
 
 
 def _millions(digits: int) -> Callable[[int], str]:

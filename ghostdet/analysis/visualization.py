@@ -6,7 +6,6 @@ import difflib
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 from mmcv.transforms import Compose
@@ -142,10 +141,7 @@ def _read(cfg: Config, model: nn.Module, path: Path) -> dict[str, Any]:
     pipeline = Compose(get_test_pipeline_cfg(cfg))
     if isinstance(model, ImageClassifier):
         return dict(inputs=[pipeline(load_image(str(path)))])
-    try:
-        sample = pipeline(dict(img_path=str(path), img_id=0))
-    except cv2.error as error:
-        raise UserError(f"{path} cannot be resized: {error.err}") from error
+    sample = pipeline(dict(img_path=str(path), img_id=0))
     return {key: [value] for key, value in sample.items()}
 
 

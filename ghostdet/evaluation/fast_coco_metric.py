@@ -88,12 +88,6 @@ class FastCocoMetric(CocoMetric):
         logger = MMLogger.get_current_instance()
         for metric in self.metrics:
             logger.info(f"Evaluating {metric}...")
-            if metric == "proposal_fast":
-                recalls = self.fast_eval_recall(
-                    found, self.proposal_nums, self.iou_thrs
-                )
-                metrics |= {f"AR@{n}": ar for n, ar in zip(self.proposal_nums, recalls)}
-                continue
             detections = self._detections(found, masks=metric == "segm")
             if not detections:
                 logger.error("There are no detections, and nothing to evaluate.")
@@ -111,9 +105,16 @@ class FastCocoMetric(CocoMetric):
                 scores = image.get("mask_scores", scores)
             else:
                 key, values = "bbox", map(self.xyxy2xywh, image["bboxes"])
-            for value, score, label in zip(values, scores.tolist(), image["labels"]):
-                detection = {"image_id": image["img_id"], "score": score, key: value}
-                detections.append({**detection, "category_id": self.cat_ids[label]})
+            labels = image["labels"].tolist()
+            detections += [
+                {
+                    "image_id": image["img_id"],
+                    "category_id": self.cat_ids[label],
+                    "score": score,
+                    key: value,
+                }
+                for value, score, label in zip(values, scores.tolist(), labels)
+            ]
         return detections
 
     def _evaluate(self, metric: str, detections: list[dict]) -> dict[str, float]:

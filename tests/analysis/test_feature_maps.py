@@ -1,5 +1,3 @@
-import math
-
 import numpy as np
 import pytest
 import torch
@@ -181,11 +179,3 @@ def test_capture_leaves_no_hook_behind_an_error():
     with pytest.raises(RuntimeError):
         capture([layer], lambda: layer(torch.rand(1, 2, 3, 3)))
     assert not layer._forward_hooks
-
-
-def test_origins_are_those_of_the_papers_formula():
-    """m (s - 1) ghost maps of m intrinsic ones, s - 1 of each, in order."""
-    for out, ratio in ((64, 2), (25, 4), (16, 5)):
-        m = math.ceil(out / ratio)
-        origins = ghost_origins(GhostModule(3, out, ratio=ratio).eval())
-        assert origins == [j if j < m else (j - m) // (ratio - 1) for j in range(out)]

@@ -23,7 +23,6 @@ AR = ["AR@100", "AR@300", "AR@1000", "AR_s@1000", "AR_m@1000", "AR_l@1000"]
 
 @pytest.mark.data
 @pytest.mark.parametrize("kind", ["CocoMetric", "FastCocoMetric"])
-@pytest.mark.parametrize("config", ["retinanet", "faster_rcnn"])
 @pytest.mark.parametrize(
     "names, options",
     [
@@ -32,10 +31,10 @@ AR = ["AR@100", "AR@300", "AR@1000", "AR_s@1000", "AR_m@1000", "AR_l@1000"]
     ],
     ids=["AP", "all"],
 )
-def test_published_metrics(project, coco_eval, capsys, kind, config, names, options):
+def test_published_metrics(project, coco_eval, capsys, kind, names, options):
     if kind == "FastCocoMetric":
         pytest.importorskip("faster_coco_eval")
-    cfg = Config.fromfile(project / f"configs/{config}_ghostnet_fpn.py")
+    cfg = Config.fromfile(project / "configs/retinanet_ghostnet_fpn.py")
     truth_file = coco_eval / "cocoapi100_gt.json"
     metric = METRICS.build(
         {**cfg.val_evaluator, **options, "type": kind, "ann_file": str(truth_file)}
