@@ -183,7 +183,7 @@ FAULTS = {
     ),
     "checkpoint of another detector": (
         other_detector,
-        ("pretrained weights", "fail", "use the config as the run wrote it"),
+        ("pretrained weights", "fail", "use the config that the run wrote"),
     ),
     "work directory": (
         lambda root: (root.parent / "run").touch(),
