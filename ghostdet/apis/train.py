@@ -20,6 +20,7 @@ from ghostdet.config import (
 )
 from ghostdet.engine.batch_size import scale_lr
 from ghostdet.engine.distributed import on_main_process, restarted, start_processes
+from ghostdet.engine.hooks import RunRecordHook
 from ghostdet.engine.hooks.checkpoint import use_safe_checkpoints
 from ghostdet.engine.hooks.graceful_stop import GracefulStopHook, lost_peer
 from ghostdet.engine.loops import use_resumable_loops
@@ -88,6 +89,8 @@ def train(
         with config_mistakes(cfg):
             runner = _build_runner(cfg)
             runner.register_hook(GracefulStopHook())
+            logger = (cfg.get("default_hooks") or {}).get("logger") or {}
+            runner.register_hook(RunRecordHook(logger.get("interval", 50)))
             runner.logger.info(f"Learning rate: {lr}")
             _check_classes(runner, "train_loop", "val_loop")
             _check_names(runner, "train_loop", trained, cfg.get("load_from"))

@@ -1,0 +1,172 @@
+"""A run's record, ``run.json`` in its work directory."""
+
+from __future__ import annotations
+
+import json
+import platform
+import time
+from pathlib import Path
+from typing import Any
+
+import mmdet
+import mmengine
+import torch
+import torchvision
+from mmengine.dist import get_world_size, is_main_process
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS
+from mmengine.runner import EpochBasedTrainLoop, Runner
+
+from ghostdet._version import __version__
+from ghostdet.engine.batch_size import global_batch
+from ghostdet.utils.files import atomic_write
+
+RECORD = "run.json"
+
+
+@HOOKS.register_module()
+class RunRecordHook(Hook):
+    """Write what a run was started with and what it reached.
+
+    ``run.json`` is an object with these keys:
+
+    - ``name``: name of the config file, without its suffix.
+    - ``config``: the config as plain JSON, with classes by their names.
+    - ``starts``: one entry for each time that the run was started or resumed: ``seed``,
+      ``ranks``, ``device``, ``images`` (in one step of the optimiser), ``versions``
+      and ``resumed_from_iter``.
+    - ``unit``, ``length``, ``epoch_length``: the end of the run, in ``'epoch'`` or
+      ``'iter'``, and the number of iterations in an epoch, null with ``'iter'``.
+    - ``losses``: ``iter``, ``seconds`` and the losses, averaged since the last entry.
+    - ``evaluations``: ``iter``, ``seconds`` and the metrics.
+    - ``trained``: number of iterations done.
+
+    ``seconds`` counts training without start-up and evaluation, over all starts. A run
+    that resumes keeps the record beside its checkpoint, up to the resumed iteration.
+
+    Args:
+        interval: Number of iterations between two entries of ``losses``.
+    """
+
+    priority = 80  # before a checkpoint is written, which notes the time
+
+    def __init__(self, interval: int = 50) -> None:
+        self.interval = interval
+        self._seconds = 0.0
+        self._since: float | None = None
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Continue the clock of the run that is resumed."""
+        if runner._resume:
+            self._seconds = checkpoint.get("meta", {}).get("train_seconds", 0.0)
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Note how long the run has trained."""
+        checkpoint["meta"]["train_seconds"] = self._seconds
+
+    def before_train(self, runner: Runner) -> None:
+        """Begin the record, or continue the one of the resumed run."""
+        loop, cfg = runner.train_loop, runner.cfg
+        self.path = Path(runner.work_dir, RECORD)
+        by_epoch = isinstance(loop, EpochBasedTrainLoop)
+        earlier: dict[str, Any] = {}
+        if runner._resume and runner._load_from:
+            path = Path(runner._load_from).with_name(RECORD)
+            earlier = json.loads(path.read_text()) if path.is_file() else {}
+        self.record = dict(
+            name=Path(cfg.filename or "ghostdet").stem,
+            config=cfg.to_dict(),
+            starts=[*earlier.get("starts", []), _start(runner)],
+            unit="epoch" if by_epoch else "iter",
+            length=loop.max_epochs if by_epoch else loop.max_iters,
+            epoch_length=len(loop.dataloader) if by_epoch else None,
+            **{
+                key: [e for e in earlier.get(key, []) if e["iter"] <= runner.iter]
+                for key in ("losses", "evaluations")
+            },
+        )
+        self._write(runner.iter)
+
+    def before_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None
+    ) -> None:
+        """Start the clock at the first iteration."""
+        if self._since is None:
+            self._since = time.monotonic()
+
+    def after_train_iter(
+        self,
+        runner: Runner,
+        batch_idx: int,
+        data_batch: Any = None,
+        outputs: dict[str, Any] | None = None,
+    ) -> None:
+        """Note the losses."""
+        self._count()
+        done = runner.iter + 1
+        if done % self.interval == 0:
+            losses = {
+                name.removeprefix("train/"): float(values.mean(self.interval))
+                for name, values in runner.message_hub.log_scalars.items()
+                if name.startswith("train/") and "loss" in name
+            }
+            self._note("losses", done, losses)
+
+    def before_val_epoch(self, runner: Runner) -> None:
+        """Stop the clock."""
+        self._count()
+        self._since = None
+
+    def after_val_epoch(
+        self, runner: Runner, metrics: dict[str, float] | None = None
+    ) -> None:
+        """Note the metrics."""
+        if runner._train_loop is not None:
+            values = {name: float(value) for name, value in (metrics or {}).items()}
+            self._note("evaluations", runner.iter, values)
+
+    def after_train(self, runner: Runner) -> None:
+        """Write the record of the finished run."""
+        self._write(runner.iter)
+
+    def _count(self) -> None:
+        if self._since is not None:
+            now = time.monotonic()
+            self._seconds += now - self._since
+            self._since = now
+
+    def _note(self, key: str, done: int, values: dict[str, float]) -> None:
+        entry = dict(iter=done, seconds=round(self._seconds, 3), **values)
+        self.record[key].append(entry)
+        self._write(done)
+
+    def _write(self, done: int) -> None:
+        self.record["trained"] = done
+        if is_main_process():
+            text = json.dumps(self.record, indent=1, default=_plain)
+            atomic_write(self.path, text + "\n")
+
+
+def _start(runner: Runner) -> dict[str, Any]:
+    """Describe the machine and the software of this start."""
+    gpu = torch.cuda.is_available()
+    return dict(
+        seed=runner.seed,
+        ranks=get_world_size(),
+        device=torch.cuda.get_device_name() if gpu else "CPU",
+        images=global_batch(runner.cfg).total,
+        versions=dict(
+            python=platform.python_version(),
+            torch=torch.__version__,
+            torchvision=torchvision.__version__,
+            mmengine=mmengine.__version__,
+            mmdet=mmdet.__version__,
+            ghostdet=__version__,
+        ),
+        resumed_from_iter=runner.iter,
+    )
+
+
+def _plain(value: Any) -> str:
+    """Give what JSON does not know as text, a class by its name."""
+    return getattr(value, "__name__", None) or str(value)
