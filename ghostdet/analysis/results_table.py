@@ -19,8 +19,7 @@ from ghostdet.analysis.shipped_configs import (
     shipped_config,
 )
 from ghostdet.analysis.tasks import Task
-from ghostdet.engine.hooks.checkpoint import use_safe_checkpoints
-from ghostdet.engine.loops import use_resumable_loops
+from ghostdet.engine.setup import use_run_components
 from ghostdet.errors import UserError
 from ghostdet.utils.files import atomic_write, check_writable
 
@@ -214,8 +213,7 @@ def _beside_shipped(run: Run) -> dict[str, Any]:
     result: dict[str, Any] = dict.fromkeys((*run.task.counts, "changed", "paper"))
     if cfg is None:
         return result
-    use_resumable_loops(cfg)
-    use_safe_checkpoints(cfg)
+    use_run_components(cfg)
     shipped, own = cfg.to_dict(), run.configs[-1]
     result["changed"] = _differences(shipped, own)
     if as_in_the_paper(shipped, own):
