@@ -1,5 +1,6 @@
-"""Run a tool from anywhere: python -m ghostdet train CONFIG."""
+"""The command ``ghostdet``, which runs the tools: ``ghostdet train CONFIG``."""
 
+import ast
 import runpy
 import sys
 from pathlib import Path
@@ -10,16 +11,25 @@ TOOLS = IN_WHEEL if IN_WHEEL.is_dir() else IN_CHECKOUT
 
 
 def main() -> None:
-    """Run the tool that the first argument names."""
-    names = sorted(path.stem for path in TOOLS.glob("[!_]*.py"))
-    if len(sys.argv) < 2 or sys.argv[1] not in names:
-        usage = f"usage: python -m ghostdet {{{','.join(names)}}} ..."
-        if sys.argv[1:] in (["-h"], ["--help"]):
-            print(usage)
+    """Run the tool that the first argument names, or list the tools."""
+    tools = {path.stem: path for path in sorted(TOOLS.glob("[!_]*.py"))}
+    name = sys.argv[1] if len(sys.argv) > 1 else None
+    if name not in tools:
+        lines = [f"  {tool:14}{_summary(path)}" for tool, path in tools.items()]
+        usage = "\n".join(["usage: ghostdet TOOL ...", "", *lines, ""])
+        if name in ("-h", "--help"):
+            print(usage + "\nghostdet TOOL --help lists the options of a tool.")
             return
-        sys.exit(usage)
+        sys.exit(usage if name is None else f"{usage}\nghostdet has no tool {name!r}")
     sys.path.insert(0, str(TOOLS))  # as for a script: tools import what they share
-    runpy.run_path(str(TOOLS / f"{sys.argv.pop(1)}.py"), run_name="__main__")
+    sys.argv = [f"ghostdet {name}", *sys.argv[2:]]
+    runpy.run_path(str(tools[name]), run_name="__main__")
+
+
+def _summary(path: Path) -> str:
+    """Read what a tool does from the first line of its docstring."""
+    text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+    return text.partition(":")[0]
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from mmengine.config import Config
 from torch import nn
@@ -24,11 +24,20 @@ COCO_LAYOUT = (
     "train2017/, val2017/"
 )
 IMAGENET_LAYOUT = "train/CLASS/*.JPEG, val/CLASS/*.JPEG"
-# What MMEngine reads the rank from, and what sets it.
+
+
+class Launcher(NamedTuple):
+    """A program that starts the processes of a run, and its environment variables."""
+
+    program: str
+    rank: str
+    world_size: str
+
+
 LAUNCHERS = {
-    "pytorch": ("RANK", "torchrun"),
-    "slurm": ("SLURM_PROCID", "srun"),
-    "mpi": ("OMPI_COMM_WORLD_RANK", "mpirun"),
+    "pytorch": Launcher("torchrun", "RANK", "WORLD_SIZE"),
+    "slurm": Launcher("srun", "SLURM_PROCID", "SLURM_NTASKS"),
+    "mpi": Launcher("mpirun", "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"),
 }
 
 
@@ -61,11 +70,11 @@ def load_config(
     """
     published = Path(path).suffix in (WEIGHTS, DESCRIPTION)
     cfg = load_published(Path(path)) if published else _run_config(path)
-    variable, starter = LAUNCHERS.get(launcher, ("", ""))
-    if variable and variable not in os.environ:
+    starter = LAUNCHERS.get(launcher)
+    if starter and starter.rank not in os.environ:
         raise UserError(
-            f"--launcher {launcher} is for processes that {starter} starts, and this "
-            "one is not; leave it out to run on one device"
+            f"--launcher {launcher} is for processes that {starter.program} starts, but "
+            "it did not start this one; leave it out to run on one device"
         )
     use_readable_images()
     cfg.launcher = launcher

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import gc
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
-from mmdet.evaluation import CocoMetric
 from mmengine.config import Config
-from mmengine.evaluator import BaseMetric
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from ghostdet.checks import check_dataset, check_evaluation
-from ghostdet.config import (
-    check_num_classes,
-)
-from ghostdet.engine.hooks.checkpoint_guard import CheckpointGuardHook
+from ghostdet.config import check_num_classes
+from ghostdet.engine.setup import add_hook
 from ghostdet.errors import UserError
 from ghostdet.models.exported_detector import ExportedDetector
 from ghostdet.utils.components import is_classifier, iter_coco_metrics
@@ -24,7 +20,7 @@ from ghostdet.utils.text import shorten
 
 
 def check_data(cfg: Config, part: str) -> None:
-    """Check data set and evaluator's file of ``train``, ``val`` or ``test``."""
+    """Check the dataset and the evaluator's file of ``train``, ``val`` or ``test``."""
     if cfg.get(f"{part}_dataloader"):
         check_dataset(cfg[f"{part}_dataloader"].dataset)
     evaluator = f"{part}_evaluator"
@@ -32,53 +28,45 @@ def check_data(cfg: Config, part: str) -> None:
         check_evaluation(metric["ann_file"], metric.get("backend_args"), key)
 
 
-def _check_names(
-    runner: Runner, loop: str, trained: dict[str, Any], checkpoint: str | Path | None
-) -> None:
-    """Check that folders are of the classes that a classifier knows.
+def build_runner(
+    cfg: Config, loops: Sequence[str], dataset_meta: dict[str, Any]
+) -> Runner:
+    """Build a Runner and check that its model and datasets have the same classes.
 
-    Of others, as many, the labels would be numbers of other classes.
+    Args:
+        cfg: The config. A ``CheckpointGuardHook`` is added if it has none.
+        loops: The loops to be run, such as ``('train_loop', 'val_loop')``.
+        dataset_meta: What the checkpoint to be loaded was trained on, with ``classes``
+            if known.
+
+    Raises:
+        UserError: If the classes differ.
     """
-    if not isinstance(runner, Runner) or not is_classifier(runner.cfg):
-        return
-    dataset = getattr(runner, loop).dataloader.dataset  # or a wrapper's, of one kind
-    classes = getattr(dataset, "metainfo", {}).get("classes")
-    known = trained.get("classes")
-    if known is not None and classes is not None and tuple(classes) != tuple(known):
-        raise UserError(
-            f"{getattr(dataset, 'source', 'the data set')} has the classes "
-            f"{shorten(classes)}, and {checkpoint} was trained on {shorten(known)}; "
-            "give the data of these with --data-root"
-        )
-
-
-def _is_coco(metric: BaseMetric) -> bool:
-    """Whether it is COCO's, and computed."""
-    return isinstance(metric, CocoMetric) and not metric.format_only
-
-
-def _build_runner(cfg: Config) -> Runner:
-    """Build the Runner, with a guard: by itself it loads what fits and goes on."""
-    # MMEngine collects garbage for each data set, through all that was imported until
-    # now; and workers that fork share memory that the collector does not touch.
+    add_hook(cfg, "CheckpointGuardHook")
+    # MMEngine collects garbage for each dataset, through all that was imported. Forked
+    # workers share memory that the collector does not touch.
     gc.freeze()
     runner = RUNNERS.build(cfg) if "runner_type" in cfg else Runner.from_cfg(cfg)
-    if not any(isinstance(hook, CheckpointGuardHook) for hook in runner.hooks):
-        runner.register_hook(CheckpointGuardHook())
-    return runner
-
-
-def _check_classes(runner: Runner, *loops: str) -> None:
-    """Check that heads have as many classes as the data sets of these loops.
-
-    With fewer, MMDetection trains the surplus objects as background; with more, an
-    evaluation ends in an IndexError.
-    """
-    # Elsewhere the model is built later, or its classes are words.
-    if not isinstance(runner, Runner) or "language_model" in runner.cfg.model:
-        return
-    for loop in filter(None, (getattr(runner, name) for name in loops)):
-        classes = getattr(loop.dataloader.dataset, "metainfo", {}).get("classes")
+    # Another Runner builds its model later. Text prompts take the place of classes
+    # with a language model.
+    if not isinstance(runner, Runner) or "language_model" in cfg.model:
+        return runner
+    known = dataset_meta.get("classes")
+    for name in loops:
+        if (loop := getattr(runner, name)) is None:
+            continue
+        dataset = loop.dataloader.dataset
+        classes = getattr(dataset, "metainfo", {}).get("classes")
+        # A head with as many other classes would give wrong names to its labels.
+        if is_classifier(cfg) and classes and known and list(classes) != list(known):
+            raise UserError(
+                f"{getattr(dataset, 'source', 'the dataset')} has the classes "
+                f"{shorten(classes)}, and {cfg.load_from} was trained on "
+                f"{shorten(known)}; give a dataset of these with --data-root"
+            )
         if isinstance(runner.model, ExportedDetector):
-            runner.model.check(runner.cfg, classes)
+            runner.model.check(cfg, classes)
+        # With fewer classes, MMDetection trains the objects of others as background;
+        # with more, an evaluation ends in an IndexError.
         check_num_classes(runner.model, classes)
+    return runner

@@ -5,23 +5,13 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from mmdet.evaluation import DumpDetResults
+from mmdet.evaluation import CocoMetric, DumpDetResults
 from mmengine.config import Config
 
 from ghostdet.apis.amp import use_amp
 from ghostdet.apis.model import dataset_meta_of
-from ghostdet.apis.runner import (
-    _build_runner,
-    _check_classes,
-    _check_names,
-    _is_coco,
-    check_data,
-)
-from ghostdet.config import (
-    config_mistakes,
-    require,
-    require_detector,
-)
+from ghostdet.apis.runner import build_runner, check_data
+from ghostdet.config import config_mistakes, require, require_detector
 from ghostdet.engine.distributed import on_main_process, start_processes
 from ghostdet.errors import UserError
 from ghostdet.models.exported_detector import is_exported
@@ -44,14 +34,14 @@ def test(
             ``.onnx`` or ``.xml`` file, which takes the place of the config's model.
         out: A ``.pkl`` file for the predictions, in MMDetection's format.
         show_dir: A folder for pictures with ground truth and detections.
-        amp: Mixed precision: with fp16 on a GPU, bf16 on a CPU.
+        amp: Predict in mixed precision: fp16 on a GPU, bf16 on a CPU.
 
     Returns:
         The metrics, such as ``coco/bbox_mAP``.
 
     Raises:
-        UserError: If the data set, the checkpoint or an option cannot be used,
-            ``cfg.work_dir`` cannot be written, or nothing at all was detected.
+        UserError: If the dataset, the checkpoint or an option cannot be used, the work
+            directory cannot be written, or nothing was detected.
     """
     require(cfg, "model", "test_dataloader", "test_cfg", "test_evaluator")
     check_writable(cfg.work_dir)
@@ -71,9 +61,11 @@ def test(
             precision="bf16" if amp else "fp32",
         )
         cfg.load_from = cfg.data_preprocessor = None
-        trained = {}
+        dataset_meta = {}
     else:
-        trained = dataset_meta_of(cfg, checkpoint, read_checkpoint(str(checkpoint)))
+        dataset_meta = dataset_meta_of(
+            cfg, checkpoint, read_checkpoint(str(checkpoint))
+        )
         cfg.load_from = str(checkpoint)
     start_processes(cfg)
     on_main_process(check_data, cfg, "test")
@@ -82,27 +74,27 @@ def test(
         hooks = cfg.get("default_hooks") or {}
         if not (hooks.get("visualization") and cfg.get("visualizer")):
             raise UserError(
-                f"--show-dir needs default_hooks=dict(visualization=dict("
-                f"type='DetVisualizationHook')) and a visualizer, which {cfg.filename} "
-                "has not; copy them from configs/_base_/default_runtime.py"
+                "--show-dir needs default_hooks=dict(visualization=dict("
+                f"type='DetVisualizationHook')) and a visualizer; copy them to "
+                f"{cfg.filename} from configs/_base_/default_runtime.py"
             )
         # Absolute, since the hook joins it to the work directory.
         cfg.default_hooks.visualization.update(
             draw=True, test_out_dir=os.path.abspath(show_dir)
         )
     with config_mistakes(cfg):
-        runner = _build_runner(cfg)
-        _check_names(runner, "test_loop", trained, checkpoint)
-        _check_classes(runner, "test_loop")
+        runner = build_runner(cfg, ["test_loop"], dataset_meta)
         if amp and not is_exported(checkpoint):
             use_amp(getattr(runner.model, "module", runner.model))
         if out is not None:
             runner.test_evaluator.metrics.append(DumpDetResults(out_file_path=out))
         metrics = runner.test()
-    if not metrics and any(map(_is_coco, runner.test_evaluator.metrics)):
+    if not metrics and any(
+        isinstance(metric, CocoMetric) and not metric.format_only
+        for metric in runner.test_evaluator.metrics
+    ):
         raise UserError(
             f"no metrics: with {checkpoint}, nothing scores above the config's "
-            "score_thr on any image; train for longer, or lower "
-            "model.test_cfg.score_thr"
+            "score_thr in any image; train longer, or lower model.test_cfg.score_thr"
         )
     return metrics

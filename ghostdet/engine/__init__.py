@@ -1,4 +1,4 @@
-"""What a run consists of: loops, hooks, processes, resuming."""
+"""Loops, hooks and processes of a training run."""
 
 from ghostdet.engine import distributed, loops
 from ghostdet.engine.hooks import CheckpointGuardHook

@@ -1,10 +1,9 @@
-"""Training loops in which the future follows from the seed and the iteration alone.
+"""Training loops that resume exactly, at any iteration.
 
-Random numbers are drawn anew for each iteration, from (seed, iteration, rank), and for
-each sample, from (seed, iteration, index). So there is no state of a generator, in a
-process or in a data loader's worker, that a checkpoint would have to hold: a run that
-resumes, at an epoch or in the middle of one, goes on as if it had not stopped, and
-samples do not depend on how many workers or ranks load them.
+Random generators are seeded for each iteration, from (seed, iteration, rank), and for
+each sample, from (seed, iteration, index). Checkpoints therefore need no generator's
+state: a run that resumes, at an epoch or within one, continues as if it had not
+stopped, and samples do not depend on the number of workers or ranks that load them.
 """
 
 from __future__ import annotations
@@ -14,6 +13,7 @@ import random
 import signal
 import threading
 from collections.abc import Iterator
+from itertools import chain, repeat
 from typing import Any
 
 import numpy as np
@@ -31,7 +31,7 @@ from torch.utils.data import BatchSampler, DataLoader, Sampler
 from ghostdet.errors import UserError
 from ghostdet.utils.components import type_name
 
-EXACT = {
+RESUMABLE = {
     "EpochBasedTrainLoop": "ResumableEpochLoop",
     "IterBasedTrainLoop": "ResumableIterLoop",
 }
@@ -41,7 +41,7 @@ def seed_all(*numbers: int) -> None:
     """Seed Python's, NumPy's and torch's generators from a tuple of numbers.
 
     Args:
-        numbers: Not negative; another tuple gives independent streams.
+        numbers: Non-negative numbers. Different tuples give independent streams.
 
     Example:
         >>> seed_all(0, 7, 1)
@@ -57,12 +57,12 @@ def seed_all(*numbers: int) -> None:
 
 
 class Sample(int):
-    """The index of a sample, which knows the iteration that it is for."""
+    """Index of a sample, with the iteration that the sample is for."""
 
     iteration: int
 
     def __new__(cls, index: int, iteration: int) -> Sample:
-        """An index and an iteration."""
+        """Make an index."""
         self = super().__new__(cls, index)
         self.iteration = iteration
         return self
@@ -77,15 +77,14 @@ class NumberedBatchSampler(Sampler):
     """Batches of :class:`Sample`, numbered by iteration.
 
     Args:
-        sampler: Gives indices.
-        batch_size: Of each batch.
-        drop_last: Leave out a last batch of fewer.
-        batch_sampler: Config of the batch sampler that forms the batches, if not in
-            the order of the indices.
+        sampler: A sampler of indices.
+        batch_size: Number of samples in a batch.
+        drop_last: Leave out a last batch that is smaller.
+        batch_sampler: Config of another batch sampler that forms the batches.
 
     Attributes:
-        first: The iteration of the first batch; counted on when all are given.
-        skipped: How many batches the next pass leaves out at its beginning.
+        first: Iteration of the next pass's first batch.
+        skipped: Number of batches to leave out at the start of the next pass.
 
     Example:
         >>> batches = NumberedBatchSampler(range(6), batch_size=2)
@@ -101,7 +100,7 @@ class NumberedBatchSampler(Sampler):
         drop_last: bool = False,
         batch_sampler: dict | None = None,
     ) -> None:
-        self.sampler = sampler  # whose epoch DistSamplerSeedHook sets
+        self.sampler = sampler  # DistSamplerSeedHook sets its epoch
         if batch_sampler is None:
             self.batches = BatchSampler(sampler, batch_size, drop_last)
         else:
@@ -112,7 +111,7 @@ class NumberedBatchSampler(Sampler):
         self.first = self.skipped = 0
 
     def __iter__(self) -> Iterator[list[Sample]]:
-        """Give the batches of a pass."""
+        """Yield the batches of a pass."""
         skipped, self.skipped = self.skipped, 0
         iteration = self.first
         for iteration, batch in enumerate(self.batches, self.first):
@@ -124,17 +123,17 @@ class NumberedBatchSampler(Sampler):
         self.first = iteration + 1
 
     def __len__(self) -> int:
-        """The number of batches of a whole pass."""
+        """Return the number of batches in a full pass."""
         return len(self.batches)
 
 
 @DATASETS.register_module()
 class SeededDataset:
-    """A data set whose samples draw from streams of their own.
+    """A dataset that seeds the random generators for each sample.
 
     Args:
-        dataset: The data set, or its config. Its attributes are this one's.
-        seed: Of the run.
+        dataset: The dataset, or its config. Attributes are read from it and set on it.
+        seed: Seed of the run.
     """
 
     def __init__(self, dataset: Any, seed: int) -> None:
@@ -142,38 +141,48 @@ class SeededDataset:
         vars(self).update(dataset=own, seed=seed)
 
     def __getitem__(self, index: int) -> Any:
-        """Give a sample; with a :class:`Sample`, always the same for its iteration."""
+        """Load a sample, which depends on the seed, the index and the iteration."""
         if isinstance(index, Sample):
             seed_all(self.seed, index.iteration, int(index))
             index = int(index)
         return self.dataset[index]
 
     def __len__(self) -> int:
-        """The number of samples."""
+        """Return the number of samples."""
         return len(self.dataset)
 
     def __getattr__(self, name: str) -> Any:
-        """What else MMEngine and MMDetection ask of a data set."""
-        if name.startswith("__") or name == "dataset":  # while it is unpickled
+        """Read what else MMEngine and MMDetection use, such as ``metainfo``."""
+        if name.startswith("__") or name == "dataset":  # during unpickling
             raise AttributeError(name)
         return getattr(self.dataset, name)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        """Set what hooks set of a data set, such as another ``pipeline``."""
+        """Set what hooks change, such as ``pipeline``."""
         setattr(self.dataset, name, value)
 
 
 @FUNCTIONS.register_module()
-def outlive_sigterm(worker_id: int) -> None:
-    """Let a data loader's worker heed a SIGTERM of its parent alone.
+def heed_parent(worker_id: int, parent: int) -> None:
+    """Let a data loader's worker end when its parent ends it or is gone.
 
-    A cluster may send it to all processes, and then the run needs its workers until it
-    has written a checkpoint. They end with their parent.
+    A cluster may send SIGTERM to all processes; the run then needs its workers until
+    it has written a checkpoint. Without this, a worker whose parent was killed may wait
+    for ever to hand over its batch. Systems without ``sigtimedwait`` (macOS, Windows)
+    keep PyTorch's behaviour.
+
+    Args:
+        worker_id: Number of the worker.
+        parent: Process id of the trainer.
     """
+    if not hasattr(signal, "sigtimedwait"):
+        return
 
     def watch() -> None:
-        while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
-            pass
+        while os.getppid() == parent:
+            received = signal.sigtimedwait({signal.SIGTERM}, 1)
+            if received is not None and received.si_pid == parent:
+                break
         os._exit(0)
 
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
@@ -181,10 +190,11 @@ def outlive_sigterm(worker_id: int) -> None:
 
 
 def _numbered(dataloader: dict, seed: int) -> dict:
-    """A data loader's config with numbered batches and seeded samples."""
+    """Give a data loader's config numbered batches and seeded samples."""
     loader = {**dataloader}
-    loader.pop("disable_subprocess_warning", None)  # of MMEngine's worker_init_fn
-    loader.setdefault("worker_init_fn", dict(type="outlive_sigterm"))
+    loader.pop("disable_subprocess_warning", None)  # for MMEngine's worker_init_fn
+    watch = dict(type="heed_parent", parent=os.getpid())
+    loader.setdefault("worker_init_fn", watch)
     loader["batch_sampler"] = dict(
         type="mmdet.NumberedBatchSampler",
         batch_sampler=loader.get("batch_sampler"),
@@ -197,8 +207,8 @@ def _numbered(dataloader: dict, seed: int) -> dict:
     return loader
 
 
-class _Exact:
-    """What both loops do."""
+class _Resumable:
+    """Common part of both loops."""
 
     runner: Runner
     dataloader: DataLoader
@@ -208,27 +218,27 @@ class _Exact:
         super().__init__(runner, self._loader_cfg, **kwargs)
 
     def _seed(self) -> None:
-        # One number more, so that no sample has this stream. Not 0: NumPy fills up with
-        # zeros.
+        # A fourth number keeps this stream apart from the samples'. It must not be 0,
+        # since NumPy pads with zeros.
         seed_all(self.runner.seed, self._iter, get_rank(), 1)
 
 
 @LOOPS.register_module()
-class ResumableEpochLoop(_Exact, EpochBasedTrainLoop):
-    """``EpochBasedTrainLoop`` that resumes exactly, within an epoch as well."""
+class ResumableEpochLoop(_Resumable, EpochBasedTrainLoop):
+    """``EpochBasedTrainLoop`` that resumes exactly, even within an epoch."""
 
-    #: Batches of an epoch in the run that wrote the checkpoint, where it says so.
+    #: Number of batches in an epoch of the run that wrote the checkpoint, if known.
     resumed_length: int | None = None
 
     def run(self) -> nn.Module:
-        """Train; evaluate where a run ended before its last evaluation."""
+        """Train, or make up for the last evaluation of a run that was interrupted."""
         length = len(self.dataloader)
         if not length:
             images = len(self.dataloader.dataset)
             raise UserError(
-                f"{images:,} images make no batch on each rank, and drop_last=True "
-                "leaves them out; --cfg-options train_dataloader.batch_size="
-                f"{max(1, images // get_world_size())}"
+                f"{images:,} images are too few for a batch on each rank, and "
+                "drop_last=True leaves them out; type --cfg-options "
+                f"train_dataloader.batch_size={max(1, images // get_world_size())}"
             )
         if self.resumed_length != length and self._iter != self._epoch * length:
             self._restart_epoch(length)
@@ -239,10 +249,10 @@ class ResumableEpochLoop(_Exact, EpochBasedTrainLoop):
         return model
 
     def _restart_epoch(self, length: int) -> None:
-        """Count iterations by the epochs of this run, from the start of one."""
+        """Restart the epoch, with iterations counted by this run's epochs."""
         print_log(
-            f"The checkpoint is of epochs of another length than {length}: epoch "
-            f"{self._epoch + 1} starts from its beginning",
+            f"An epoch had another number of batches than {length} when the checkpoint "
+            f"was written: epoch {self._epoch + 1} starts from its beginning",
             logger="current",
         )
         self._iter = self._epoch * length
@@ -251,7 +261,7 @@ class ResumableEpochLoop(_Exact, EpochBasedTrainLoop):
         )
 
     def run_epoch(self) -> None:
-        """Iterate what is left of an epoch."""
+        """Run the remaining iterations of an epoch."""
         length = len(self.dataloader)
         self._done = self._iter - self._epoch * length
         self.dataloader.batch_sampler.first = self._epoch * length
@@ -259,25 +269,25 @@ class ResumableEpochLoop(_Exact, EpochBasedTrainLoop):
         super().run_epoch()
 
     def run_iter(self, idx: int, data_batch: Any) -> None:
-        """Run an iteration with random numbers of its own."""
+        """Seed the generators and run an iteration."""
         self._seed()
         super().run_iter(idx + self._done, data_batch)
 
 
 @LOOPS.register_module()
-class ResumableIterLoop(_Exact, IterBasedTrainLoop):
+class ResumableIterLoop(_Resumable, IterBasedTrainLoop):
     """``IterBasedTrainLoop`` that resumes exactly.
 
-    With ``InfiniteSampler`` it does so at once, where MMEngine's loads all images again
-    that were trained on.
+    With ``InfiniteSampler`` it skips the batches that were trained on; MMEngine's loop
+    loads their images again.
     """
 
     def run(self) -> nn.Module:
-        """Train, from the batch on that is next; make up for the last evaluation."""
+        """Train, or make up for the last evaluation of a run that was interrupted."""
         ended = self._iter >= self._max_iters
         sampler = self.dataloader.batch_sampler.sampler
         if self._iter and not ended and isinstance(sampler, InfiniteSampler):
-            # A new one: the old one's sampler has begun.
+            # Build it again, since the sampler has been iterated over.
             cfg = {**self._loader_cfg, "dataset": self.dataloader.dataset}
             self.dataloader_iterator = self.dataloader = None
             self.dataloader = self.runner.build_dataloader(
@@ -286,34 +296,23 @@ class ResumableIterLoop(_Exact, IterBasedTrainLoop):
                 diff_rank_seed=self.runner._randomness_cfg.get("diff_rank_seed", False),
             )
             self.dataloader.batch_sampler.skipped = self._iter
-            self.dataloader_iterator = _Resumed(self.dataloader, self._iter)
+            self.dataloader_iterator = chain(
+                repeat(None, self._iter),  # the loop asks for these first
+                self.dataloader,
+            )
         model = super().run()
         if ended and self.runner.val_loop is not None:
             self.runner.val_loop.run()
         return model
 
     def run_iter(self, data_batch: Any) -> None:
-        """Run an iteration with random numbers of its own."""
+        """Seed the generators and run an iteration."""
         self._seed()
         super().run_iter(data_batch)
 
 
-class _Resumed:
-    """Stands in for the batches that were trained on, which the loop asks for first."""
-
-    def __init__(self, dataloader: DataLoader, passed: int) -> None:
-        self.batches = iter(dataloader)
-        self.passed = passed
-
-    def __next__(self) -> Any:
-        if self.passed:
-            self.passed -= 1
-            return None
-        return next(self.batches)
-
-
 def use_resumable_loops(cfg: Config) -> None:
-    """Let MMEngine's names of training loops in a config mean those of this module.
+    """Replace MMEngine's training loops in a config by those of this module.
 
     Args:
         cfg: The config, which is changed.
@@ -323,4 +322,4 @@ def use_resumable_loops(cfg: Config) -> None:
     if kind is None:
         by_epoch = train_cfg.pop("by_epoch", True)
         kind = "EpochBasedTrainLoop" if by_epoch else "IterBasedTrainLoop"
-    train_cfg.type = EXACT.get(type_name(kind), kind)
+    train_cfg.type = RESUMABLE.get(type_name(kind), kind)

@@ -1,4 +1,4 @@
-"""Which checkpoint a run resumes from, and what becomes of earlier ones."""
+"""The checkpoint that a run resumes from, and earlier checkpoints in its folder."""
 
 from __future__ import annotations
 
@@ -12,57 +12,52 @@ from ghostdet.errors import UserError
 from ghostdet.utils.files import atomic_write
 from ghostdet.weights.checkpoint import read_checkpoint
 
-CHECKPOINTS = ("epoch_*.pth", "iter_*.pth", "best_*.pth")
-
-
-MARKER = "torchelastic_run_id"  # of the run that began in a folder
-
-
-def _kind(path: Path) -> str:
-    """``epoch`` or ``iter``."""
-    return path.stem.partition("_")[0]
+RECORD = "run.json"
+MARKER = "torchelastic_run_id"  # names the torchrun that writes in a folder
 
 
 def _newest_first(folder: Path) -> list[Path]:
-    """Checkpoints of a folder, by their numbers, or, of both kinds, by their times."""
-    found = [path for kind in CHECKPOINTS[:2] for path in folder.glob(kind)]
-    found = [path for path in found if path.stem.partition("_")[2].isdigit()]
-    if len({_kind(path) for path in found}) > 1:
+    """List checkpoints by their numbers, or by their times if of epochs and iterations.
+
+    Times alone do not do: they may change when a folder is copied.
+    """
+    found = [
+        path for kind in ("epoch", "iter") for path in folder.glob(f"{kind}_*.pth")
+    ]
+    numbers = {path: path.stem.partition("_")[2] for path in found}
+    found = [path for path in found if numbers[path].isdigit()]
+    if _of_both_kinds(found):
         return sorted(found, key=lambda path: -path.stat().st_mtime_ns)
-    return sorted(found, key=lambda path: -int(path.stem.partition("_")[2]))
+    return sorted(found, key=lambda path: -int(numbers[path]))
+
+
+def _of_both_kinds(checkpoints: list[Path]) -> bool:
+    """Tell whether some are numbered by epochs and some by iterations."""
+    return len({path.stem.partition("_")[0] for path in checkpoints}) > 1
 
 
 def find_latest_valid_checkpoint(work_dir: str | Path) -> str | None:
-    """Find the newest checkpoint of a run that can be resumed.
+    """Find the newest checkpoint that a run can be resumed from.
 
     Args:
-        work_dir: Where the run wrote.
+        work_dir: The run's work directory.
 
     Returns:
-        Its path, or None where there is none at all. Those that are damaged are
-        passed over, and named in the log.
+        The path of the checkpoint, or None if the folder has none. Damaged ones are
+        skipped, with a warning.
 
     Raises:
-        UserError: If there are checkpoints and none is whole, ``last_checkpoint``
-            names one and there is none, or all were set aside.
+        UserError: If all checkpoints are damaged or archived, or the one that
+            ``last_checkpoint`` names is missing.
     """
     folder = Path(work_dir)
     pointer = folder / "last_checkpoint"
     text = pointer.read_text().strip() if pointer.is_file() else ""
     candidates = _newest_first(folder)
-    # It may be in another folder, or the folder may have been moved.
-    named = next(
-        (
-            path
-            for path in (Path(text), folder / Path(text).name)
-            if text and path.is_file()
-        ),
-        None,
-    )
-    if named is not None and (
-        named not in candidates or len({_kind(path) for path in candidates}) > 1
-    ):
-        candidates.insert(0, named)
+    # The hook may write to another folder, and the work directory may have been moved.
+    named = [path for path in (Path(text), folder / Path(text).name) if path.is_file()]
+    if named and (named[0] not in candidates or _of_both_kinds(candidates)):
+        candidates.insert(0, named[0])
     damaged = []
     for path in dict.fromkeys(map(str, candidates)):
         try:
@@ -72,27 +67,28 @@ def find_latest_valid_checkpoint(work_dir: str | Path) -> str | None:
         except UserError as error:
             damaged.append(f"{path} ({error.text.splitlines()[0]})")
     else:
+        archives = sorted(folder.glob("earlier_*"))
         if damaged:
             raise UserError(
-                f"no checkpoint in {work_dir} can be resumed: {'; '.join(damaged)}. "
+                f"no checkpoint in {work_dir} can be resumed: {', '.join(damaged)}. "
                 "Start again with another --work-dir"
             )
         if text:
             raise UserError(
-                f"{pointer} names {text!r}, and there is no such file; give the path "
-                "of another checkpoint to --resume"
+                f"{pointer} names {text!r}, which does not exist; give the path of "
+                "another checkpoint to --resume"
             )
-        if aside := sorted(folder.glob("earlier_*")):
+        if archives:
             raise UserError(
-                f"there is nothing to resume in {work_dir}; what was there before is "
-                f"in {aside[-1]}: give --resume {aside[-1]}/NAME.pth, or leave "
-                "--resume out to start from the beginning"
+                f"{work_dir} has nothing to resume; earlier checkpoints are in "
+                f"{archives[-1]}. Give --resume {archives[-1]}/NAME.pth, or leave out "
+                "--resume to start from the beginning"
             )
         return None
     if damaged:
         print_log(
-            f"Passed over what is not whole: {'; '.join(damaged)}. Resuming from "
-            f"{path}",
+            f"Skipped checkpoints that cannot be resumed: {', '.join(damaged)}. "
+            f"Resuming from {path}",
             logger="current",
             level=logging.WARNING,
         )
@@ -100,45 +96,44 @@ def find_latest_valid_checkpoint(work_dir: str | Path) -> str | None:
 
 
 def begun(work_dir: str | Path) -> bool:
-    """Whether torchrun's present run has written checkpoints before, in this folder."""
-    marker = Path(work_dir, MARKER)
+    """Tell whether the present torchrun has written checkpoints in this folder."""
+    folder = Path(work_dir)
+    marker = folder / MARKER
     return (
         marker.is_file()
         and marker.read_text() == os.environ.get("TORCHELASTIC_RUN_ID")
-        and (
-            Path(work_dir, "last_checkpoint").is_file()
-            or bool(_newest_first(Path(work_dir)))
-        )
+        and ((folder / "last_checkpoint").is_file() or bool(_newest_first(folder)))
     )
 
 
 def archive_old_checkpoints(work_dir: str | Path, resumed: str | None = None) -> None:
-    """Move checkpoints out of the way of a run that does not go on from them.
+    """Move the checkpoints that a run does not continue from into ``earlier_N/``.
 
-    Otherwise it would overwrite them one by one, and a restart might resume one.
+    The run would overwrite them one by one, and a restart might resume one of them.
 
     Args:
-        work_dir: Where the run writes.
-        resumed: The checkpoint from which it goes on. If it is in ``work_dir``, only
-            newer ones are moved; ``last_checkpoint`` names it.
+        work_dir: The run's work directory.
+        resumed: The checkpoint that the run resumes from. If it is in ``work_dir``,
+            only newer ones are moved. ``last_checkpoint`` will name it.
     """
     folder = Path(work_dir)
-    found = [path for pattern in CHECKPOINTS for path in folder.glob(pattern)]
     pointer = folder / "last_checkpoint"
-    ordered = _newest_first(folder)
-    same = [path.resolve() == Path(resumed or "").resolve() for path in ordered]
+    found = _newest_first(folder)
+    same = [path.resolve() == Path(resumed or "").resolve() for path in found]
     if any(same):
-        found = ordered[: same.index(True)]
+        found = found[: same.index(True)]
+    elif found := [*found, *folder.glob("best_*.pth")]:
+        found += folder.glob(RECORD)
     if found:
         number = 1
-        while (aside := folder / f"earlier_{number}").exists():
+        while (archive := folder / f"earlier_{number}").exists():
             number += 1
-        aside.mkdir()
+        archive.mkdir()
         for path in found:
-            path.rename(aside / path.name)
+            path.rename(archive / path.name)
         print_log(
-            f"{work_dir} held checkpoints of another run, or later ones: they are in "
-            f"{aside} now; --resume CHECKPOINT goes on from one of them",
+            f"Moved checkpoints that this run does not continue from to {archive}; "
+            "--resume CHECKPOINT continues from one of them",
             logger="current",
         )
     if resumed is not None:

@@ -6,9 +6,7 @@ import ast
 import importlib
 import logging
 import tempfile
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +15,7 @@ from torch import nn
 
 from ghostdet.errors import UserError
 from ghostdet.utils.files import atomic_outputs
+from ghostdet.utils.text import quiet
 
 if TYPE_CHECKING:
     import onnx
@@ -197,7 +196,7 @@ def to_onnx(
     from ghostdet.export.graph import nms
 
     try:
-        with torch.no_grad(), _quiet():
+        with torch.no_grad(), quiet(logging.getLogger("torch.onnx")):
             # By torch.export first, once: torch.onnx.export tries it in several ways
             # and takes minutes to fail.
             program = torch.export.export(
@@ -296,17 +295,3 @@ def require_packages(*names: str) -> None:
             f"{', '.join(missing)} cannot be imported; type: "
             "pip install 'ghostdet[export]'"
         )
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """The exporter warns of what is not the user's to mend."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)

@@ -1,1 +1,1 @@
-"""What has nothing to do with detectors: walking configs, files, text."""
+"""Configs, files and text: helpers that know nothing of detectors."""

@@ -1,34 +1,29 @@
-"""Files: written at once or not at all, and their checksums."""
+"""Atomic writes, and checksums."""
 
 from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ghostdet.errors import UserError
 
-if TYPE_CHECKING:
-    pass
-
-
-import contextlib
-import shutil
+PARTIAL = ".partial"  # suffix of a file that is being written
 
 
 def check_writable(folder: str | Path, option: str = "--work-dir") -> None:
-    """Make a folder and see that files can be written in it.
+    """Make a folder and check that files can be written in it.
 
     Args:
-        folder: Its path.
-        option: The option that names another, for the message.
+        folder: Path of the folder.
+        option: The option that gives another folder, for the message.
 
     Raises:
-        UserError: If they cannot.
+        UserError: If the folder cannot be made or written.
     """
     try:
         os.makedirs(folder, exist_ok=True)
@@ -40,18 +35,15 @@ def check_writable(folder: str | Path, option: str = "--work-dir") -> None:
         ) from error
 
 
-PARTIAL = ".partial"
-
-
 def atomic_write(path: Path, content: bytes | memoryview | str) -> None:
     """Write a file under another name, flush it to the disk and rename it.
 
     Args:
-        path: The file, which stays as it is if anything fails.
-        content: What it is to hold.
+        path: The file. If anything fails, it keeps its earlier content.
+        content: The new content.
 
     Raises:
-        UserError: If it cannot be written, such as for want of space.
+        UserError: If the file cannot be written, for example for lack of space.
     """
     content = content.encode() if isinstance(content, str) else content
     partial = path.with_name(path.name + PARTIAL)
@@ -67,52 +59,48 @@ def atomic_write(path: Path, content: bytes | memoryview | str) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(partial, path)
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)  # the new name
-        finally:
-            os.close(folder)
+        if os.name == "posix":
+            folder = os.open(path.parent, os.O_RDONLY)
+            try:
+                os.fsync(folder)  # the new name
+            finally:
+                os.close(folder)
     except OSError as error:
-        with contextlib.suppress(OSError):
+        with suppress(OSError):
             partial.unlink(missing_ok=True)
         raise UserError(
-            f"{path} cannot be written ({error.strerror or error}); what was written "
-            "before is as it was. Make room, and try again; a run goes on with --resume"
+            f"{path} cannot be written ({error.strerror or error}); earlier files are "
+            "intact. Make room and try again; training continues with --resume"
         ) from error
 
 
 @contextmanager
 def atomic_outputs(path: Path) -> Iterator[Path]:
-    """A folder beside ``path``, whose files are moved there if all goes well.
+    """Open a temporary folder, whose files are moved beside ``path`` at the end.
 
-    The one called as ``path`` is moved last.
+    The file with the name of ``path`` is moved last. After an exception, none is moved.
+
+    Yields:
+        The temporary folder.
 
     Raises:
-        UserError: If it cannot be written.
+        UserError: If the files cannot be written.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        holder = tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.")
+        prefix = f".{path.name}."
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=prefix) as folder:
+            yield Path(folder)
+            files = sorted(Path(folder).iterdir(), key=lambda f: f.name == path.name)
+            for file in files:
+                os.replace(file, path.parent / file.name)
     except OSError as error:
         raise UserError(
             f"{str(path)!r} cannot be written ({error.strerror}); give another file "
-            "with --out"
+            "with --out, or make room"
         ) from error
-    with holder as folder:
-        try:
-            yield Path(folder)
-            # The one without which the others are of no use comes last.
-            for file in sorted(
-                Path(folder).iterdir(), key=lambda f: f.name == path.name
-            ):
-                os.replace(file, path.parent / file.name)
-        except OSError as error:
-            raise UserError(
-                f"{str(path)!r} cannot be written ({error.strerror}); give another "
-                "file with --out, or make room"
-            ) from error
 
 
 def sha256(path: Path) -> str:
-    """Checksum of a file in hexadecimal."""
+    """Compute the checksum of a file, in hexadecimal."""
     return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -1,10 +1,9 @@
-"""Checkpoints that survive: written whole or not at all, and found again."""
+"""Checkpoints that are always valid: written atomically, deleted last."""
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
-from typing import Any
+from typing import ClassVar
 
 from mmengine.config import Config
 from mmengine.dist import is_main_process
@@ -19,30 +18,60 @@ from ghostdet.errors import UserError
 from ghostdet.utils.components import type_name
 from ghostdet.utils.files import PARTIAL, atomic_write
 
+ATOMIC = "ghostdet.atomic"
+
+
+class AtomicBackend(LocalBackend):
+    """The local disk, with atomic writes and removals that wait for the next write.
+
+    MMEngine's hook removes the oldest checkpoint before it writes the new one.
+    """
+
+    #: Files to be removed; MMEngine makes an instance of the backend for each write.
+    outdated: ClassVar[set[Path]] = set()
+
+    def put(self, obj: bytes | memoryview, filepath: str | Path) -> None:
+        """Write a file atomically, then remove the outdated ones."""
+        atomic_write(Path(filepath), obj)
+        self.outdated.discard(Path(filepath))
+        while self.outdated:
+            self.outdated.pop().unlink(missing_ok=True)
+
+    def remove(self, filepath: str | Path) -> None:
+        """Remove a file after the next write."""
+        self.outdated.add(Path(filepath))
+
+
+register_backend(ATOMIC, AtomicBackend)
+
 
 @HOOKS.register_module()
 class SafeCheckpointHook(CheckpointHook):
-    """``CheckpointHook`` that leaves a whole checkpoint at every moment.
+    """``CheckpointHook`` that leaves a valid checkpoint at every moment.
 
-    MMEngine's deletes the oldest checkpoint, writes the new one under its final name,
-    and then its name into ``last_checkpoint``. Here a checkpoint is written under
-    another name, flushed to the disk and renamed; then ``last_checkpoint`` is, in the
-    same way; then the oldest is deleted. Where the disk is too full, the run ends with
-    all earlier checkpoints intact.
+    A checkpoint is written under another name, flushed to the disk and renamed, and
+    then the oldest one is deleted. If the disk is full, the run ends with all earlier
+    checkpoints intact.
 
-    Takes the arguments of :class:`mmengine.hooks.CheckpointHook`. On a backend other
-    than the local disk it does as that does.
+    Takes the arguments of :class:`mmengine.hooks.CheckpointHook`, and works as that
+    hook where checkpoints are not written to the local disk.
     """
 
+    #: Global batch size that the learning rates of the resumed checkpoint follow.
+    _resumed_batch: int | None = None
+    #: False where the learning rates of the resumed run do not follow its batch size.
+    _follows: bool = True
+
     def before_train(self, runner: Runner) -> None:
-        """Remove what an interrupted save left, and follow the global batch."""
+        """Remove partial files, and scale learning rates to another batch size."""
         super().before_train(runner)
-        self._local = isinstance(self.file_backend, LocalBackend)
-        if self._local:
-            self.backend_args = dict(backend="whole")
-        if self._local and is_main_process():
-            for partial in Path(self.out_dir).glob(f"*{PARTIAL}"):
-                partial.unlink()
+        if isinstance(self.file_backend, LocalBackend):
+            self.file_backend = AtomicBackend()
+            self.backend_args = dict(backend=ATOMIC)
+            if is_main_process():
+                AtomicBackend.outdated.clear()
+                for partial in Path(self.out_dir).glob(f"*{PARTIAL}"):
+                    partial.unlink()
         batch = global_batch(runner.cfg).total
         if self._resumed_batch not in (None, batch) and _scaled(runner.cfg):
             _rescale(runner, batch / self._resumed_batch)
@@ -53,23 +82,18 @@ class SafeCheckpointHook(CheckpointHook):
                 logger="current",
             )
 
-    #: The batch that the learning rates of the resumed checkpoint followed.
-    _resumed_batch: int | None = None
-    #: Whether those of this run follow it: unless the resumed ones did not.
-    _follows: bool = True
-
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Note what a resumed checkpoint is of."""
-        meta = checkpoint.get("meta", {})
+        """Note the batch size and the epoch's length of the resumed run."""
         if not runner._resume:
             return
+        meta = checkpoint.get("meta", {})
         runner.train_loop.resumed_length = meta.get("epoch_length")
         self._follows = meta.get("scaled_lr", False)
         if self._follows:
             self._resumed_batch = meta["global_batch"]
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Note the batch; refuse weights that are not finite."""
+        """Note the batch size; raise ``UserError`` if weights are not finite."""
         checkpoint["meta"].update(
             global_batch=global_batch(runner.cfg).total,
             scaled_lr=self._follows and _scaled(runner.cfg),
@@ -83,106 +107,45 @@ class SafeCheckpointHook(CheckpointHook):
         if broken:
             raise UserError(
                 f"{len(broken)} of the model's weights are not finite, such as "
-                f"{broken[0]}, so no checkpoint was written; the last good one is "
-                f"{last_checkpoint(runner) or 'none'}. Lower the learning rate, or "
-                "clip gradients with optim_wrapper.clip_grad=dict(max_norm=35)"
+                f"{broken[0]}, so no checkpoint was written. The last valid one is "
+                f"{last_checkpoint(runner) or 'none'}. Lower "
+                "optim_wrapper.optimizer.lr, or clip gradients with "
+                "optim_wrapper.clip_grad.max_norm=35"
             )
 
-    def save_now(self, runner: Runner) -> str:
-        """Write a checkpoint after this iteration, whatever the interval is.
 
-        Args:
-            runner: The Runner, in ``after_train_iter``.
+def save_now(runner: Runner) -> Path:
+    """Write a checkpoint after this iteration, in the work directory.
 
-        Returns:
-            Its path.
-        """
-        meta = dict(epoch=runner.epoch, iter=runner.iter + 1)
-        self._write(runner, f"iter_{runner.iter + 1}.pth", meta)
-        return self.last_ckpt
+    Args:
+        runner: The Runner, in ``after_train_iter``.
 
-    def _save_checkpoint_with_step(
-        self, runner: Runner, step: int, meta: dict[str, Any]
-    ) -> None:
-        """Write the checkpoint of a step, then delete the oldest."""
-        if not self._local:
-            super()._save_checkpoint_with_step(runner, step, meta)
-            return
-        outdated = None
-        if self.max_keep_ckpts > 0 and step not in self.keep_ckpt_ids:
-            if len(self.keep_ckpt_ids) == self.max_keep_ckpts:
-                outdated = self.keep_ckpt_ids.popleft()
-            self.keep_ckpt_ids.append(step)
-            runner.message_hub.update_info("keep_ckpt_ids", list(self.keep_ckpt_ids))
-        self._write(runner, self.filename_tmpl.format(step), meta)
-        if outdated is not None and is_main_process():
-            path = Path(self.out_dir, self.filename_tmpl.format(outdated))
-            path.unlink(missing_ok=True)
-
-    def _save_best_checkpoint(self, runner: Runner, metrics: dict) -> None:
-        """Write the best checkpoint, if it is that, and then delete the one before."""
-        if not self.save_best or not self._local:
-            super()._save_best_checkpoint(runner, metrics)
-            return
-        # MMEngine's deletes those that it knows of first.
-        one = "best_ckpt_path" in vars(self)
-        before = {"": self.best_ckpt_path} if one else dict(self.best_ckpt_path_dict)
-        if one:
-            self.best_ckpt_path = None
-        else:
-            self.best_ckpt_path_dict = dict.fromkeys(before)
-        super()._save_best_checkpoint(runner, metrics)
-        now = {"": self.best_ckpt_path} if one else self.best_ckpt_path_dict
-        for key, path in before.items():
-            if now[key] is None:  # it is still the best
-                now[key] = path
-            elif path and path != now[key] and is_main_process():
-                Path(path).unlink(missing_ok=True)
-        if one:
-            self.best_ckpt_path = now[""]
-
-    def _write(self, runner: Runner, name: str, meta: dict[str, Any]) -> None:
-        """Write a checkpoint, and its name into ``last_checkpoint``."""
-        self.last_ckpt = os.path.join(self.out_dir, name)
-        runner.message_hub.update_info("last_ckpt", self.last_ckpt)
-        runner.save_checkpoint(
-            self.out_dir,
-            name,
-            save_optimizer=self.save_optimizer,
-            save_param_scheduler=self.save_param_scheduler,
-            meta=meta,
-            by_epoch=self.by_epoch,
-            backend_args=self.backend_args,
-            **self.args,
-        )
-        if is_main_process():
-            atomic_write(Path(runner.work_dir, "last_checkpoint"), self.last_ckpt)
-
-
-class AtomicBackend(LocalBackend):
-    """The local disk, on which a file is whole or not there."""
-
-    def put(self, obj: bytes | memoryview, filepath: str | Path) -> None:
-        """Write a file as :func:`atomic_write` does."""
-        atomic_write(Path(filepath), obj)
-
-
-register_backend("whole", AtomicBackend)
+    Returns:
+        The path of the checkpoint.
+    """
+    path = Path(runner.work_dir, f"iter_{runner.iter + 1}.pth")
+    backend = dict(backend=ATOMIC)
+    runner.save_checkpoint(
+        runner.work_dir, path.name, by_epoch=False, backend_args=backend
+    )
+    if is_main_process():
+        atomic_write(path.with_name("last_checkpoint"), str(path))
+    return path
 
 
 def last_checkpoint(runner: Runner) -> str | None:
-    """The checkpoint that a run has written last, or was resumed from."""
+    """Read the path of the checkpoint that was written or resumed last."""
     file = Path(runner.work_dir, "last_checkpoint")
     return file.read_text().strip() if file.is_file() else None
 
 
 def _scaled(cfg: Config) -> bool:
-    """Whether the learning rates of a config follow its batch."""
+    """Tell whether the learning rates of a config follow its batch size."""
     return bool((cfg.get("auto_scale_lr") or {}).get("scaled_to"))
 
 
 def _rescale(runner: Runner, factor: float) -> None:
-    """Multiply all learning rates, now and to come."""
+    """Multiply all learning rates, those of the schedules included."""
     for group in runner.optim_wrapper.param_groups:
         for key in ("lr", "initial_lr"):
             if key in group:
@@ -195,7 +158,7 @@ def _rescale(runner: Runner, factor: float) -> None:
 
 
 def use_safe_checkpoints(cfg: Config) -> None:
-    """Let ``CheckpointHook`` in a config mean :class:`SafeCheckpointHook`.
+    """Replace ``CheckpointHook`` in a config by :class:`SafeCheckpointHook`.
 
     Args:
         cfg: The config, which is changed.

@@ -1,4 +1,4 @@
-"""Checkpoints: opened without running what is in them, and loaded whole or not."""
+"""Refuse checkpoints that do not fit the model."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from ghostdet.weights import check_state_dict, get_state_dict
 
 @HOOKS.register_module()
 class CheckpointGuardHook(Hook):
-    """Refuses a checkpoint that does not fit the model.
+    """Raise an error if a checkpoint does not fit the model.
 
-    MMEngine's Runner loads with ``strict=False``: what does not fit is skipped, and a
-    network of another width stays random with a warning.
+    MMEngine's Runner loads with ``strict=False``: it skips weights that do not fit, and
+    leaves a network of another width random with a warning.
 
     Args:
-        allow: Regular expressions, matched at the start of a parameter's name, of what
-            may be missing, surplus or misshapen, such as ``['bbox_head']`` to start
-            another number of classes from a trained detector.
+        allow: Regular expressions, matched at the start of a parameter's name, for keys
+            that may be missing, unexpected or mismatched, such as ``['bbox_head']`` to
+            start another number of classes from a trained detector.
     """
 
     priority = "ABOVE_NORMAL"  # before EMAHook, which loads what it is given
@@ -31,8 +31,8 @@ class CheckpointGuardHook(Hook):
         self.allow = allow
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Check the checkpoint; raises ``UserError`` where it does not fit."""
-        if "state_dict" not in checkpoint:  # weights alone, which EMAHook does not know
+        """Check the keys; raise ``UserError`` if they do not fit."""
+        if "state_dict" not in checkpoint:  # weights alone, unknown to EMAHook
             weights = dict(checkpoint)
             checkpoint.clear()
             checkpoint["state_dict"] = weights

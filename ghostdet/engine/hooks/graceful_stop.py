@@ -1,4 +1,4 @@
-"""What ends a run before its end: losses that are not finite, and SIGTERM."""
+"""Stop a run gracefully: when a loss is not finite, and on SIGTERM."""
 
 from __future__ import annotations
 
@@ -9,46 +9,40 @@ import threading
 from typing import Any
 
 import torch
-from mmengine.dist import (
-    all_gather_object,
-    all_reduce,
-    barrier,
-    get_rank,
-    get_world_size,
-)
+from mmengine.dist import all_gather_object, all_reduce, barrier, get_rank
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
-from ghostdet.engine.hooks.checkpoint import SafeCheckpointHook, last_checkpoint
+from ghostdet.engine.hooks.checkpoint import last_checkpoint, save_now
 from ghostdet.errors import UserError
 from ghostdet.utils.text import shorten
 
-TERMINATED = 128 + signal.SIGTERM  # exit code, as shells give it
+TERMINATED = 128 + signal.SIGTERM  # exit code, as in shells
 
 
 @HOOKS.register_module()
 class GracefulStopHook(Hook):
-    """Ends a run on all ranks at the same iteration, with nothing lost.
+    """End a run on all ranks at the same iteration, without loss.
 
-    After each iteration the ranks exchange two numbers: whether a loss was not finite,
-    upon which all raise, and whether one got SIGTERM, which a cluster sends before it
-    takes a machine, upon which a checkpoint is written and all exit with 143.
+    After each iteration the ranks exchange two flags. If a loss was not finite on one
+    of them, all raise an error. If one got SIGTERM, which a cluster sends before it
+    takes a machine away, they write a checkpoint and exit with code 143.
     """
 
-    # Behind what belongs to an iteration (schedules are LOW), before checkpoints.
+    # After what belongs to an iteration (schedules are LOW), before checkpoints.
     priority = 85
+    terminated = False
+    _previous: Any = None
 
     def before_train(self, runner: Runner) -> None:
         """Listen for SIGTERM."""
-        self.terminated = False
-        self._previous = None
         if threading.current_thread() is threading.main_thread():
             self._previous = signal.signal(signal.SIGTERM, self._note)
 
     def _note(self, *_: Any) -> None:
-        self.terminated = True  # and again: a cluster and torchrun may both send it
+        self.terminated = True  # twice, if a cluster and torchrun both send it
 
     def after_train_iter(
         self,
@@ -57,13 +51,13 @@ class GracefulStopHook(Hook):
         data_batch: Any = None,
         outputs: dict[str, Any] | None = None,
     ) -> None:
-        """Exchange what happened; raises ``UserError``, or exits.
+        """Exchange the flags; raise ``UserError`` or exit if one is set.
 
         Args:
             runner: The Runner.
             batch_idx: Number of the batch in its epoch.
-            data_batch: What was trained on.
-            outputs: The losses, by name.
+            data_batch: The batch.
+            outputs: The losses by name.
         """
         losses = {
             name: float(torch.as_tensor(value).detach())
@@ -74,49 +68,48 @@ class GracefulStopHook(Hook):
         state = torch.tensor([diverged, self.terminated], dtype=torch.int32)
         all_reduce(state, op="max")
         if state[0]:
-            self._report(runner, losses, data_batch)
-        # With gradients that are added up, a step is not to be lost half way.
-        if state[1] and _stepped(runner):
-            path = _checkpoints(runner).save_now(runner)
-            barrier()  # where torchrun sees one rank leave, it ends the others
-            _leave(f"wrote {path}", runner)
+            _report(runner, losses, data_batch)
+        # Between two steps of the optimiser, accumulated gradients would be lost.
+        should_update = getattr(runner.optim_wrapper, "should_update", lambda: True)
+        if state[1] and should_update():
+            path = save_now(runner)
+            barrier()  # torchrun ends all ranks as soon as one exits
+            _exit(runner, f"wrote {path}")
 
     def after_val_iter(self, runner: Runner, *args: Any, **kwargs: Any) -> None:
-        """Leave an evaluation, for which there is no time."""
+        """Exit during an evaluation, which may take longer than there is time."""
         if self.terminated and runner._train_loop is not None:
-            _leave(f"in an evaluation, {last_checkpoint(runner)} is the last", runner)
+            _exit(runner, f"in an evaluation, after {last_checkpoint(runner)}")
 
     def after_train(self, runner: Runner) -> None:
         """Stop listening."""
         if self._previous is not None:
             signal.signal(signal.SIGTERM, self._previous)
 
-    def _report(
-        self, runner: Runner, losses: dict[str, float], data_batch: Any
-    ) -> None:
-        """Tell of all ranks where it happened, on each of them."""
-        reports = all_gather_object((losses, _images(data_batch)))
-        if get_rank():
-            sys.exit(1)  # rank 0 has said it all
-        lines = [
-            f"rank {rank}: "
-            + ", ".join(f"{name} {value:g}" for name, value in terms.items())
-            + f"; images {shorten(ids, 16)}"
-            for rank, (terms, ids) in enumerate(reports)
-            if not all(map(math.isfinite, terms.values()))
-        ]
-        listing = "\n  ".join(lines)
-        raise UserError(
-            f"a loss is not finite at iteration {runner.iter + 1}:\n  {listing}\n"
-            f"The last good checkpoint is {last_checkpoint(runner) or 'none'}. Look at "
-            "these images (tools/check.py CONFIG --full), lower "
-            "optim_wrapper.optimizer.lr, or clip gradients with "
-            "optim_wrapper.clip_grad.max_norm=35"
-        )
+
+def _report(runner: Runner, losses: dict[str, float], data_batch: Any) -> None:
+    """Collect the losses and images of the ranks, and raise the error on rank 0."""
+    reports = all_gather_object((losses, _images(data_batch)))
+    if get_rank():
+        sys.exit(1)
+    listing = "\n".join(
+        f"  rank {rank}: "
+        + ", ".join(f"{name} {value:g}" for name, value in terms.items())
+        + f"; images {shorten(images, 16)}"
+        for rank, (terms, images) in enumerate(reports)
+        if not all(map(math.isfinite, terms.values()))
+    )
+    raise UserError(
+        f"a loss is not finite at iteration {runner.iter + 1}:\n{listing}\n"
+        f"The last valid checkpoint is {last_checkpoint(runner) or 'none'}. Look at "
+        "these images (tools/check.py CONFIG --full), lower "
+        "optim_wrapper.optimizer.lr, or clip gradients with "
+        "optim_wrapper.clip_grad.max_norm=35"
+    )
 
 
 def _images(data_batch: Any) -> list[str]:
-    """What the images of a batch are called, of a detector or a classifier."""
+    """List the names of the images in a detector's or classifier's batch."""
     samples = data_batch.get("data_samples") if isinstance(data_batch, dict) else ()
     if isinstance(samples, dict):  # collated
         return samples.get("img_path", [])
@@ -127,39 +120,9 @@ def _images(data_batch: Any) -> list[str]:
     ]
 
 
-def _checkpoints(runner: Runner) -> SafeCheckpointHook:
-    for hook in runner.hooks:
-        if isinstance(hook, SafeCheckpointHook):
-            return hook
-    hook = SafeCheckpointHook()
-    hook.before_train(runner)
-    return hook
-
-
-def _stepped(runner: Runner) -> bool:
-    """Whether the optimiser has made its step, and adds up no gradients for another."""
-    should_update = getattr(runner.optim_wrapper, "should_update", None)
-    return should_update is None or should_update()
-
-
-def _leave(what: str, runner: Runner) -> None:
+def _exit(runner: Runner, what: str) -> None:
     print_log(
-        f"SIGTERM at iteration {runner.iter + 1}: {what}; --resume goes on from there",
+        f"SIGTERM at iteration {runner.iter + 1}: {what}; continue with --resume",
         logger="current",
     )
     sys.exit(TERMINATED)
-
-
-def lost_peer(error: RuntimeError) -> bool:
-    """Whether an error says that another rank is gone.
-
-    Args:
-        error: What a collective operation raised.
-    """
-    return get_world_size() > 1 and (
-        isinstance(error, torch.distributed.DistError)
-        or any(
-            text in str(error)
-            for text in ("Connection closed by peer", "Connection reset by peer")
-        )
-    )

@@ -19,9 +19,8 @@ from mmengine.runner import EpochBasedTrainLoop, Runner
 
 from ghostdet._version import __version__
 from ghostdet.engine.batch_size import global_batch
+from ghostdet.engine.resume import RECORD, archive_old_checkpoints
 from ghostdet.utils.files import atomic_write
-
-RECORD = "run.json"
 
 
 @HOOKS.register_module()
@@ -65,14 +64,16 @@ class RunRecordHook(Hook):
         checkpoint["meta"]["train_seconds"] = self._seconds
 
     def before_train(self, runner: Runner) -> None:
-        """Begin the record, or continue the one of the resumed run."""
+        """Archive what the run does not continue; begin or continue the record."""
         loop, cfg = runner.train_loop, runner.cfg
         self.path = Path(runner.work_dir, RECORD)
         by_epoch = isinstance(loop, EpochBasedTrainLoop)
+        resumed = runner._load_from if runner._resume else None
         earlier: dict[str, Any] = {}
-        if runner._resume and runner._load_from:
-            path = Path(runner._load_from).with_name(RECORD)
-            earlier = json.loads(path.read_text()) if path.is_file() else {}
+        if resumed and Path(resumed).with_name(RECORD).is_file():
+            earlier = json.loads(Path(resumed).with_name(RECORD).read_text())
+        if is_main_process():
+            archive_old_checkpoints(runner.work_dir, resumed)
         self.record = dict(
             name=Path(cfg.filename or "ghostdet").stem,
             config=cfg.to_dict(),

@@ -1,0 +1,161 @@
+"""Every change that a training run makes to its config."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from mmengine.config import Config
+from mmengine.logging import print_log
+
+from ghostdet.config import require
+from ghostdet.engine.batch_size import scale_lr
+from ghostdet.engine.distributed import on_main_process, restarted, start_processes
+from ghostdet.engine.hooks.checkpoint import use_safe_checkpoints
+from ghostdet.engine.loops import use_resumable_loops
+from ghostdet.engine.resume import begun, find_latest_valid_checkpoint
+from ghostdet.errors import UserError
+from ghostdet.utils.components import type_name
+from ghostdet.utils.files import check_writable
+from ghostdet.weights import get_state_dict
+from ghostdet.weights.checkpoint import read_checkpoint
+from ghostdet.weights.source import REMOTE
+
+
+@dataclass
+class RunSetup:
+    """What setting up a run found out.
+
+    Args:
+        learning_rate: How the learning rate follows from the config's, for the log.
+        dataset_meta: Classes that the resumed run was trained on, if known.
+    """
+
+    learning_rate: str = "the config's, unscaled"
+    dataset_meta: dict[str, Any] = field(default_factory=dict)
+
+
+def setup_run(
+    cfg: Config,
+    resume: str | None = None,
+    amp: bool = False,
+    auto_scale_lr: bool = True,
+) -> RunSetup:
+    """Connect the processes of a run, and change its config as the run needs it.
+
+    - ``resume`` and ``load_from`` name the checkpoint to start from. Weights that
+      it replaces are not initialised first, and its seed is kept.
+    - The learning rate follows the global batch size.
+    - Loops, the checkpoint hook and further hooks are replaced by ghostdet's.
+
+    Args:
+        cfg: A config from :func:`~ghostdet.config.load_config`, which is changed.
+        resume: See :func:`ghostdet.apis.train`.
+        amp: See there.
+        auto_scale_lr: See there.
+
+    Returns:
+        The learning rate and the classes of a resumed run.
+
+    Raises:
+        UserError: If the work directory, the checkpoint or an option cannot be used.
+    """
+    require(cfg, "model", "train_dataloader", "train_cfg", "optim_wrapper")
+    start_processes(cfg)
+    check_writable(cfg.work_dir)
+    if amp:
+        if not torch.cuda.is_available():
+            raise UserError("--amp needs a GPU, and PyTorch finds none; leave it out")
+        cfg.optim_wrapper.update(type="AmpOptimWrapper", loss_scale="dynamic")
+    setup = RunSetup(dataset_meta=_set_start(cfg, resume))
+    if auto_scale_lr:
+        setup.learning_rate = scale_lr(cfg)
+    use_run_components(cfg)
+    return setup
+
+
+def use_run_components(cfg: Config) -> None:
+    """Replace loops and the checkpoint hook by ours, and add the hooks of a run.
+
+    Args:
+        cfg: The config, which is changed.
+    """
+    use_resumable_loops(cfg)
+    use_safe_checkpoints(cfg)
+    logger = (cfg.get("default_hooks") or {}).get("logger") or {}
+    add_hook(cfg, "CheckpointGuardHook")
+    add_hook(cfg, "GracefulStopHook")
+    add_hook(cfg, "RunRecordHook", interval=logger.get("interval", 50))
+
+
+def add_hook(cfg: Config, name: str, **arguments: Any) -> None:
+    """Add a hook to ``custom_hooks``, unless the config has one of its type.
+
+    Args:
+        cfg: The config, which is changed.
+        name: The hook's type.
+        arguments: The hook's arguments.
+    """
+    hooks = list(cfg.get("custom_hooks") or [])
+    kinds = [h["type"] if isinstance(h, dict) else type(h) for h in hooks]
+    if name not in map(type_name, kinds):
+        cfg.custom_hooks = [*hooks, dict(type=name, **arguments)]
+
+
+def _set_start(cfg: Config, resume: str | None) -> dict[str, Any]:
+    """Set the checkpoint from which a run starts or resumes, and read it.
+
+    Returns:
+        ``dataset_meta`` of the resumed run.
+    """
+    if restarted() and begun(cfg.work_dir):
+        resume = "auto"
+    if resume is not None:
+        cfg.resume = True
+        cfg.load_from = None if resume == "auto" else resume
+    if cfg.get("resume") and not cfg.get("load_from"):
+        cfg.load_from = on_main_process(find_latest_valid_checkpoint, cfg.work_dir)
+        if cfg.load_from is None:
+            print_log(
+                f"{cfg.work_dir} has nothing to resume: starting from the beginning",
+                logger="current",
+            )
+            cfg.resume = False
+    path = cfg.get("load_from")
+    if not path or ("://" in path and not path.startswith(REMOTE)):
+        return {}  # nothing, or one of MMEngine's own schemes
+    state = read_checkpoint(path)
+    _drop_init_cfg(cfg, list(get_state_dict(state)))
+    if not cfg.get("resume"):
+        return {}
+    if not {"meta", "message_hub"} <= state.keys():
+        raise UserError(
+            f"{path} has weights but no state of a run, so there is nothing to resume; "
+            f"to start from the weights, type --cfg-options load_from={path}"
+        )
+    # MMEngine restores the seed only after it has built the sampler.
+    randomness = dict(cfg.get("randomness") or {})
+    if randomness.get("seed") is None:
+        cfg.randomness = {**randomness, "seed": state["meta"].get("seed")}
+    return state["meta"].get("dataset_meta") or {}
+
+
+def _drop_init_cfg(cfg: Config, names: list[str]) -> None:
+    """Drop pretrained weights that a checkpoint replaces, which may be a download.
+
+    Weights that a ``CheckpointGuardHook`` allows to be missing keep theirs.
+    """
+    allowed: list[str] = []
+    for hook in cfg.get("custom_hooks") or []:
+        patterns = hook.get("allow") or () if isinstance(hook, dict) else ()
+        allowed += [patterns] if isinstance(patterns, str) else patterns
+    backbone = cfg.model.get("backbone") or {}
+    own = ["backbone.", *(name for name in names if name.startswith("backbone."))]
+    if "checkpoint" in (cfg.model.get("init_cfg") or {}) and not allowed:
+        cfg.model.init_cfg = None
+    if "checkpoint" in (backbone.get("init_cfg") or {}) and not any(
+        re.match(pattern, name) for pattern in allowed for name in own
+    ):
+        backbone.init_cfg = None

@@ -1,0 +1,93 @@
+"""The newest valid checkpoint is found, and old ones are archived."""
+
+import os
+
+import pytest
+
+from ghostdet.engine import resume
+from ghostdet.engine.resume import archive_old_checkpoints, find_latest_valid_checkpoint
+from ghostdet.errors import UserError
+
+STATE = {"meta": {}, "message_hub": {}}
+
+
+def touch(folder, *names):
+    """Make files with descending times, as a copy may leave them."""
+    for age, name in enumerate(names):
+        (folder / name).write_text("")
+        os.utime(folder / name, (1000 - age, 1000 - age))
+
+
+def names(folder):
+    return {path.name for path in folder.glob("*.*")}
+
+
+def damage(path, how):
+    content = path.read_bytes()
+    if how == "zeros":  # a file system may leave these if a file was not flushed
+        path.write_bytes(bytes(len(content)))
+    else:
+        path.write_bytes(content[: {"empty": 0, "cut": len(content) // 2}[how]])
+
+
+@pytest.mark.parametrize("how", ["empty", "cut", "zeros"])
+@pytest.mark.parametrize("pointer", ["iter_4.pth", "", "iter_2.pth", None])
+def test_falls_back_to_the_newest_valid(trained, tmp_path, how, pointer, caplog):
+    for name in ("iter_2.pth", "iter_4.pth"):
+        (tmp_path / name).write_bytes((trained / name).read_bytes())
+    if pointer is not None:
+        (tmp_path / "last_checkpoint").write_text(pointer and str(tmp_path / pointer))
+    assert find_latest_valid_checkpoint(tmp_path) == str(tmp_path / "iter_4.pth")
+    damage(tmp_path / "iter_4.pth", how)
+    assert find_latest_valid_checkpoint(tmp_path) == str(tmp_path / "iter_2.pth")
+    damage(tmp_path / "iter_2.pth", how)
+    with pytest.raises(UserError, match="no checkpoint in .* can be resumed: .*iter_2"):
+        find_latest_valid_checkpoint(tmp_path)
+
+
+def test_numbers_count_before_times(tmp_path, monkeypatch):
+    touch(tmp_path, *(f"epoch_{i}.pth" for i in range(1, 13)))
+    monkeypatch.setattr(resume, "read_checkpoint", lambda _: STATE)
+    (tmp_path / "last_checkpoint").write_text("elsewhere/epoch_12.pth")
+    assert find_latest_valid_checkpoint(tmp_path).endswith("epoch_12.pth")
+    archive_old_checkpoints(tmp_path, str(tmp_path / "epoch_9.pth"))
+    assert names(tmp_path / "earlier_1") == {f"epoch_{i}.pth" for i in (10, 11, 12)}
+    assert (tmp_path / "last_checkpoint").read_text().endswith("epoch_9.pth")
+    (tmp_path / "run.json").write_text("{}")
+    archive_old_checkpoints(tmp_path, "of/another/run/epoch_3.pth")
+    archived = {f"epoch_{i}.pth" for i in range(1, 10)}
+    assert names(tmp_path / "earlier_2") == {"run.json", *archived}
+    (tmp_path / "last_checkpoint").unlink()
+    with pytest.raises(UserError, match="nothing to resume; .*earlier_2/NAME.pth"):
+        find_latest_valid_checkpoint(tmp_path)
+
+
+def test_a_checkpoint_written_on_sigterm(tmp_path, monkeypatch):
+    """It is numbered by iterations among others numbered by epochs."""
+    monkeypatch.setattr(resume, "read_checkpoint", lambda _: STATE)
+    touch(tmp_path, "iter_70.pth", "epoch_2.pth", "epoch_1.pth")
+    assert find_latest_valid_checkpoint(tmp_path).endswith("iter_70.pth")
+
+
+def test_last_checkpoint(tmp_path, monkeypatch):
+    monkeypatch.setattr(resume, "read_checkpoint", lambda _: STATE)
+    assert find_latest_valid_checkpoint(tmp_path) is None
+    (tmp_path / "last_checkpoint").write_text("/moved/from/iter_4.pth")
+    with pytest.raises(UserError, match="names '/moved/from/iter_4.pth', which does"):
+        find_latest_valid_checkpoint(tmp_path)
+    touch(tmp_path, "iter_4.pth")
+    assert find_latest_valid_checkpoint(tmp_path) == str(tmp_path / "iter_4.pth")
+    (tmp_path / "other").mkdir()
+    touch(tmp_path / "other", "iter_6.pth")
+    (tmp_path / "last_checkpoint").write_text(str(tmp_path / "other/iter_6.pth"))
+    assert find_latest_valid_checkpoint(tmp_path).endswith("other/iter_6.pth")
+
+
+def test_a_restart_resumes_its_own_run(tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "first")
+    archive_old_checkpoints(tmp_path)
+    assert not resume.begun(tmp_path)  # it has written nothing yet
+    touch(tmp_path, "epoch_1.pth")
+    assert resume.begun(tmp_path)
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "second")
+    assert not resume.begun(tmp_path)
