@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import copy
-import logging
 import math
 import os
 import shutil
 import sys
-import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -59,7 +56,7 @@ from ghostdet.utils.components import (
     type_name,
 )
 from ghostdet.utils.files import check_writable
-from ghostdet.utils.text import shorten
+from ghostdet.utils.text import quiet, shorten
 from ghostdet.weights import check_state_dict, get_state_dict
 from ghostdet.weights.checkpoint import read_checkpoint
 from ghostdet.weights.source import REMOTE, cached
@@ -104,7 +101,7 @@ def check_run(cfg: Config, full: bool = False, quick: bool = False) -> list[Find
         'config'
     """
     with DefaultScope.overwrite_default_scope(cfg.get("default_scope") or "mmdet"):
-        with _quiet():
+        with quiet(MMLogger.get_current_instance()):
             return list(_RunCheck(cfg, full, quick).findings())
 
 
@@ -710,17 +707,3 @@ def _size(count: float) -> str:
     while count >= 1000 and units:
         count, unit = count / 1000, units.pop()
     return f"{count:.0f} {unit}" if count >= 10 else f"{count:.1f} {unit}"
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep to the table what components log and warn of as they are built."""
-    logger = MMLogger.get_current_instance()
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)
