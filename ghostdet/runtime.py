@@ -1,14 +1,14 @@
 """Run an exported detector with NumPy, OpenCV and ONNX Runtime or OpenVINO.
 
-This one file needs nothing else of ghostdet. ``tools/export.py`` puts a copy of it
-beside each model, under the name ``ghostdet_runtime.py``::
+This file needs nothing else of ghostdet. ``ghostdet export`` puts a copy of it beside
+each model, named ``ghostdet_runtime.py``::
 
     from ghostdet_runtime import Detector
 
     detector = Detector("detector.onnx")
     boxes, scores, labels, names = detector("photo.jpg")
 
-and from a shell, with one line of JSON for each detection::
+From a shell, with one line of JSON for each detection::
 
     python ghostdet_runtime.py detector.onnx photo.jpg
 """
@@ -29,9 +29,10 @@ import cv2
 import numpy as np
 
 FORMAT_VERSION = 1
-# What can run which file, as pip calls it.
+# Package that runs each kind of file.
 PACKAGES = {".onnx": "onnxruntime", ".xml": "openvino"}
 OUTPUTS = ("boxes", "scores", "labels")
+META_KEYS = ("classes", "resize", "mean", "std", "to_rgb", "sha256")
 # OpenVINO's names.
 PRECISIONS = {"fp32": "f32", "bf16": "bf16"}
 # Markers of ITU-T T.81, table B.1.
@@ -43,17 +44,17 @@ Run = Callable[[np.ndarray], "tuple[np.ndarray, ...]"]
 
 
 class DetectorError(Exception):
-    """A file, an image or an installation that cannot be used, and what to do."""
+    """Error of a file, an image or an installation, with advice."""
 
 
 class Detections(NamedTuple):
-    """What was found in an image, the highest score first.
+    """Detections in an image, the highest score first.
 
     Attributes:
         boxes: float32 (K, 4): x1, y1, x2, y2 in pixels of the image.
         scores: float32 (K,).
         labels: int64 (K,): indices into :attr:`Detector.classes`.
-        names: The K names of those classes.
+        names: K class names.
     """
 
     boxes: np.ndarray
@@ -63,30 +64,28 @@ class Detections(NamedTuple):
 
 
 class Detector:
-    """An exported detector, on the CPU.
+    """An exported detector on the CPU.
 
-    Images are resized, normalised and their boxes scaled back just as MMDetection's
-    ``Resize`` and ``DetDataPreprocessor`` do it. One detector is for one thread of the
-    program at a time; it can be copied, and sent to other processes.
+    Images are resized and normalised, and boxes scaled back, exactly as MMDetection's
+    ``Resize`` and ``DetDataPreprocessor`` do. Use a detector in one thread at a time;
+    copy it for others, or pickle it for other processes.
 
     Args:
-        path: The ``.onnx`` file, or the ``.xml`` file of OpenVINO with its ``.bin``
-            file beside it. In both cases with the ``.json`` file that was written
-            with it.
-        threads: Number of threads the network runs on. By default the runtime decides:
-            one for each core.
-        score_thr: Only detections with higher scores are returned. By default all
-            that the ``score_thr`` in the config's ``test_cfg`` let through.
-        precision: ``"fp32"``, or ``"bf16"`` for OpenVINO on a CPU that has it: faster,
-            and scores change by some thousandths. OpenVINO by itself would choose it
-            in silence. In an INT8 file it is that of what was left unquantised.
+        path: The ``.onnx`` file, or OpenVINO's ``.xml`` file with its ``.bin`` file
+            beside it; in both cases with the ``.json`` file of the export.
+        threads: Number of threads for the network. Defaults to one for each core.
+        score_thr: Return only detections with higher scores. The ``score_thr`` in the
+            config's ``test_cfg`` applies in any case.
+        precision: ``"fp32"``, or ``"bf16"`` for OpenVINO on a CPU that has it, which is
+            faster and changes scores by some thousandths. (OpenVINO's own default
+            chooses bf16 silently.) Applies to the unquantised part of an INT8 file.
 
     Attributes:
         classes: Names of the classes, in the order of the labels.
 
     Raises:
-        DetectorError: If a file is missing, is not what was exported, or the package
-            that runs it is not installed.
+        DetectorError: If a file is missing or damaged, or the package that runs it is
+            not installed.
 
     Example:
         >>> detector = Detector("detector.onnx")  # doctest: +SKIP
@@ -109,8 +108,8 @@ class Detector:
         self.std: list[float] = meta["std"]
         self.to_rgb: bool = meta["to_rgb"]
         self.resize: dict[str, Any] | None = meta["resize"]
-        # Of each channel, what the 256 values become: exact, and one pass. One mean may
-        # stand for all channels, as in DetDataPreprocessor.
+        # Normalise by a table of 256 values for each channel: exact, and one pass. A
+        # single mean applies to all channels, as in DetDataPreprocessor.
         mean, std = (
             np.broadcast_to(np.float32(numbers), 3)[:, None]
             for numbers in (self.mean, self.std)
@@ -141,17 +140,16 @@ class Detector:
         """Detect objects in an image.
 
         Args:
-            image: A path, or an array as ``cv2.imread`` gives it: uint8 (H, W, 3) in
-                the order blue, green, red. Also (H, W) and (H, W, 1), grey; (H, W, 4),
-                whose alpha is dropped; and uint16, of which the upper byte is taken:
-                what OpenCV makes of such a PNG. A photograph is turned as its EXIF
-                orientation says, and boxes are those of the turned one.
+            image: A path, or an array as ``cv2.imread`` returns it: uint8 (H, W, 3) in
+                the order blue, green, red. Also grey, (H, W) or (H, W, 1), with alpha,
+                (H, W, 4), and uint16, treated as OpenCV treats such a PNG. A file is
+                turned by its EXIF orientation, and boxes refer to the turned image.
 
         Returns:
-            The detections, perhaps none.
+            The detections.
 
         Raises:
-            DetectorError: If it is not such an image, or too narrow for the resize.
+            DetectorError: If it is no such image, or too narrow to be resized.
         """
         image = as_bgr(image)
         resized = self._resized(image)
@@ -179,8 +177,8 @@ class Detector:
 
         Returns:
             Boxes, float32 (N, K, 4) in pixels of ``images``, scores, float32 (N, K), in
-            descending order, and labels, int64 (N, K); rows with a score of 0 are
-            empty. They hold until the next call.
+            descending order, and labels, int64 (N, K). Rows with a score of 0 are
+            empty. The next call may overwrite the arrays.
         """
         return self._run(images)
 
@@ -201,7 +199,7 @@ class Detector:
             size = int(width * factor + 0.5), int(height * factor + 0.5)
             if 0 in size:
                 raise DetectorError(
-                    f"an image of {width}x{height} px, made to fit into "
+                    f"an image of {width}x{height} px, resized to fit into "
                     f"{scale[0]}x{scale[1]}, has less than half a pixel on its short "
                     "side; cut it into shorter pieces"
                 )
@@ -218,13 +216,7 @@ class Detector:
 
 
 def read_meta(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Read the JSON file beside a model and see that the model is the one it is for.
-
-    Args:
-        path: The ``.onnx`` or ``.xml`` file.
-
-    Returns:
-        What the JSON file holds.
+    """Read the JSON file beside a model, and check that they belong together.
 
     Raises:
         DetectorError: If a file is missing or damaged, or they do not belong together.
@@ -232,19 +224,21 @@ def read_meta(path: str | os.PathLike[str]) -> dict[str, Any]:
     path = Path(path)
     if path.suffix not in PACKAGES:
         raise DetectorError(
-            f"{path} is no exported detector; give the .onnx or the .xml file that "
-            "tools/export.py wrote"
+            f"{path} is no exported detector; give the .onnx or .xml file of an export"
         )
     described = path.with_suffix(".json")
-    for file in (*_files(path), described):
+    files = [*_files(path), described]
+    names = ", ".join(file.name for file in files)
+    for file in files:
         if not file.is_file():
             raise DetectorError(
-                f"no file {file}; {path.name} is of no use without the files that "
-                f"tools/export.py wrote with it: {', '.join(_names(path))}"
+                f"no file {file}; copy all files of the export: {names}"
             )
     try:
         meta = json.loads(described.read_text(encoding="utf-8"))
-        version, expected = meta["format_version"], meta["sha256"]
+        version = meta["format_version"]
+        if version == FORMAT_VERSION:
+            meta = {key: meta[key] for key in META_KEYS}
     except (ValueError, KeyError, TypeError) as error:
         raise DetectorError(
             f"{described} does not describe an exported detector "
@@ -255,46 +249,16 @@ def read_meta(path: str | os.PathLike[str]) -> dict[str, Any]:
             f"{described} has format_version {version}, and this module reads "
             f"{FORMAT_VERSION}; use the ghostdet_runtime.py written beside the model"
         )
-    if not _is_whole(meta):
+    if checksum(path) != meta["sha256"]:
         raise DetectorError(
-            f"{described} lacks classes, resize, mean, std or to_rgb, or has one of "
-            "another kind than was exported; copy or export it again"
-        )
-    if checksum(path) != expected:
-        raise DetectorError(
-            f"{path} is not the file that {described.name} was written for (sha256 "
-            "differs): one of them is damaged, or of another export; copy "
-            f"{', '.join(_names(path))} together"
+            f"{path} and {described.name} do not belong together (sha256 differs): one "
+            f"is damaged, or from another export; copy all files of one export: {names}"
         )
     return meta
 
 
-def _is_whole(meta: dict[str, Any]) -> bool:
-    def numbers(values: Any, counts: tuple[int, ...], least: float) -> bool:
-        return (
-            isinstance(values, list)
-            and len(values) in counts
-            and all(isinstance(v, (int, float)) and v >= least for v in values)
-        )
-
-    classes, resize = meta.get("classes"), meta.get("resize", "")
-    return (
-        isinstance(classes, list)
-        and all(isinstance(name, str) for name in classes)
-        and numbers(meta.get("mean"), (1, 3), float("-inf"))
-        and numbers(meta.get("std"), (1, 3), 1e-12)
-        and isinstance(meta.get("to_rgb"), bool)
-        and (
-            resize is None
-            or isinstance(resize, dict)
-            and numbers(resize.get("scale"), (2,), 1)
-            and isinstance(resize.get("keep_ratio"), bool)
-        )
-    )
-
-
 def checksum(path: str | os.PathLike[str]) -> str:
-    """SHA-256 of a model's bytes; of OpenVINO's ``.xml``, then its ``.bin``."""
+    """Compute the SHA-256 of a model's file, for OpenVINO of its two files."""
     digest = hashlib.sha256()
     for file in _files(Path(path)):
         digest.update(file.read_bytes())
@@ -302,23 +266,23 @@ def checksum(path: str | os.PathLike[str]) -> str:
 
 
 def as_bgr(image: str | os.PathLike[str] | np.ndarray) -> np.ndarray:
-    """Read an image, or make an array what reading its file would have given.
+    """Read an image, or convert an array to what reading its file would give.
 
     Args:
-        image: As :class:`Detector` takes it.
+        image: A path or an array, see :class:`Detector`.
 
     Returns:
         uint8 (H, W, 3), blue, green, red.
 
     Raises:
-        DetectorError: If it is not such an image.
+        DetectorError: If it is no such image.
     """
     if isinstance(image, (str, os.PathLike)):
         return _read_image(Path(image))
     if not isinstance(image, np.ndarray):
         raise DetectorError(
-            f"the image is of type {type(image).__module__}.{type(image).__name__}, "
-            "expected a path or an array as cv2.imread gives it (from one of Pillow: "
+            f"the image is a {type(image).__module__}.{type(image).__name__}, expected "
+            "a path or an array as cv2.imread returns it (for a Pillow image: "
             "np.asarray(image.convert('RGB'))[..., ::-1])"
         )
     shape = image.shape
@@ -333,9 +297,8 @@ def as_bgr(image: str | os.PathLike[str] | np.ndarray) -> np.ndarray:
         image = (image >> 8).astype(np.uint8)
     if image.dtype != np.uint8:
         raise DetectorError(
-            f"the image is of dtype {image.dtype}, expected uint8 with values of 0 to "
-            "255, or uint16; for floats of 0 to 1: "
-            "(image * 255).round().astype(np.uint8)"
+            f"the image has dtype {image.dtype}, expected uint8 or uint16; for floats "
+            "from 0 to 1: (image * 255).round().astype(np.uint8)"
         )
     if shape[2:] == (3,):
         return image
@@ -344,13 +307,12 @@ def as_bgr(image: str | os.PathLike[str] | np.ndarray) -> np.ndarray:
 
 
 def is_truncated_jpeg(content: bytes) -> bool:
-    """Whether a JPEG lacks its end marker; OpenCV 4 leaves the rest of it grey.
+    """Tell whether a JPEG lacks its end marker; OpenCV 4 fills the rest with grey.
 
-    The marker cannot occur by chance in the coded data that follow the start of
-    scan, but does in an EXIF thumbnail before it, and files with something appended
-    (motion photographs, padding) do not end with it. So it is looked for behind the
-    first start of scan. Other formats need no such check: OpenCV (4.10 and 5.0) gives
-    None for a truncated PNG, WebP or BMP.
+    Coded data cannot hold the marker by chance, but an EXIF thumbnail has one, and
+    motion photographs and padded files do not end with it. So it is searched for after
+    the first start of scan. Other formats need no such check: OpenCV (4.10 and 5.0)
+    returns None for a truncated PNG, WebP or BMP.
     """
     if not content.startswith(_JPEG_START):
         return False
@@ -370,26 +332,19 @@ def _read_image(path: Path) -> np.ndarray:
         content = path.read_bytes()
         if is_truncated_jpeg(content):
             raise OSError("the JPEG data ends early")
-        image = (
-            cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
-            if content
-            else None
-        )
+        # Raises an error if the file is empty, returns None if it is no image.
+        image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
+        if image is None:
+            raise OSError("no known format")
     except (OSError, cv2.error) as error:
         reason = getattr(error, "strerror", None) or error
         raise DetectorError(f"{path}: cannot be read as an image ({reason})") from error
-    if image is None:
-        raise DetectorError(f"{path}: cannot be read as an image")
     return image
 
 
 def _files(path: Path) -> list[Path]:
-    """The files that hold a model."""
+    """List the files that hold a model."""
     return [path, path.with_suffix(".bin")] if path.suffix == ".xml" else [path]
-
-
-def _names(path: Path) -> list[str]:
-    return [file.name for file in (*_files(path), path.with_suffix(".json"))]
 
 
 def _start_onnxruntime(path: Path, threads: int | None, precision: str) -> Run:
@@ -408,19 +363,19 @@ def _start_onnxruntime(path: Path, threads: int | None, precision: str) -> Run:
         session = onnxruntime.InferenceSession(
             os.fspath(path), options, providers=["CPUExecutionProvider"]
         )
-    except Exception as error:  # of many classes, and the file is as it was written
+    except Exception as error:  # many classes; the checksum says the file is intact
         raise _too_old(path, onnxruntime, error) from error
     return lambda images: tuple(session.run(OUTPUTS, {"image": images}))
 
 
 @functools.cache
 def openvino_core() -> Any:
-    """One for as long as the process lives.
+    """Return the one Core of the process.
 
-    Each Core of OpenVINO 2026.4 gives the process a stack for signal handlers, and when
-    it goes brings back the one before. Of two that go in the order they came, the
-    second brings back freed memory, and the next signal with a handler in Python (that
-    of PyTorch's DataLoader for its workers, for one) ends the process.
+    Each Core of OpenVINO 2026.4 installs a stack for signal handlers and restores the
+    former one when it is deleted. If two are deleted in the order of their creation,
+    the second restores freed memory, and the next signal with a handler in Python, such
+    as PyTorch's for DataLoader workers, ends the process.
     """
     import openvino
 
@@ -430,7 +385,7 @@ def openvino_core() -> Any:
 def _start_openvino(
     path: Path, threads: int | None, precision: str, shape: tuple[int, ...] | None
 ) -> Run:
-    """Compile for one shape, if there is one: faster, and others when they come."""
+    """Compile for the given shape, which is faster, and for others on demand."""
     import openvino
 
     core = openvino_core()
@@ -472,9 +427,6 @@ def _too_old(path: Path, package: Any, error: Exception) -> DetectorError:
 def main(arguments: list[str] | None = None) -> int:
     """Print the detections in images, one line of JSON for each.
 
-    Args:
-        arguments: Those of the command line.
-
     Returns:
         The exit code: 1 if the model or an image could not be used.
     """
@@ -502,8 +454,9 @@ def main(arguments: list[str] | None = None) -> int:
             print(f"error: {error}", file=sys.stderr)
             code = 1
             continue
-        for box, score, label, name in zip(*map(_as_list, detections)):
-            x1, y1, x2, y2 = box
+        *arrays, names = detections
+        rows = zip(*(array.tolist() for array in arrays), names)
+        for (x1, y1, x2, y2), score, label, name in rows:
             line = dict(
                 file_name=Path(path).name,
                 category_id=label + 1,
@@ -513,10 +466,6 @@ def main(arguments: list[str] | None = None) -> int:
             )
             print(json.dumps(line, ensure_ascii=False))
     return code
-
-
-def _as_list(values: Any) -> list:
-    return values.tolist() if isinstance(values, np.ndarray) else values
 
 
 if __name__ == "__main__":

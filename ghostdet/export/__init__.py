@@ -1,4 +1,4 @@
-"""Taking a trained detector away."""
+"""Export of trained detectors to ONNX Runtime and OpenVINO."""
 
 from ghostdet.export.convert import export_module
 from ghostdet.export.fuse import fuse_for_inference

@@ -1,4 +1,4 @@
-"""From a PyTorch module to a file for ONNX Runtime or OpenVINO."""
+"""Convert a PyTorch module to a file for ONNX Runtime or OpenVINO."""
 
 from __future__ import annotations
 
@@ -20,14 +20,15 @@ from ghostdet.utils.text import quiet
 if TYPE_CHECKING:
     import onnx
 
-#: What each format needs, and the suffix of its file.
+#: Packages that each format needs, and the suffix of its file.
 REQUIRED = {"onnx": ("onnx", "onnxscript", "onnxruntime")}
 REQUIRED["openvino"] = (*REQUIRED["onnx"], "openvino")
 SUFFIXES = {"onnx": ".onnx", "openvino": ".xml"}
 
+#: Prefix of the names of all nodes outside the network.
 POSTPROCESSING = "postprocessing/"
 
-# Adds rows and columns, so that the sides are multiples of ``divisor``.
+# Adds rows and columns until the sides are multiples of ``divisor``.
 _PAD = """
 <ir_version: {ir_version}, opset_import: ["" : {opset}]>
 pad (float[batch, 3, height, width] image)
@@ -49,15 +50,15 @@ def export_module(
 ) -> Path:
     """Export a module that takes images, such as a backbone.
 
-    Batch and size are dynamic.
+    Batch and image size are dynamic.
 
     Args:
-        module: Takes float32 ``(N, 3, H, W)`` and returns a tensor or a sequence of
-            tensors; in evaluation mode, best as :func:`ghostdet.export.fuse` leaves
-            it.
-        path: The file to write, ``.onnx``, or ``.xml`` for OpenVINO, whose weights are
-            put beside it, ending in ``.bin``. Its input is called ``image``.
-        output_names: What the outputs are called; by default ``output_0`` and so on.
+        module: A module in evaluation mode that takes float32 ``(N, 3, H, W)`` and
+            returns a tensor or a sequence of tensors. Call
+            :func:`~ghostdet.export.fuse_for_inference` first for speed.
+        path: File to write: ``.onnx``, or ``.xml`` for OpenVINO, which gets a ``.bin``
+            file with the weights beside it. The input is named ``image``.
+        output_names: Names of the outputs, ``output_0`` and so on by default.
 
     Returns:
         The path.
@@ -70,7 +71,7 @@ def export_module(
     formats = {suffix: name for name, suffix in SUFFIXES.items()}
     if path.suffix not in formats:
         raise UserError(
-            f"{str(path)!r} is to be exported to, expected a file that ends in "
+            f"cannot export to {str(path)!r}; give a file that ends in "
             f"{' or '.join(formats)}"
         )
     require_packages(*REQUIRED[formats[path.suffix]])
@@ -90,24 +91,24 @@ def export_module(
 
 @torch.no_grad()
 def _check_sizes(module: nn.Module, model: onnx.ModelProto) -> None:
-    """See that what a module does with other sizes was exported as well."""
+    """Check that the exported model follows the module on other image sizes."""
     import onnxruntime
 
     session = onnxruntime.InferenceSession(model.SerializeToString())
     for shape in ((1, 3, 160, 96), (3, 3, 75, 131)):
         image = torch.rand(shape)
         expected = module(image)
-        outputs = session.run(None, {"image": image.numpy()})
-        for out, other in zip(
-            outputs, [expected] if isinstance(expected, torch.Tensor) else expected
-        ):
-            if other.shape != out.shape or not torch.allclose(
-                torch.from_numpy(out), other, rtol=1e-3, atol=1e-4
+        if isinstance(expected, torch.Tensor):
+            expected = [expected]
+        outputs = map(torch.from_numpy, session.run(None, {"image": image.numpy()}))
+        for output, other in zip(outputs, expected):
+            if other.shape != output.shape or not torch.allclose(
+                output, other, rtol=1e-3, atol=1e-4
             ):
                 raise UserError(
-                    f"{type(module).__name__} was exported for one size of images: on "
-                    f"{'x'.join(map(str, shape))} it gives something else than in "
-                    "PyTorch; what it does must not depend on the size"
+                    f"{type(module).__name__} was exported for one image size only: on "
+                    f"{'x'.join(map(str, shape))} the exported model and PyTorch "
+                    "differ; make its computation independent of the size"
                 )
 
 
@@ -116,16 +117,16 @@ def detector_to_onnx(
 ) -> onnx.ModelProto:
     """Export a :class:`~ghostdet.export.graph.DetectionGraph`, with padding in front.
 
-    The exporter sees padded images only: with sides that are multiples of ``divisor``
-    it can tell that the sizes of a pyramid's levels fit each other.
+    The exporter sees padded images only: it needs sides that are multiples of
+    ``divisor`` to prove that the levels of a feature pyramid fit each other.
 
     Args:
         graph: The graph.
-        divisor: What the sides are padded to a multiple of.
-        pad_value: With what.
+        divisor: The sides are padded to multiples of it.
+        pad_value: Value of the padding.
 
     Returns:
-        A model of ``image`` whose nodes behind the network are called by names that
+        A model with the input ``image``. The names of all nodes outside the network
         begin with :data:`POSTPROCESSING`.
 
     Raises:
@@ -165,10 +166,10 @@ def detector_to_onnx(
 
 
 def _part(node: onnx.NodeProto) -> str:
-    """What a node's name begins with, by the module that it comes from.
+    """Return the prefix of a node's name, by the module that it comes from.
 
-    Of a head its layers belong to the network and all between and behind them to the
-    post-processing, such as distances in pixels out of what is predicted.
+    The layers of a head belong to the network. All that is computed between and after
+    them belongs to the post-processing, such as distances in pixels.
     """
     metadata = {entry.key: entry.value for entry in node.metadata_props}
     scopes = ast.literal_eval(metadata.get("pkg.torch.onnx.name_scopes", "['', '']"))
@@ -191,18 +192,19 @@ def to_onnx(
     """
     from torch.onnx.errors import OnnxExporterError
 
-    if module.training:
-        raise UserError("the module is in training mode; call its eval() first")
     from ghostdet.export.graph import nms
 
+    name = type(module).__name__
+    if module.training:
+        raise UserError(f"{name} is in training mode; call its eval() first")
     try:
         with torch.no_grad(), quiet(logging.getLogger("torch.onnx")):
-            # By torch.export first, once: torch.onnx.export tries it in several ways
-            # and takes minutes to fail.
+            # torch.onnx.export by itself tries several ways to trace a module and takes
+            # minutes to fail.
             program = torch.export.export(
                 module, inputs, dynamic_shapes=dynamic_shapes, strict=False
             )
-            exported = torch.onnx.export(
+            model = torch.onnx.export(
                 program,
                 dynamo=True,
                 input_names=input_names,
@@ -210,24 +212,19 @@ def to_onnx(
                 custom_translation_table={nms._opoverload: _onnx_nms},
                 external_data=False,
                 verbose=False,
-            )
+            ).model_proto
     except OnnxExporterError as error:
         cause: BaseException = error
-        while cause.__cause__ is not None:
+        while cause.__cause__ is not None and "dispatch" not in str(cause).lower():
             cause = cause.__cause__
-            if "translating node" in str(cause) or "dispatch" in str(cause).lower():
-                break
         raise UserError(
-            f"{type(module).__name__} holds an operator that PyTorch's ONNX exporter "
-            f"lacks: {str(cause).splitlines()[0]}"
+            f"{name} holds an operator that PyTorch's ONNX exporter lacks: "
+            f"{str(cause).splitlines()[0]}"
         ) from error
     except (RuntimeError, torch._dynamo.exc.UserError) as error:
-        raise UserError(
-            f"{type(module).__name__} cannot be traced by torch.export: "
-            f"{(str(error).splitlines() or [type(error).__name__])[0]}"
-        ) from error
-    model = exported.model_proto
-    del model.graph.value_info[:]  # formulas, and the largest part of a small model
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise UserError(f"{name} cannot be traced by torch.export: {reason}") from error
+    del model.graph.value_info[:]  # formulas, the largest part of a small model
     return model
 
 
@@ -248,12 +245,7 @@ def _onnx_nms(boxes: Any, scores: Any, iou_threshold: float, max_per_img: int) -
 
 
 def save(model: Any, path: Path) -> None:
-    """Write a model as ONNX or, by the suffix, as OpenVINO's ``.xml`` and ``.bin``.
-
-    Args:
-        model: An ONNX model, or an ``openvino.Model``.
-        path: The file.
-    """
+    """Write an ONNX or OpenVINO model in the format that the suffix names."""
     if path.suffix == SUFFIXES["openvino"]:
         import openvino
 
@@ -264,12 +256,12 @@ def save(model: Any, path: Path) -> None:
     import onnx
 
     for node in model.graph.node:
-        node.ClearField("metadata_props")  # with paths of this machine
+        node.ClearField("metadata_props")  # paths on this machine
     onnx.save(model, path)
 
 
 def to_openvino(model: onnx.ModelProto) -> Any:
-    """Read an ONNX model into OpenVINO, so that there is one graph for both."""
+    """Read an ONNX model into OpenVINO, so that both formats share one graph."""
     import onnx
     import openvino
 
@@ -279,11 +271,7 @@ def to_openvino(model: onnx.ModelProto) -> Any:
 
 
 def require_packages(*names: str) -> None:
-    """See that packages are there.
-
-    Raises:
-        UserError: If one cannot be imported.
-    """
+    """Raise a UserError if one of these packages cannot be imported."""
     missing = []
     for name in names:
         try:

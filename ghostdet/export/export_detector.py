@@ -1,4 +1,4 @@
-"""The whole way from a config and a checkpoint to checked files."""
+"""Export a detector, from a config and a checkpoint to verified files."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from mmengine.config import Config
 from mmengine.evaluator import Evaluator
 from mmengine.runner import Runner
 from torch import Tensor, nn
+from torch.utils.data import Subset
 from tqdm import tqdm
 
 from ghostdet import __version__, runtime
@@ -49,40 +50,43 @@ def export(
     out: str | Path | None = None,
     calibration_images: int = 100,
 ) -> Path:
-    """Export a detector to files that run without PyTorch, and check them.
+    """Export a detector to files that run without PyTorch, and verify them.
 
-    Writes the model (``.onnx``, or ``.xml`` and ``.bin``), ``.json`` with what is
-    needed to prepare an image for it, and ``ghostdet_runtime.py``, which does that. The
-    model is run against PyTorch on two sizes and a batch before anything is there
-    under its final name.
+    Write the model (``.onnx``, or ``.xml`` and ``.bin``), a ``.json`` file that says
+    how to prepare images, and ``ghostdet_runtime.py``, which runs the model. The files
+    get their final names after the model has been compared with PyTorch.
 
     Args:
-        config: The config the detector was trained with.
-        checkpoint: Its checkpoint.
+        config: Config the detector was trained with.
+        checkpoint: Checkpoint of the detector.
         format: ``onnx`` or ``openvino``.
-        int8: Quantise the network to 8 bits, calibrated on images of the config's
-            training set, and print the AP on its test set before and after.
-        out: The file to write. Defaults to the config's name in a folder of
-            ``cfg.work_dir`` that is called as the format.
-        calibration_images: How many.
+        int8: Quantise the network to 8 bits, calibrate it on images of the config's
+            training set, and print the AP on the test set before and after.
+        out: File to write. Defaults to the config's name in the folder
+            ``cfg.work_dir/format``.
+        calibration_images: Number of images to calibrate on.
 
     Returns:
         The path of the model.
 
     Raises:
         UserError: If a package is missing, a part of the detector or of its test
-            pipeline cannot be exported, what was exported detects something else, or
+            pipeline cannot be exported, the exported model detects something else, or
             the files cannot be written.
     """
     require_packages(*REQUIRED[format], *(["nncf"] if int8 else []))
     cfg = config if isinstance(config, Config) else load_config(config)
     require(cfg, "model", "test_dataloader")
     require_detector(cfg, "tools/export.py")
-    out = _out(cfg, format, int8, out)
+    if out is None:
+        folder = f"{format}_int8" if int8 else format
+        out = Path(cfg.work_dir, folder, Path(cfg.filename).stem + SUFFIXES[format])
+    out = Path(out)
+    _check_out(out, format)
     if int8:
         if calibration_images < 1:
             raise UserError(
-                f"{calibration_images} images to calibrate on, expected 1 or more"
+                f"--calibration-images is {calibration_images}, expected 1 or more"
             )
         require(cfg, "train_dataloader", "test_evaluator")
         for part in ("train", "test"):
@@ -91,7 +95,7 @@ def export(
     if is_exported(checkpoint):
         raise UserError(f"{checkpoint} is exported already; give a checkpoint")
     detector = load_detector(cfg, checkpoint).cpu()
-    meta = describe(detector, cfg, resize)
+    meta = _describe(detector, cfg, resize)
     reference = copy.deepcopy(detector)
     graph = DetectionGraph(fuse_for_inference(detector)).eval()
     preprocessor = detector.data_preprocessor
@@ -102,64 +106,34 @@ def export(
     with atomic_outputs(out) as folder:
         path = folder / out.name
         _write(model, path, {**meta, "precision": "fp32"})
-        images = list(_validation_images(cfg, reference, resize))
+        images = _validation_images(cfg, reference, resize)
         print(validate(runtime.Detector(path), reference, images), flush=True)
         if int8:
             before = _evaluate(cfg, path)
             if not any("mAP" in key for key in before):
                 raise UserError(
-                    f"with {checkpoint}, nothing scores above the config's score_thr "
-                    "on any image, so what INT8 costs cannot be said; train for "
-                    "longer, or leave out --int8"
+                    f"with {checkpoint}, no detection reaches the config's score_thr "
+                    "on any test image, so the cost of INT8 cannot be measured; train "
+                    "for longer, or leave out --int8"
                 )
-            images = _calibration_images(cfg, reference, calibration_images)
-            print(f"quantising, calibrated on {len(images)} images ...", flush=True)
-            quantized = quantize(model, images, format == "openvino")
+            samples = _calibration_samples(cfg, calibration_images)
+            print(f"quantising, calibrated on {len(samples)} images ...", flush=True)
+            quantized = quantize(
+                model,
+                samples,
+                format == "openvino",
+                lambda sample: _prepare(sample, reference).numpy(),
+            )
             _write(quantized, path, {**meta, "precision": "int8"})
-            after = _evaluate(cfg, path)
-            for key in before:
-                if "mAP" in key:
-                    print(
-                        f"{key}: {before[key]:.3f} in fp32, {after.get(key, 0):.3f} in "
-                        "INT8"
-                    )
-            if any(before[key] - after.get(key, 0) > 0.01 for key in before):
-                print("WARNING: INT8 costs more than 0.01 of a metric")
+            _compare_metrics(before, _evaluate(cfg, path))
         shutil.copy(runtime.__file__, folder / "ghostdet_runtime.py")
     print(f"written: {out}")
     return out
 
 
-def describe(
-    detector: nn.Module, cfg: Config, resize: dict[str, Any] | None
-) -> dict[str, Any]:
-    """What is to be known to use the model, as it stands in the ``.json`` file."""
-    preprocessor = detector.data_preprocessor
-    normalized = preprocessor._enable_normalize
-
-    def numbers(name: str, default: float) -> list[float]:
-        if not normalized:
-            return [default] * 3
-        return [float(str(value)) for value in getattr(preprocessor, name).numpy().flat]
-
-    return {
-        "format_version": runtime.FORMAT_VERSION,
-        "ghostdet": __version__,
-        "config": Path(cfg.filename).stem if cfg.filename else "",
-        "classes": list(detector.dataset_meta["classes"]),
-        "resize": resize,
-        "mean": numbers("mean", 0.0),
-        "std": numbers("std", 1.0),
-        "to_rgb": preprocessor._channel_conversion,
-    }
-
-
-def _out(cfg: Config, format: str, int8: bool, out: str | Path | None) -> Path:
+def _check_out(out: Path, format: str) -> None:
+    """Check the suffix, and that no other export or file would be overwritten."""
     suffix = SUFFIXES[format]
-    if out is None:
-        folder = f"{format}_int8" if int8 else format
-        return Path(cfg.work_dir, folder, Path(cfg.filename).stem + suffix)
-    out = Path(out)
     if out.suffix != suffix:
         raise UserError(
             f"--out is {str(out)!r}, expected a file that ends in {suffix} for "
@@ -168,19 +142,41 @@ def _out(cfg: Config, format: str, int8: bool, out: str | Path | None) -> Path:
     for other in set(SUFFIXES.values()) - {suffix}:
         if out.with_suffix(other).exists():
             raise UserError(
-                f"{out.with_suffix(other)} is there, and its .json file would be "
+                f"{out.with_suffix(other)} exists, and its .json file would be "
                 "overwritten; give another name with --out"
             )
-    described = out.with_suffix(".json")
-    if out.is_dir() or (
-        described.exists() and "format_version" not in described.read_text()[:1000]
-    ):
+    meta = out.with_suffix(".json")
+    if meta.exists() and "format_version" not in meta.read_text()[:1000]:
         raise UserError(
-            f"{out if out.is_dir() else described} is there and was not exported; give "
-            "another name with --out"
+            f"{meta} exists and does not belong to an export; give another name with "
+            "--out"
         )
     check_writable(out.parent, "--out")
-    return out
+
+
+def _describe(
+    detector: nn.Module, cfg: Config, resize: dict[str, Any] | None
+) -> dict[str, Any]:
+    """Return the content of the ``.json`` file."""
+    preprocessor = detector.data_preprocessor
+    mean, std = [0.0] * 3, [1.0] * 3
+    if preprocessor._enable_normalize:
+        mean, std = (
+            [
+                float(str(value)) for value in numbers.numpy().flat
+            ]  # 0.1, not 0.10000000149
+            for numbers in (preprocessor.mean, preprocessor.std)
+        )
+    return {
+        "format_version": runtime.FORMAT_VERSION,
+        "ghostdet": __version__,
+        "config": Path(cfg.filename).stem if cfg.filename else "",
+        "classes": list(detector.dataset_meta["classes"]),
+        "resize": resize,
+        "mean": mean,
+        "std": std,
+        "to_rgb": preprocessor._channel_conversion,
+    }
 
 
 def _write(model: Any, path: Path, meta: dict[str, Any]) -> None:
@@ -192,9 +188,9 @@ def _write(model: Any, path: Path, meta: dict[str, Any]) -> None:
 
 
 def _evaluate(cfg: Config, path: Path) -> dict[str, float]:
-    """Metrics of the config's evaluator on its test set.
+    """Return the metrics of an exported detector on the config's test set.
 
-    Not by :func:`ghostdet.apis.test`, whose Runner is once for a process.
+    :func:`ghostdet.apis.test` builds a Runner, and a process can build only one.
     """
     detector = ExportedDetector(path)
     loader = Runner.build_dataloader(cfg.test_dataloader)
@@ -205,23 +201,32 @@ def _evaluate(cfg: Config, path: Path) -> dict[str, float]:
     return evaluator.evaluate(len(loader.dataset))
 
 
+def _compare_metrics(before: dict[str, float], after: dict[str, float]) -> None:
+    losses = []
+    for key in before:
+        if "mAP" in key:
+            value = after.get(key, 0)
+            print(f"{key}: {before[key]:.3f} in fp32, {value:.3f} in INT8")
+            losses.append(before[key] - value)
+    if max(losses) > 0.01:
+        print("WARNING: INT8 costs more than 0.01 of a metric")
+
+
 def _validation_images(
     cfg: Config, detector: nn.Module, resize: dict[str, Any] | None
 ) -> Iterator[Tensor]:
-    """One image as it is and two in a batch, smaller, on their side, of odd sides."""
+    """Yield one image as it is, and a batch of two, smaller, transposed, odd-sided."""
     try:
         check_dataset(cfg.test_dataloader.dataset)
     except UserError as error:
-        print(f"comparing on clouds, since there is no test image: {error.text}")
-        width, height = resize["scale"] if resize else (416, 320)
-        clouds = torch.randn(2, 3, 12, 16, generator=torch.Generator().manual_seed(0))
-        images = [
-            F.interpolate(cloud[None], (height, width), mode="bicubic")
-            for cloud in clouds
-        ]
+        print(f"no test image, comparing on random clouds: {error.text}")
+        size = resize["scale"][::-1] if resize else (320, 416)
+        generator = torch.Generator().manual_seed(0)
+        clouds = torch.randn(2, 3, 12, 16, generator=generator)
+        images = F.interpolate(clouds, size, mode="bicubic").split(1)
     else:
         dataset = DATASETS.build(cfg.test_dataloader.dataset)
-        images = [_prepared(dataset[i], detector) for i in (0, len(dataset) // 2)]
+        images = [_prepare(dataset[i], detector) for i in (0, len(dataset) // 2)]
     yield images[0]
     width, height = (side * 2 // 3 | 1 for side in images[0].shape[-2:])
     yield torch.cat(
@@ -229,43 +234,29 @@ def _validation_images(
     )
 
 
-def _calibration_images(cfg: Config, detector: nn.Module, count: int) -> _Prepared:
-    """Images all over the training set, prepared as for a test."""
+def _calibration_samples(cfg: Config, count: int) -> Subset:
+    """Return samples from all over the training set, prepared as for a test."""
     pipeline = get_test_pipeline_cfg(cfg)
 
-    def tested(node: Any) -> Any:
-        if isinstance(node, dict):
-            if node.get("type") == "MultiImageMixDataset":  # with transforms of its own
-                return tested(node["dataset"])
-            return {
-                key: pipeline if key == "pipeline" else tested(value)
-                for key, value in node.items()
-            }
-        return [tested(value) for value in node] if isinstance(node, list) else node
+    def for_test(node: Any) -> Any:
+        if isinstance(node, list):
+            return [for_test(value) for value in node]
+        if not isinstance(node, dict):
+            return node
+        if node.get("type") == "MultiImageMixDataset":  # with transforms of its own
+            return for_test(node["dataset"])
+        return {
+            key: pipeline if key == "pipeline" else for_test(value)
+            for key, value in node.items()
+        }
 
-    dataset = DATASETS.build(tested(cfg.train_dataloader.dataset.to_dict()))
+    dataset = DATASETS.build(for_test(cfg.train_dataloader.dataset.to_dict()))
     chosen = np.linspace(0, len(dataset) - 1, min(count, len(dataset))).astype(int)
-    return _Prepared(dataset, chosen.tolist(), detector)
+    return Subset(dataset, chosen.tolist())
 
 
-class _Prepared:
-    """Images that are read when they are asked for."""
-
-    def __init__(self, dataset: Any, chosen: list[int], detector: nn.Module) -> None:
-        self.dataset = dataset
-        self.chosen = chosen
-        self.detector = detector
-
-    def __len__(self) -> int:
-        return len(self.chosen)
-
-    def __iter__(self) -> Iterator[np.ndarray]:
-        for index in self.chosen:
-            yield _prepared(self.dataset[index], self.detector).numpy()
-
-
-def _prepared(sample: dict[str, Any], detector: nn.Module) -> Tensor:
-    """A sample as the detector's input, float32 ``(1, 3, H, W)``, less the padding."""
+def _prepare(sample: dict[str, Any], detector: nn.Module) -> Tensor:
+    """Turn a sample into the detector's input ``(1, 3, H, W)``, without padding."""
     batch = {key: [value] for key, value in sample.items()}
     height, width = sample["inputs"].shape[-2:]
     return detector.data_preprocessor(batch, False)["inputs"][..., :height, :width]

@@ -1,4 +1,4 @@
-"""The form of a detector that inference needs, and no more."""
+"""Fusion of layers for inference."""
 
 from __future__ import annotations
 
@@ -13,21 +13,20 @@ from ghostdet.export.split import SplitBottleneck, can_split
 
 
 def fuse_for_inference(model: nn.Module) -> nn.Module:
-    """Fold BN into the convolutions in front of it, merge branches, spare copies.
+    """Fold BN into convolutions, merge parallel branches, and split bottlenecks.
 
-    In the whole model, backbone, neck and heads alike: BN is folded, parallel branches
-    of GhostNetV3 are merged, and Ghost bottlenecks become
-    :class:`~ghostdet.export.split.SplitBottleneck`. Outputs stay the same but for
-    rounding. BN behind a :class:`~ghostdet.models.GhostConv` stays, which reads its own
-    unscaled maps. For good: the result can neither be trained nor filled with a
-    checkpoint.
+    Backbone, neck and heads are treated alike: BN is folded into the convolution before
+    it, parallel branches of GhostNetV3 are merged, and Ghost bottlenecks become
+    :class:`~ghostdet.export.split.SplitBottleneck`. Outputs change by rounding only. BN
+    after a :class:`~ghostdet.models.GhostConv` stays, because that layer reads its own
+    unscaled maps. The result can neither be trained nor load a checkpoint.
 
     Args:
-        model: A detector, a classifier or a part of one, in evaluation mode; changed
-            in place.
+        model: A detector, a classifier or a part of one, in evaluation mode. It is
+            changed in place.
 
     Returns:
-        The model (a bottleneck itself is changed no further than its BN).
+        The model. (Of a single bottleneck only the BN is folded.)
 
     Raises:
         ConfigError: If the model or a part of it is in training mode.
@@ -47,8 +46,8 @@ def fuse_for_inference(model: nn.Module) -> nn.Module:
         order = getattr(module, "order", ("conv", "norm"))  # of a ConvModule
         if ("conv", "norm") not in pairwise(order):
             continue
-        # Where one feeds the other, they are neighbours by name as well; of conv1,
-        # conv2, bn1, bn2 the middle ones are not. A module may be there twice.
+        # A convolution and its norm are neighbours and have the same number: in conv1,
+        # conv2, bn1, bn2 the two in the middle do not belong together.
         in_turn = isinstance(module, nn.Sequential)
         for (name, conv), (norm_name, norm) in pairwise(list(module._modules.items())):
             numbers = {*re.findall(r"\d+$", name), *re.findall(r"\d+$", norm_name)}

@@ -1,8 +1,8 @@
 """A detector as one graph, from image tensor to boxes, scores and labels.
 
-What MMDetection's ``predict`` does for one image after another, with sizes that are
-found by looking at the values, is written here for a batch with sizes that follow from
-its shape. Priors, box coders and levels of regions are MMDetection's own.
+MMDetection's ``predict`` treats one image after another, with tensor sizes that depend
+on the values. This module does the same for a batch, with sizes that depend on its
+shape only. Priors, box coders and levels of regions are MMDetection's own.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Candidates(NamedTuple):
     """Boxes before NMS."""
 
     boxes: Tensor  # float (N, M, 4), x1 y1 x2 y2 in pixels
-    scores: Tensor  # float (N, M), 0 for what is none
+    scores: Tensor  # float (N, M), 0 for no candidate
     labels: Tensor  # int64 (N, M)
 
 
@@ -48,11 +48,11 @@ class DetectionGraph(nn.Module):
     """A detector that can be exported: tensors in, tensors out, NMS inside.
 
     Args:
-        detector: A detector in evaluation mode, as :func:`ghostdet.export.fuse`
-            leaves it.
+        detector: A detector in evaluation mode, best after
+            :func:`~ghostdet.export.fuse_for_inference`.
 
     Raises:
-        UserError: If a part of it predicts in a way that is not written here.
+        UserError: If a part of it predicts in a way that this module does not know.
     """
 
     def __init__(self, detector: nn.Module) -> None:
@@ -61,7 +61,7 @@ class DetectionGraph(nn.Module):
         self.detector = detector
 
     def forward(self, image: Tensor, shape: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Detect.
+        """Detect objects in a batch.
 
         Args:
             image: Normalised images, float32 ``(N, 3, H, W)``, padded.
@@ -69,23 +69,21 @@ class DetectionGraph(nn.Module):
 
         Returns:
             Boxes ``(N, K, 4)``, x1 y1 x2 y2 in pixels of ``image``, scores ``(N, K)``,
-            descending, and labels, int64 ``(N, K)``; what is behind the last detection
-            has score 0. K is ``max_per_img``, or less where there are not as many
-            priors.
+            descending, and labels, int64 ``(N, K)``. Rows after the last detection have
+            score 0. K is ``max_per_img``, or the number of priors if that is smaller.
         """
         features = self.detector.extract_feat(image)
         limit = shape.flip(0).repeat(2).to(image.dtype)  # of x1 y1 x2 y2
         if isinstance(self.detector, SingleStageDetector):
             head = self.detector.bbox_head
-            found = dense_candidates(head, features, limit)
-            return suppress(found, head.test_cfg)
+            return suppress(dense_candidates(head, features, limit), head.test_cfg)
         head = self.detector.rpn_head
         found = dense_candidates(head, features, limit)
-        # Of each level by itself: RPN's labels are levels.
+        # RPN's labels are levels, so that NMS treats each level by itself.
         proposals, objectness, _ = suppress(found, head.test_cfg)
         head = self.detector.roi_head
         found = roi_candidates(head, features, proposals, objectness, limit)
-        # Of the second stage, MMDetection does not read it.
+        # MMDetection ignores min_bbox_size in the second stage.
         return suppress(found, ConfigDict(head.test_cfg, min_bbox_size=-1))
 
 
@@ -99,8 +97,8 @@ def dense_candidates(
     levels: list[Candidates] = []
     for level, (logits, predictions, *factors) in enumerate(zip(*head(features))):
         size = [_tensor(side) for side in logits.shape[-2:]]
-        # (N, anchors of a place, classes, places). Nothing of this size is transposed:
-        # what is picked is found by its index.
+        # (N, anchors of a place, classes, places). Tensors of this size are not
+        # transposed, but picked from by index.
         logits = logits.unflatten(1, (-1, head.cls_out_channels)).flatten(3)
         if not head.use_sigmoid_cls:
             logits = logits.softmax(2)[:, :, :-1]
@@ -129,14 +127,10 @@ def dense_candidates(
 
 
 def _best(logits: Tensor, nms_pre: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The ``nms_pre`` largest, or all if there are not as many.
+    """Pick the ``nms_pre`` largest of the logits ``(N, A, C, P)``, or all if fewer.
 
-    They are among the classes of the anchors with the largest maximum, so that only one
-    value for each anchor is sorted.
-
-    Args:
-        logits: ``(N, A, C, P)``.
-        nms_pre: How many.
+    They belong to the anchors with the largest maximum, so that only one value of each
+    anchor is sorted.
 
     Returns:
         The values, and their class, anchor and place, all ``(N, K)``.
@@ -155,17 +149,17 @@ def _best(logits: Tensor, nms_pre: int) -> tuple[Tensor, Tensor, Tensor, Tensor]
 
 
 def _tensor(size: int) -> Tensor:
-    """A size to divide by: the exporter knows no remainder by a symbol."""
+    """Make a tensor of a size: the exporter cannot divide by a symbolic size."""
     return torch.scalar_tensor(size, dtype=torch.int64)
 
 
 def _per_anchor(x: Tensor, logits: Tensor) -> Tensor:
-    """``(N, A * D, H, W)`` as ``(N, A, D, P)``."""
+    """Reshape ``(N, A * D, H, W)`` to ``(N, A, D, P)``."""
     return x.unflatten(1, (logits.shape[1], -1)).flatten(3)
 
 
 def _pick(x: Tensor, anchor: Tensor, place: Tensor) -> Tensor:
-    """All ``(N, K, D)`` values at anchors and places ``(N, K)`` of ``(N, A, D, P)``."""
+    """Pick ``(N, K, D)`` from ``(N, A, D, P)`` at anchors and places ``(N, K)``."""
     _, _, depth, places = x.shape
     channel = anchor.unsqueeze(2) * depth + torch.arange(depth, device=x.device)
     index = channel * places + place.unsqueeze(2)
@@ -179,7 +173,7 @@ def _decode(
     predictions: Tensor,
     limit: Tensor,
 ) -> Tensor:
-    """Boxes ``(N, K, 4)`` from what the head predicts for priors ``(N * K, ...)``."""
+    """Decode predictions ``(N, K, D)`` for priors to boxes ``(N, K, 4)``."""
     batch, count = predictions.shape[:2]
     predictions = predictions.flatten(0, 1)
     if isinstance(head, GFLHead):
@@ -201,7 +195,7 @@ def roi_candidates(
     objectness: Tensor,
     limit: Tensor,
 ) -> Candidates:
-    """Run the second stage on proposals ``(N, P, 4)``, less those of objectness 0."""
+    """Run the second stage on proposals ``(N, P, 4)`` with objectness above 0."""
     batch, count = objectness.shape
     device = proposals.device
     image = torch.arange(batch, device=device, dtype=proposals.dtype)
@@ -241,12 +235,11 @@ def roi_candidates(
 
 
 def suppress(found: Candidates, cfg: ConfigDict) -> tuple[Tensor, Tensor, Tensor]:
-    """Leave out small boxes and those that better ones of the same label overlap.
+    """Drop small boxes, and boxes that a better one of the same label overlaps.
 
     Returns:
-        The best ``max_per_img``, or all if there are not as many candidates: boxes
-        ``(N, K, 4)``, scores ``(N, K)``, descending, 0 for what was suppressed, and
-        labels ``(N, K)``.
+        The best ``max_per_img``, or all candidates if fewer: boxes ``(N, K, 4)``,
+        scores ``(N, K)``, descending, 0 if suppressed, and labels ``(N, K)``.
     """
     boxes, scores, labels = found
     if cfg.get("min_bbox_size", -1) >= 0:
@@ -254,8 +247,7 @@ def suppress(found: Candidates, cfg: ConfigDict) -> tuple[Tensor, Tensor, Tensor
         scores = torch.where(large, scores, 0.0)
     apart = boxes
     if not cfg.nms.get("class_agnostic", False):
-        # Labels far from each other, by as much as MMCV's batched_nms puts them: IoUs
-        # round alike.
+        # Move labels apart by as much as MMCV's batched_nms does: IoUs round alike.
         chosen = (scores > 0).unsqueeze(2)
         extent = torch.where(chosen, boxes, 0.0).amax((1, 2)) + 1
         apart = boxes + (labels * extent.unsqueeze(1)).unsqueeze(2)
@@ -266,22 +258,18 @@ def suppress(found: Candidates, cfg: ConfigDict) -> tuple[Tensor, Tensor, Tensor
     return boxes, scores, labels.gather(1, index)
 
 
-# An operator of its own, since torchvision's takes one image and returns indices, as
-# many as there happen to be; ONNX's NonMaxSuppression takes a batch.
+# A custom operator, since torchvision's takes one image and returns a number of indices
+# that depends on the values, while ONNX's NonMaxSuppression takes a batch.
 @torch.library.custom_op("ghostdet::nms", mutates_args=())
 def nms(
     boxes: Tensor, scores: Tensor, iou_threshold: float, max_per_img: int
 ) -> Tensor:
-    """Suppress boxes that overlap a better one.
+    """Suppress boxes ``(N, M, 4)`` that overlap a better one in the same image.
 
-    Args:
-        boxes: ``(N, M, 4)``.
-        scores: ``(N, M)``; what has 0 takes no part.
-        iou_threshold: IoU above which the one with the lower score goes.
-        max_per_img: How many of an image are kept.
+    Boxes with a score of 0 take no part.
 
     Returns:
-        Scores ``(N, M)``, 0 for all that is not kept.
+        Scores ``(N, M)``, 0 for all but the best ``max_per_img`` that are left.
     """
     kept = torch.zeros_like(scores)
     for index, (image_boxes, image_scores) in enumerate(zip(boxes, scores)):
@@ -300,11 +288,10 @@ def _(boxes: Tensor, scores: Tensor, iou_threshold: float, max_per_img: int) -> 
 
 
 def check_supported(detector: nn.Module) -> None:
-    """Raise a UserError, which names the part, if a part predicts in another way."""
+    """Raise a UserError that names the part which the graph cannot hold."""
     kind = type(detector)
-    preprocessor = detector.data_preprocessor
-    if type(preprocessor) is not DetDataPreprocessor:
-        _refuse(f"data_preprocessor {type(preprocessor).__name__}")
+    if type(detector.data_preprocessor) is not DetDataPreprocessor:
+        _refuse(f"data_preprocessor {type(detector.data_preprocessor).__name__}")
     if kind.predict is SingleStageDetector.predict:
         head = detector.bbox_head
     elif kind.predict is TwoStageDetector.predict:
@@ -333,14 +320,14 @@ def _check_dense_head(head: nn.Module) -> None:
     _check_coder(head, name)
     if head.test_cfg.get("nms_pre", -1) < 1:
         raise UserError(
-            f"test_cfg of {name} has no nms_pre, the number of boxes of a level that "
-            "go into NMS; set one, such as nms_pre=1000"
+            f"test_cfg of {name} has no nms_pre, the number of boxes from each level "
+            "that enter NMS; set one, such as nms_pre=1000"
         )
     if not isinstance(head, RPNHead) and head.test_cfg.get("min_bbox_size", -1) > 0:
         raise UserError(
             f"test_cfg of {name} has min_bbox_size={head.test_cfg.min_bbox_size}, in "
-            "pixels of the image before it was resized, which the graph does not "
-            "know; set min_bbox_size=0"
+            "pixels of the image before it was resized, a size that the graph does "
+            "not know; set min_bbox_size=0"
         )
     _check_nms(head.test_cfg)
 
@@ -382,4 +369,4 @@ def _check_nms(cfg: ConfigDict) -> None:
 
 
 def _refuse(what: str) -> None:
-    raise UserError(f"{what} cannot be exported; what can is: {SUPPORTED}")
+    raise UserError(f"{what} cannot be exported; ghostdet exports {SUPPORTED}")

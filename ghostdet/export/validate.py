@@ -1,4 +1,4 @@
-"""Is what was exported the detector it was exported from?"""
+"""Comparison of an exported detector with the original."""
 
 from __future__ import annotations
 
@@ -17,30 +17,30 @@ from ghostdet.runtime import Detector
 
 SCORE_TOLERANCE = 1e-3
 BOX_TOLERANCE = 0.1  # px
-# Of the boxes. Rounding decides where an IoU is next to NMS's threshold, and which of
-# two equal scores comes first.
+# Fraction of the boxes: rounding decides about IoUs next to the NMS threshold, and
+# about the order of equal scores.
 UNMATCHED_TOLERANCE = 0.01
 
 
 class Difference(NamedTuple):
-    """Detections of two detectors, one against the other."""
+    """Difference between the detections of two detectors."""
 
-    boxes: int  # of the reference
-    unmatched: int  # of either that the other has not, at no score where these are cut
-    score: float  # largest difference of a pair
-    box: float  # largest difference of a pair, px
+    boxes: int  # number of boxes of the reference
+    unmatched: int  # number of boxes that only one of the two has
+    score: float  # largest difference in a pair
+    box: float  # largest difference in a pair, px
 
 
 def validate(exported: Detector, detector: nn.Module, images: Iterable[Tensor]) -> str:
-    """Run both on the same images.
+    """Run both detectors on the same images.
 
     Args:
-        exported: The one.
-        detector: The other, in PyTorch and evaluation mode, on the CPU.
+        exported: The exported detector.
+        detector: The original, in evaluation mode and on the CPU.
         images: Batches of normalised images, float32 ``(N, 3, H, W)``.
 
     Returns:
-        What was compared and found.
+        A report of the largest differences.
 
     Raises:
         UserError: If they differ by more than rounding.
@@ -66,23 +66,23 @@ def validate(exported: Detector, detector: nn.Module, images: Iterable[Tensor]) 
         or total.unmatched > max(1, UNMATCHED_TOLERANCE * total.boxes)
     ):
         raise UserError(
-            f"what was exported does not detect the same, so nothing was written: "
+            "the exported model does not detect the same, so nothing was written: "
             f"{report} (allowed: {SCORE_TOLERANCE}, {BOX_TOLERANCE} px, one box in a "
             "hundred); try another version of PyTorch or of the runtime"
         )
     if not total.boxes:
-        report += " (nothing was detected, so this says little)"
+        report += " (nothing was detected, so this proves little)"
     return report
 
 
 def compare(
     expected: tuple[np.ndarray, ...], outputs: tuple[np.ndarray, ...]
 ) -> Difference:
-    """Compare detections in one image, pair by pair, whatever their order.
+    """Compare the detections in one image, pair by pair, in any order.
 
     Args:
         expected: Boxes ``(K, 4)``, scores ``(K,)``, labels ``(K,)``.
-        outputs: The same of the other, with scores of 0 for none.
+        outputs: The same of the exported detector; rows with a score of 0 are empty.
     """
     detected = outputs[1] > 0
     boxes, scores, labels = (output[detected] for output in outputs)
@@ -91,10 +91,10 @@ def compare(
     other = expected[2][:, None] != labels
     cost = np.minimum(score / SCORE_TOLERANCE + box / BOX_TOLERANCE, 1e6)
     rows, columns = linear_sum_assignment(cost + 1e6 * other)
-    # Pairs of what is not the same object count as missing on both sides.
+    # A pair of different objects counts as missing on both sides.
     same = ~other[rows, columns] & (box[rows, columns] < 10 * BOX_TOLERANCE)
     rows, columns = rows[same], columns[same]
-    # Where both end, by score_thr or by max_per_img, rounding decides what is in.
+    # At the lowest score, which score_thr or max_per_img sets, rounding decides.
     lowest = min((*expected[1], *scores), default=0) + SCORE_TOLERANCE
     unmatched = sum(
         (np.delete(one, index) > lowest).sum()
@@ -110,7 +110,7 @@ def compare(
 
 @torch.no_grad()
 def _predict(detector: nn.Module, images: Tensor) -> list[tuple[np.ndarray, ...]]:
-    """What MMDetection predicts, boxes in pixels of the images."""
+    """Run MMDetection's ``predict``, with boxes in pixels of the images."""
     shape = tuple(images.shape[-2:])
     preprocessor = detector.data_preprocessor
     missing = [-side % preprocessor.pad_size_divisor for side in shape]

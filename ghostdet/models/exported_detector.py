@@ -21,72 +21,67 @@ from torch import Tensor
 from ghostdet.errors import ConfigError, UserError
 from ghostdet.runtime import PACKAGES, Detector, DetectorError
 from ghostdet.utils.components import type_name
+from ghostdet.utils.text import shorten
 
-# What the pipeline may hold besides Resize, and with what options: the runtime loads as
-# these do.
+# Transforms that a test pipeline may hold besides one Resize, and the only values of
+# their options that the runtime knows.
 LOADING = ("LoadImageFromFile", "LoadReadableImage", "LoadAnnotations", "PackDetInputs")
-READING = dict(color_type="color", to_float32=False, imdecode_backend="cv2")
+OPTIONS = dict(
+    color_type=("color",),
+    to_float32=(False,),
+    imdecode_backend=("cv2",),
+    scale_factor=(None, 1, (1, 1)),
+    interpolation=("bilinear",),
+    backend=("cv2",),
+)
 
 
 def resize_of(cfg: Config) -> dict[str, Any] | None:
-    """Size and aspect ratio that the test pipeline gives an image.
+    """Return the size and aspect ratio that the test pipeline gives an image.
 
     Returns:
-        ``scale`` (width, height) and ``keep_ratio``, or None if it keeps its size.
+        ``scale`` (width, height) and ``keep_ratio``, or None if images keep their size.
 
     Raises:
-        UserError: If the pipeline holds what the runtime does not do.
+        UserError: If the runtime cannot do a step of the pipeline.
     """
     resize = None
     for step in get_test_pipeline_cfg(cfg):
         name = type_name(step.type)
-        options = {key: value for key, value in step.items() if key != "type"}
-        if name == "Resize" and resize is None:
-            scale = options.pop("scale", None)
-            unscaled = options.pop("scale_factor", None) in (None, 1, 1.0, (1.0, 1.0))
-            keep_ratio = options.pop("keep_ratio", False)
-            options.pop("clip_object_border", None)
-            if (
-                unscaled
-                and options.pop("interpolation", "bilinear") == "bilinear"
-                and options.pop("backend", "cv2") == "cv2"
-                and not options
-            ):
-                if scale is not None:
-                    width, height = (scale, scale) if np.isscalar(scale) else scale
-                    resize = {"scale": [width, height], "keep_ratio": keep_ratio}
-                continue
-        elif name in LOADING and all(
-            options.get(key, value) == value for key, value in READING.items()
+        is_resize = name == "Resize" and resize is None
+        if not (is_resize or name in LOADING) or any(
+            step.get(key, values[0]) not in values for key, values in OPTIONS.items()
         ):
-            continue
-        raise UserError(
-            f"the test pipeline of {cfg.filename} has {dict(step)}, which an exported "
-            f"detector cannot do; what it can is one Resize(scale=(width, height), "
-            f"keep_ratio=...), besides {', '.join(LOADING)}"
-        )
+            raise UserError(
+                f"the test pipeline of {cfg.filename} has {dict(step)}, which an "
+                "exported detector cannot do; use one Resize(scale=(width, height), "
+                f"keep_ratio=...) and, without options, {', '.join(LOADING)}"
+            )
+        if is_resize and "scale" in step:
+            scale = (step.scale,) * 2 if np.isscalar(step.scale) else step.scale
+            resize = dict(scale=[*scale], keep_ratio=step.get("keep_ratio", False))
     return resize
 
 
 def is_exported(path: str | Path) -> bool:
-    """Whether a file is an exported detector, by its suffix, and no checkpoint."""
+    """Tell an exported detector from a checkpoint, by the suffix of its file."""
     return Path(path).suffix in PACKAGES
 
 
 @MODELS.register_module()
 class ExportedDetector(BaseModel):
-    """What ``tools/export.py`` wrote, for MMDetection's test loop and inference.
+    """A file written by ``tools/export.py``, for MMDetection's test loop and inference.
 
-    Images are normalised with the mean and standard deviation that were exported, and
-    resized as the config's pipeline says.
+    Images are normalised with the exported mean and standard deviation, and resized by
+    the config's pipeline.
 
     Args:
-        path: The ``.onnx`` or ``.xml`` file. It runs on the CPU, on as many threads as
+        path: The ``.onnx`` or ``.xml`` file. It runs on the CPU with as many threads as
             PyTorch.
         precision: ``fp32``, or ``bf16`` for OpenVINO.
 
     Attributes:
-        dataset_meta: ``classes``, as they were exported.
+        dataset_meta: ``classes`` at the time of export.
 
     Raises:
         UserError: If the file cannot be used.
@@ -107,30 +102,29 @@ class ExportedDetector(BaseModel):
         self.dataset_meta = {"classes": detector.classes}
 
     def check(self, cfg: Config, classes: Sequence[str] | None) -> None:
-        """See that a config and its data set are like those it was exported with.
+        """Check that a config and its dataset fit the exported detector.
 
         Args:
             cfg: The config.
-            classes: Those of the data set, or None where it names none.
+            classes: Classes of the dataset, or None if it names none.
 
         Raises:
-            UserError: If there are other classes, or in another order, or images get
-                another size.
+            UserError: If the classes, their order or the size of images differ.
         """
         resize = resize_of(cfg)
         if resize != self.detector.resize:
             raise UserError(
-                f"{self.path} is for Resize of {self.detector.resize}, and the test "
-                f"pipeline of {cfg.filename} has {resize}; give the config it was "
-                "exported with, or export it with this one"
+                f"{self.path} was exported with Resize of {self.detector.resize}, and "
+                f"the test pipeline of {cfg.filename} has {resize}; give the config it "
+                "was exported with, or export it with this one"
             )
         exported = self.detector.classes
         if classes and tuple(classes) != exported:
             raise UserError(
-                f"{self.path} detects {len(exported)} classes, "
-                f"{', '.join(exported[:10])}, and the data set has {len(classes)}, "
-                f"{', '.join(classes[:10])}; give the config it was exported with, or "
-                "set metainfo=dict(classes=...) of the data set"
+                f"{self.path} detects {len(exported)} classes, {shorten(exported)}, "
+                f"and the dataset has {len(classes)}, {shorten(classes)}; give the "
+                "config it was exported with, or set metainfo=dict(classes=...) of the "
+                "dataset"
             )
 
     def forward(
@@ -143,21 +137,21 @@ class ExportedDetector(BaseModel):
 
         Args:
             inputs: float32 (N, 3, H, W), normalised, padded on the right and below.
-            data_samples: The N samples, with ``img_shape``, and ``scale_factor`` where
-                the images were resized.
-            mode: ``'predict'``; there is nothing to train.
+            data_samples: The N samples, with ``img_shape``, and with ``scale_factor``
+                if the images were resized.
+            mode: Only ``'predict'``.
 
         Returns:
-            The samples with ``pred_instances``: ``bboxes`` (K, 4) in pixels of the
-            image before it was resized, ``scores`` and ``labels`` (K,), on the CPU.
+            The samples with ``pred_instances`` on the CPU: ``bboxes`` (K, 4) in pixels
+            of the image before it was resized, ``scores`` and ``labels`` (K,).
 
         Raises:
             ConfigError: If ``mode`` is another.
         """
         if mode != "predict":
             raise ConfigError(
-                f"an exported detector can only predict, and mode is {mode!r}; train "
-                "and differentiate the checkpoint it was exported from"
+                f"mode is {mode!r}, but an exported detector can only predict; train "
+                "the checkpoint it was exported from"
             )
         for image, sample in zip(inputs.cpu(), data_samples):
             height, width = sample.img_shape[:2]

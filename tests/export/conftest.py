@@ -49,7 +49,7 @@ META = dict(
 
 
 @pytest.fixture(scope="session")
-def atomic_outputs(tmp_path_factory):
+def written(tmp_path_factory):
     """A folder with the model in both formats."""
     parser = pytest.importorskip("onnx.parser")
     pytest.importorskip("onnxruntime")
