@@ -22,7 +22,7 @@ def main() -> None:
             return
         sys.exit(usage if name is None else f"{usage}\nghostdet has no tool {name!r}")
     sys.path.insert(0, str(TOOLS))  # as for a script: tools import what they share
-    sys.argv = [f"ghostdet {name}", *sys.argv[2:]]
+    del sys.argv[1]
     runpy.run_path(str(tools[name]), run_name="__main__")
 
 

@@ -5,7 +5,6 @@ import pytest
 from ghostdet.apis import train
 from ghostdet.config import load_config, require
 from ghostdet.errors import UserError
-from ghostdet.utils.files import check_writable
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 BCCD = CONFIGS / "bccd/retinanet_ghostnet_small_bccd.py"
@@ -165,14 +164,11 @@ def test_another_file(tmp_path, monkeypatch, name):
         load_config(name, tmp_path)
 
 
-@pytest.mark.parametrize("work_dir", ["file", "file/below", "/proc/nowhere", ""])
-def test_work_dir_that_cannot_be_written(tmp_path, monkeypatch, work_dir):
+def test_work_dir_that_cannot_be_written(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file").touch()
-    with pytest.raises(UserError, match=f"'{work_dir}' cannot be .* with --work-dir"):
-        train(load_config(BCCD, work_dir))
-    with pytest.raises(UserError, match="with --out"):
-        check_writable(work_dir, "--out")
+    with pytest.raises(UserError, match="'file' cannot be .* with --work-dir"):
+        train(load_config(BCCD, "file"))
 
 
 @pytest.mark.parametrize("data_root", ["nowhere", "file", ""])

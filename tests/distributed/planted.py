@@ -6,32 +6,76 @@ import signal
 import subprocess
 from pathlib import Path
 
+import torch
 from mmdet.models import GFL
 from mmdet.registry import MODELS
 from mmengine.dist import get_rank
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
+from torch import distributed, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ghostdet.models import ImageClassifier
 
 
+class AllReduce(torch.autograd.Function):
+    """Sum over all ranks; so is its gradient."""
+
+    @staticmethod
+    def forward(ctx, x):
+        x = x.clone()
+        distributed.all_reduce(x)
+        return x
+
+    backward = forward
+
+
+class CPUSyncBatchNorm(_BatchNorm):
+    """SyncBN over gloo, in two passes, as exact as BN in one process."""
+
+    def _check_input_dim(self, x):
+        pass
+
+    def forward(self, x):
+        if not self.training:
+            return super().forward(x)
+        dims, shape = [0, *range(2, x.dim())], [1, -1, *[1] * (x.dim() - 2)]
+        count = AllReduce.apply(x.new_tensor(x.numel() / x.shape[1]))
+        mean = AllReduce.apply(x.sum(dims)) / count
+        centred = x - mean.view(shape)
+        var = AllReduce.apply(centred.square().sum(dims)) / count
+        self.num_batches_tracked.add_(1)
+        share = self.momentum  # 0.0 in a recomputation
+        if share is None:
+            share = 1 / self.num_batches_tracked.item()
+        with torch.no_grad():
+            self.running_mean.lerp_(mean, share)
+            self.running_var.lerp_(var * count / (count - 1), share)
+        y = centred * (var + self.eps).rsqrt().view(shape)
+        return y * self.weight.view(shape) + self.bias.view(shape)
+
+
+def double(model, sync):
+    """Use double precision and, in a distributed run, SyncBN."""
+    model.double()
+    if sync and distributed.is_initialized():
+        for layer in model.modules():
+            if isinstance(layer, nn.BatchNorm2d):
+                layer.__class__ = CPUSyncBatchNorm
+
+
 @MODELS.register_module()
 class DoubleGFL(GFL):
-    """In double precision, in which rounding does not grow to anything in 20 steps."""
-
-    def __init__(self, **kwargs):
+    def __init__(self, sync=False, **kwargs):
         super().__init__(**kwargs)
-        self.double()
+        double(self, sync)
 
 
 @MODELS.register_module()
 class DoubleClassifier(ImageClassifier):
-    """Likewise."""
-
-    def __init__(self, **kwargs):
+    def __init__(self, sync=False, **kwargs):
         super().__init__(**kwargs)
-        self.double()
+        double(self, sync)
 
     def forward(self, inputs, data_samples=None, mode="tensor"):
         return super().forward(inputs.double(), data_samples, mode)

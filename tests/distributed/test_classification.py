@@ -111,7 +111,7 @@ def base(request):
             id="frozen-bn",
             marks=pytest.mark.long,
         ),
-        pytest.param(["sync_bn=torch"], id="sync-bn"),
+        pytest.param(["model.sync=True"], id="sync-bn", marks=pytest.mark.long),
     ],
 )
 def test_two_processes_equal_one(run, difference, base, options):
@@ -167,6 +167,7 @@ def test_resumed(run, difference, base, checkpoint, done, last):
     assert one["param_schedulers"] == two["param_schedulers"]
 
 
+@pytest.mark.long
 def test_two_processes_evaluate_as_one(digit_folders, tmp_path, new_run):
     """Of 13 images one is evaluated twice, and must not count twice."""
     extra = next((digit_folders / "train/n0").iterdir())

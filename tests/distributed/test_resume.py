@@ -22,9 +22,8 @@ EPOCHS = [
 ]
 
 
-@pytest.mark.parametrize(
-    "checkpoint", ["epoch_1.pth", pytest.param("epoch_2.pth", marks=pytest.mark.long)]
-)
+@pytest.mark.parametrize("checkpoint", ["epoch_1.pth", "epoch_2.pth"])
+@pytest.mark.long
 def test_resumed_at_an_epoch(run, checkpoint):
     whole = run(*EPOCHS, name="whole")
     assert whole.code == 0, whole.output[-3000:]

@@ -1,15 +1,20 @@
 """Random numbers follow from the seed, the iteration and the sample."""
 
 import itertools
+import multiprocessing
+import os
 import pickle
 import random
+import signal
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 from ghostdet.apis import train
-from ghostdet.engine.loops import NumberedBatchSampler, Sample, seed_all
+from ghostdet.engine.loops import NumberedBatchSampler, Sample, heed_parent, seed_all
 
 AUGMENTED = {
     "train_cfg.val_interval": 100,
@@ -92,10 +97,9 @@ def fed(tiny, monkeypatch):
     return run
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_images_do_not_depend_on_workers(fed, workers):
+def test_images_do_not_depend_on_workers(fed):
     one = fed()
-    other = fed({"train_dataloader.num_workers": workers})
+    other = fed({"train_dataloader.num_workers": 2})
     assert one.keys() == other.keys() == {0, 1, 2}
     assert all(torch.equal(one[i], other[i]) for i in one)
 
@@ -148,3 +152,54 @@ def test_another_pipeline(fed, by_epoch):
 
     images = fed(change=change)
     assert [images[i].shape[-1] for i in range(8)] == [256] * 4 + [64] * 4
+
+
+def alive(pid):
+    stat = Path(f"/proc/{pid}/stat")
+    return stat.exists() and stat.read_text().rpartition(")")[2].split()[0] != "Z"
+
+
+def gone(pid, seconds=5):
+    end = time.monotonic() + seconds
+    while alive(pid) and time.monotonic() < end:
+        time.sleep(0.05)
+    return not alive(pid)
+
+
+@pytest.fixture
+def family():
+    """A process and its worker, which waits for ever: their ids and a way to end it."""
+    fork = multiprocessing.get_context("fork")
+    ours, theirs = fork.Pipe()
+
+    def be_parent():
+        def be_worker():
+            heed_parent(0, os.getppid())
+            theirs.send(os.getpid())
+            time.sleep(600)
+
+        worker = fork.Process(target=be_worker)
+        worker.start()
+        theirs.recv()
+        worker.terminate()
+        worker.join()
+
+    parent = fork.Process(target=be_parent)
+    parent.start()
+    yield parent.pid, ours.recv(), ours.send
+    parent.kill()
+    parent.join()
+
+
+def test_workers_heed_their_parent_alone(family):
+    parent, worker, end = family
+    os.kill(worker, signal.SIGTERM)  # from a cluster
+    assert not gone(worker, seconds=1.5)
+    end("now")
+    assert gone(worker) and gone(parent)
+
+
+def test_workers_end_with_a_parent_that_is_killed(family):
+    parent, worker, _ = family
+    os.kill(parent, signal.SIGKILL)
+    assert gone(worker)

@@ -1,0 +1,150 @@
+"""Starting processes, and what they tell each other."""
+
+import socket
+import subprocess
+import sys
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.dist import get_world_size
+from torch import nn
+
+from ghostdet.engine import distributed
+from ghostdet.engine.distributed import (
+    CPUDistributedDataParallel,
+    lost_ranks,
+    on_main_process,
+    restarted,
+    start_processes,
+)
+from ghostdet.errors import UserError
+
+VARIABLES = (
+    *("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"),
+    *("SLURM_PROCID", "SLURM_NTASKS", "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"),
+)
+
+
+@pytest.fixture
+def environ(monkeypatch):
+    """A function that sets variables; a group of processes is left at the end."""
+    for name in VARIABLES:
+        monkeypatch.setenv(name, "")  # so that it is restored
+        monkeypatch.delenv(name)
+
+    def update(**variables):
+        for name, value in variables.items():
+            monkeypatch.setenv(name, str(value))
+
+    yield update
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
+@pytest.fixture
+def port():
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="MMEngine connects GPUs")
+@pytest.mark.parametrize(
+    "launcher, rank, world_size",
+    [
+        ("pytorch", "RANK", "WORLD_SIZE"),
+        ("slurm", "SLURM_PROCID", "SLURM_NTASKS"),
+        ("mpi", "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"),
+    ],
+)
+def test_processes_on_cpus(environ, port, launcher, rank, world_size):
+    cfg = Config(dict(launcher=launcher, env_cfg=dict(dist_cfg=dict(timeout=60))))
+    environ(**{rank: 0, world_size: 1})
+    with pytest.raises(UserError, match="MASTER_ADDR, which is not set"):
+        start_processes(cfg)
+    environ(MASTER_ADDR="127.0.0.1", MASTER_PORT=port)
+    start_processes(cfg)
+    start_processes(cfg)  # no second time
+    assert get_world_size() == 1 and torch.distributed.get_backend() == "gloo"
+    assert cfg.model_wrapper_cfg.type == "mmengine.CPUDistributedDataParallel"
+    model = CPUDistributedDataParallel(nn.Linear(2, 2), device_ids=[0])
+    assert model(torch.zeros(1, 2)).requires_grad
+
+
+def test_processes_on_gpus(monkeypatch):
+    """They are MMEngine's matter; a wrapper from a run on CPUs is dropped."""
+    calls = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(
+        distributed, "init_dist", lambda *args, **kwargs: calls.append((args, kwargs))
+    )
+    wrapper = dict(type="mmengine.CPUDistributedDataParallel")
+    dist = dict(dist_cfg=dict(backend="nccl"))
+    cfg = Config(dict(launcher="slurm", env_cfg=dist, model_wrapper_cfg=wrapper))
+    start_processes(cfg)
+    assert calls == [(("slurm",), dict(backend="nccl"))]
+    assert cfg.model_wrapper_cfg is None
+
+
+def test_restarted(monkeypatch):
+    monkeypatch.delenv("TORCHELASTIC_RESTART_COUNT", raising=False)
+    assert not restarted()
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    assert restarted()
+
+
+def test_on_main_process():
+    assert on_main_process(max, 1, 2) == 2
+
+    def fail():
+        raise UserError("once")
+
+    with pytest.raises(UserError, match="once"):
+        on_main_process(fail)
+
+
+def test_on_another_process(monkeypatch):
+    sent = [3, False]  # by rank 0
+
+    def receive(shared):
+        shared[:] = sent
+
+    monkeypatch.setattr(distributed, "is_main_process", lambda: False)
+    monkeypatch.setattr(distributed, "broadcast_object_list", receive)
+    assert on_main_process(None) == 3
+    sent = [None, True]
+    with pytest.raises(SystemExit, match="1"):
+        on_main_process(None)
+
+
+@pytest.mark.parametrize("ranks, message", [(1, "Connection"), (2, "a bug")])
+def test_errors_that_do_not_come_from_another_rank(monkeypatch, ranks, message):
+    monkeypatch.setattr(distributed, "get_world_size", lambda: ranks)
+    with pytest.raises(RuntimeError, match=message), lost_ranks():
+        raise RuntimeError(f"{message} closed by peer" if ranks == 1 else message)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [RuntimeError("[gloo] Connection closed by peer"), torch.distributed.DistError()],
+)
+def test_lost_ranks(monkeypatch, error):
+    monkeypatch.setattr(distributed, "get_world_size", lambda: 2)
+    with pytest.raises(UserError, match="rank 0 lost another rank"), lost_ranks():
+        raise error
+
+
+WITHOUT_UNIX = """
+import signal, sys
+sys.modules["fcntl"] = None
+for name in ("sigwaitinfo", "sigtimedwait", "pthread_sigmask"):
+    delattr(signal, name)
+import ghostdet
+from ghostdet.engine.loops import heed_parent
+heed_parent(0, 1)
+"""
+
+
+def test_import_without_what_other_systems_lack():
+    subprocess.run([sys.executable, "-c", WITHOUT_UNIX], check=True)

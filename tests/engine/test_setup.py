@@ -1,0 +1,112 @@
+"""What a run changes in its config."""
+
+import pytest
+import torch
+
+from ghostdet.engine.hooks import GracefulStopHook
+from ghostdet.engine.setup import setup_run, use_run_components
+from ghostdet.errors import UserError
+from ghostdet.utils.components import type_name
+
+
+def kinds(cfg):
+    return [type_name(hook["type"]) for hook in cfg.custom_hooks]
+
+
+def test_components(tiny):
+    cfg = tiny()
+    cfg.custom_hooks = [dict(type="mmengine.CheckpointGuardHook", allow="bbox_head")]
+    for _ in range(2):  # as with the config that a run has written
+        use_run_components(cfg)
+    names = ["CheckpointGuardHook", "GracefulStopHook", "RunRecordHook"]
+    assert kinds(cfg) == names and cfg.custom_hooks[0]["allow"] == "bbox_head"
+    assert cfg.train_cfg.type == "ResumableIterLoop"
+    assert cfg.default_hooks.checkpoint.type == "SafeCheckpointHook"
+
+
+@pytest.mark.parametrize(
+    "train_cfg, kind",
+    [
+        (dict(max_epochs=1), "ResumableEpochLoop"),
+        (dict(by_epoch=False, max_iters=1), "ResumableIterLoop"),
+        (dict(type="mmengine.EpochBasedTrainLoop"), "ResumableEpochLoop"),
+        (dict(type="OwnLoop"), "OwnLoop"),
+    ],
+)
+def test_parts_of_a_projects_own(tiny, train_cfg, kind):
+    cfg = tiny({"default_hooks": None})
+    cfg.train_cfg = train_cfg
+    hook = GracefulStopHook()
+    cfg.custom_hooks = [hook]
+    use_run_components(cfg)
+    assert cfg.train_cfg.type == kind
+    assert cfg.custom_hooks[0] is hook and len(cfg.custom_hooks) == 3
+
+
+@pytest.mark.parametrize(
+    "base, accumulative_counts, follow, factor",
+    [(8, 1, True, 2 / 8), (8, 3, True, 6 / 8), (8, 1, False, 1), (None, 1, True, 1)],
+)
+def test_learning_rate(tiny, base, accumulative_counts, follow, factor):
+    cosine = dict(type="CosineAnnealingLR", eta_min=0.001, by_epoch=False)
+    options = {"auto_scale_lr.base_batch_size": base, "param_scheduler": [cosine]}
+    options["optim_wrapper.accumulative_counts"] = accumulative_counts
+    cfg = tiny(options)
+    lr = cfg.optim_wrapper.optimizer.lr
+    text = setup_run(cfg, auto_scale_lr=follow).learning_rate
+    assert cfg.optim_wrapper.optimizer.lr == pytest.approx(lr * factor)
+    assert cfg.param_scheduler[0].eta_min == pytest.approx(0.001 * factor)
+    assert f"{accumulative_counts} accumulated" in text or not follow
+
+
+def test_learning_rate_of_several_optimizers(tiny):
+    cfg = tiny()
+    cfg.optim_wrapper = dict(constructor="Own")
+    text = setup_run(cfg).learning_rate
+    assert text.endswith("1 rank x 2 images x 1 accumulated = batch 2")
+
+
+@pytest.mark.parametrize("allow, kept", [((), False), ("bbox", False), ("back", True)])
+def test_pretrained_weights_that_are_replaced(tiny, trained, allow, kept):
+    cfg = tiny({"load_from": str(trained / "iter_4.pth")})
+    cfg.model.backbone.init_cfg = dict(type="Pretrained", checkpoint="nowhere.pth")
+    cfg.custom_hooks = [dict(type="CheckpointGuardHook", allow=allow)]
+    setup_run(cfg)
+    assert (cfg.model.backbone.init_cfg is not None) == kept
+
+
+def test_resume(tiny, trained, tmp_path):
+    cfg = tiny({"randomness.seed": None})
+    setup_run(cfg, resume="auto")
+    assert not cfg.resume and cfg.load_from is None  # nothing to resume
+    path = str(trained / "iter_2.pth")
+    setup = setup_run(cfg, resume=path)
+    assert cfg.resume and cfg.load_from == path
+    assert setup.dataset_meta["classes"] == ("RBC", "WBC", "Platelets")
+    content = torch.load(path, weights_only=False)
+    assert cfg.randomness.seed == content["meta"]["seed"]
+    torch.save(content["state_dict"], tmp_path / "weights.pth")
+    with pytest.raises(UserError, match="nothing to resume; .*load_from="):
+        setup_run(tiny(), resume=str(tmp_path / "weights.pth"))
+
+
+def test_restarted_by_torchrun(tiny, trained, monkeypatch):
+    """The command has no --resume; the run that was begun is resumed."""
+    monkeypatch.setattr("ghostdet.engine.setup.restarted", lambda: True)
+    monkeypatch.setattr("ghostdet.engine.setup.begun", lambda folder: True)
+    cfg = tiny(work_dir=trained)
+    setup_run(cfg)
+    assert cfg.load_from == str(trained / "iter_4.pth")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_amp_without_a_gpu(tiny):
+    with pytest.raises(UserError, match="--amp needs a GPU"):
+        setup_run(tiny(), amp=True)
+
+
+def test_amp(tiny, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    cfg = tiny()
+    setup_run(cfg, amp=True)
+    assert cfg.optim_wrapper.type == "AmpOptimWrapper"
