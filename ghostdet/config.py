@@ -73,8 +73,8 @@ def load_config(
     starter = LAUNCHERS.get(launcher)
     if starter and starter.rank not in os.environ:
         raise UserError(
-            f"--launcher {launcher} is for processes that {starter.program} starts, but "
-            "it did not start this one; leave it out to run on one device"
+            f"--launcher {launcher} is for processes that {starter.program} starts, "
+            "and it did not start this one; leave it out to run on one device"
         )
     use_readable_images()
     cfg.launcher = launcher
