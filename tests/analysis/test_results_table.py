@@ -142,7 +142,7 @@ PIPELINE = "val_dataloader.dataset.pipeline"
         ({f"{PIPELINE}.1.scale": (1000, 600)}, False),
         ({"model.roi_head.bbox_head.num_classes": 3}, False),
         ({"model.neck.out_channels": 64}, False),
-        ({"model.backbone.type": "MobileNetV2"}, False),
+        ({"model.backbone.norm_eval": True}, False),
     ],
 )
 def test_beside_the_paper(finished, tmp_path, options, shown):

@@ -84,9 +84,9 @@ def page() -> str:
 <!-- Written by: python tests/integration/drop_in.py > docs/compatibility.md -->
 # GhostNet in MMDetection's detectors
 
-GhostNet replaces the backbone in each of these configs of MMDetection 3.3.0, and the neck
-gets GhostNet's channels. "Works" means that the detector builds, has finite losses on
-COCO images, gives every parameter of the backbone a gradient, and predicts, all with
+GhostNet replaces the backbone in each of these configs of MMDetection 3.3.0, and the
+neck gets GhostNet's channels. "Works" means that the detector builds, has finite losses
+on COCO images, gives every parameter of the backbone a gradient, and predicts, all with
 ghostdet's operators and without a compiler (`tests/integration/test_drop_in.py`).
 
 ```python
