@@ -68,13 +68,14 @@ def export_module(
             file cannot be written.
     """
     path = Path(path)
-    formats = {suffix: name for name, suffix in SUFFIXES.items()}
-    if path.suffix not in formats:
+    if path.suffix not in SUFFIXES.values():
         raise UserError(
             f"cannot export to {str(path)!r}; give a file that ends in "
-            f"{' or '.join(formats)}"
+            f"{' or '.join(SUFFIXES.values())}"
         )
-    require_packages(*REQUIRED[formats[path.suffix]])
+    require_packages(
+        *REQUIRED["openvino" if path.suffix == SUFFIXES["openvino"] else "onnx"]
+    )
     dynamic = torch.export.Dim.DYNAMIC
     model = to_onnx(
         module.cpu(),
@@ -119,11 +120,6 @@ def detector_to_onnx(
 
     The exporter sees padded images only: it needs sides that are multiples of
     ``divisor`` to prove that the levels of a feature pyramid fit each other.
-
-    Args:
-        graph: The graph.
-        divisor: The sides are padded to multiples of it.
-        pad_value: Value of the padding.
 
     Returns:
         A model with the input ``image``. The names of all nodes outside the network
@@ -215,8 +211,10 @@ def to_onnx(
             ).model_proto
     except OnnxExporterError as error:
         cause: BaseException = error
-        while cause.__cause__ is not None and "dispatch" not in str(cause).lower():
+        while cause.__cause__ is not None:
             cause = cause.__cause__
+            if "translating node" in str(cause) or "dispatch" in str(cause).lower():
+                break
         raise UserError(
             f"{name} holds an operator that PyTorch's ONNX exporter lacks: "
             f"{str(cause).splitlines()[0]}"

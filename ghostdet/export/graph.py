@@ -290,6 +290,7 @@ def _(boxes: Tensor, scores: Tensor, iou_threshold: float, max_per_img: int) -> 
 def check_supported(detector: nn.Module) -> None:
     """Raise a UserError that names the part which the graph cannot hold."""
     kind = type(detector)
+    # Types, not subclasses: each of these may predict in another way.
     if type(detector.data_preprocessor) is not DetDataPreprocessor:
         _refuse(f"data_preprocessor {type(detector.data_preprocessor).__name__}")
     if kind.predict is SingleStageDetector.predict:
@@ -319,16 +320,10 @@ def _check_dense_head(head: nn.Module) -> None:
         _refuse(name)
     _check_coder(head, name)
     if head.test_cfg.get("nms_pre", -1) < 1:
-        raise UserError(
-            f"test_cfg of {name} has no nms_pre, the number of boxes from each level "
-            "that enter NMS; set one, such as nms_pre=1000"
-        )
+        _refuse(f"{name} without nms_pre (set test_cfg.nms_pre=1000, for example)")
+    # In pixels of the image before it was resized, a size that the graph does not know.
     if not isinstance(head, RPNHead) and head.test_cfg.get("min_bbox_size", -1) > 0:
-        raise UserError(
-            f"test_cfg of {name} has min_bbox_size={head.test_cfg.min_bbox_size}, in "
-            "pixels of the image before it was resized, a size that the graph does "
-            "not know; set min_bbox_size=0"
-        )
+        _refuse(f"{name} with min_bbox_size (set test_cfg.min_bbox_size=0)")
     _check_nms(head.test_cfg)
 
 
@@ -360,9 +355,7 @@ def _check_coder(head: nn.Module, name: str) -> None:
 
 def _check_nms(cfg: ConfigDict) -> None:
     known = {"type", "iou_threshold", "class_agnostic", "split_thr"}
-    if cfg.nms.get("type", "nms") != "nms" or not {"iou_threshold"} <= set(cfg.nms) <= (
-        known
-    ):
+    if cfg.nms.get("type", "nms") != "nms" or set(cfg.nms) - known:
         _refuse(f"nms={dict(cfg.nms)}")
     if cfg.max_per_img < 1:
         _refuse(f"max_per_img={cfg.max_per_img}")

@@ -37,10 +37,9 @@ OPTIONS = dict(
 
 
 def resize_of(cfg: Config) -> dict[str, Any] | None:
-    """Return the size and aspect ratio that the test pipeline gives an image.
+    """Return ``scale`` (width, height) and ``keep_ratio`` of the test pipeline.
 
-    Returns:
-        ``scale`` (width, height) and ``keep_ratio``, or None if images keep their size.
+    None if images keep their size.
 
     Raises:
         UserError: If the runtime cannot do a step of the pipeline.
@@ -102,11 +101,7 @@ class ExportedDetector(BaseModel):
         self.dataset_meta = {"classes": detector.classes}
 
     def check(self, cfg: Config, classes: Sequence[str] | None) -> None:
-        """Check that a config and its dataset fit the exported detector.
-
-        Args:
-            cfg: The config.
-            classes: Classes of the dataset, or None if it names none.
+        """Check that a config and the classes of its dataset are those of the export.
 
         Raises:
             UserError: If the classes, their order or the size of images differ.

@@ -118,7 +118,7 @@ def test_other_classes(tmp_path, tiny, export, own_cells, classes, message):
 
 def test_other_size(tmp_path, tiny, export, own_cells):
     path = export(resize=dict(scale=[128, 96], keep_ratio=False))
-    message = r"for Resize of \{'scale': \[128, 96\].*has \{'scale': \[256, 256\]"
+    message = r"with Resize of \{'scale': \[128, 96\].*has \{'scale': \[256, 256\]"
     with pytest.raises(UserError, match=message):
         apis.test(tiny(data_root=own_cells), path)
     with pytest.raises(UserError, match=message):
