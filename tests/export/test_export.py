@@ -134,7 +134,10 @@ def test_openvino(export, detector, capsys):
     assert names == {"cells.xml", "cells.bin", "cells.json", "ghostdet_runtime.py"}
 
 
-@pytest.mark.parametrize("format, suffix", [("onnx", ".onnx"), ("openvino", ".xml")])
+@pytest.mark.parametrize(
+    "format, suffix",
+    [("onnx", ".onnx"), pytest.param("openvino", ".xml", marks=pytest.mark.long)],
+)
 def test_int8(export, exported, capsys, format, suffix):
     pytest.importorskip("nncf")
     pytest.importorskip(format)
@@ -167,6 +170,7 @@ def test_int8(export, exported, capsys, format, suffix):
         assert "TopK" in fed and "DequantizeLinear" not in fed
 
 
+@pytest.mark.long
 def test_two_stages(tmp_path):
     detector = build("FasterRCNN")
     graph = DetectionGraph(fuse_for_inference(copy.deepcopy(detector)))
@@ -237,6 +241,7 @@ def test_missing_package(monkeypatch):
         command.export(CONFIG, "a.pth")
 
 
+@pytest.mark.long
 def test_command_line(command):
     done = command("tools/export.py", CONFIG, "none.pth", "--format", "onnx")
     assert done.returncode == 1
