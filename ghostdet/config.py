@@ -51,18 +51,18 @@ def load_config(
     """Read a config and apply what the command line overrides.
 
     Args:
-        path: A config file, or weights that ``tools/weights.py publish`` wrote, or the
-            ``.json`` file beside them, of which nothing is run
+        path: A config file, or published weights, or the ``.json`` file beside them,
+            which is data and executes nothing
             (:func:`~ghostdet.weights.published.load_published`).
         work_dir: Where the run writes. Defaults to the config's own ``work_dir``, then
             to ``work_dirs/`` and the config's name, as in MMDetection.
-        data_root: Folder with the data set, in place of the config's own.
-        cfg_options: Dotted keys and values to merge, as of MMEngine's ``DictAction``.
+        data_root: Folder of the dataset, which replaces the config's own.
+        cfg_options: Dotted keys and values to merge into the config.
         launcher: ``none``, ``pytorch``, ``slurm`` or ``mpi``.
 
     Returns:
-        The config, ready for MMEngine's Runner. Images that cannot be read will be
-        named (:func:`~ghostdet.datasets.use_readable_images`).
+        The config, ready for MMEngine's Runner. Its pipelines name an image that
+        cannot be read (:func:`~ghostdet.datasets.use_readable_images`).
 
     Raises:
         UserError: If the file is missing or not a config, an option does not fit it,
@@ -127,42 +127,42 @@ def _cause(error: BaseException) -> str:
 
 
 def require(cfg: Config, *keys: str) -> None:
-    """See that a config has what a tool needs.
+    """Check that a config has the keys that a tool needs.
 
     Raises:
-        UserError: If it lacks one of the keys, or that is None.
+        UserError: If a key is missing or None.
     """
     missing = [key for key in keys if cfg.get(key) is None]
     if missing:
         raise UserError(
-            f"{cfg.filename} has no {', '.join(missing)}; add it as the configs in "
-            "configs/_base_ have it, or start from one of those"
+            f"{cfg.filename} has no {', '.join(missing)}; copy it from "
+            "configs/_base_, or inherit from a config there"
         )
 
 
 def require_detector(cfg: Config, what: str) -> None:
-    """See that a config is not of a classifier, for what these cannot do.
+    """Check that a config is a detector's.
 
     Args:
         cfg: A config with a model.
-        what: What is for detectors only, for the message.
+        what: The feature that needs a detector, for the message.
 
     Raises:
-        UserError: If it is.
+        UserError: If the config is a classifier's.
     """
     if is_classifier(cfg):
         raise UserError(
-            f"{cfg.filename} is of a classifier, and {what} is for detectors; "
-            "docs/classification.md says what there is for classifiers"
+            f"{cfg.filename} has a classifier, and {what} needs a detector; see "
+            "docs/classification.md for classifiers"
         )
 
 
 @contextmanager
 def config_mistakes(cfg: Config) -> Iterator[None]:
-    """Turn what is raised for a mistake in the config into a ConfigError.
+    """Turn an error that a mistake in the config causes into a ConfigError.
 
-    That is, what the registry raises itself and what calling a class with arguments
-    raises, as opposed to what happens inside of it.
+    These are errors of the registry and of arguments that a class does not take, not
+    errors inside its constructor.
     """
     try:
         yield
@@ -180,14 +180,14 @@ def config_mistakes(cfg: Config) -> Iterator[None]:
 
 
 def check_num_classes(model: nn.Module, classes: Sequence[str] | None) -> None:
-    """See that heads have as many classes as a data set.
+    """Check that heads have as many classes as a dataset.
 
     Args:
         model: A detector or a classifier.
-        classes: Those of the data set, or None where it names none.
+        classes: The classes of the dataset, or None if it names none.
 
     Raises:
-        UserError: If they have more or less.
+        UserError: If the numbers differ.
     """
     for name, module in model.named_modules():
         name = name.removeprefix("module.")  # of a model in several processes
@@ -197,11 +197,11 @@ def check_num_classes(model: nn.Module, classes: Sequence[str] | None) -> None:
             continue
         if count not in (None, len(classes)):
             raise UserError(
-                f"{name} has num_classes={count}, and the data set has "
+                f"{name} has num_classes={count}, and the dataset has "
                 f"{len(classes)} classes: {shorten(classes)}; set "
                 f"num_classes={len(classes)}"
                 + (
-                    ", or metainfo=dict(classes=...) of the data sets"
+                    ", or metainfo=dict(classes=...) of the datasets"
                     if detects
                     else f": --cfg-options model.{name}.num_classes={len(classes)}"
                 )
@@ -209,7 +209,7 @@ def check_num_classes(model: nn.Module, classes: Sequence[str] | None) -> None:
 
 
 def _set_data_root(cfg: Config, data_root: str) -> None:
-    """Point data sets, and files that evaluators name, to another folder."""
+    """Move datasets, and the files that evaluators name, to another folder."""
     if not os.path.isdir(data_root):
         raise UserError(
             f"--data-root {data_root!r} is not a folder; for COCO it holds "
@@ -230,7 +230,7 @@ def _set_data_root(cfg: Config, data_root: str) -> None:
         found = ", ".join([top, *others]) if top else "none"
         raise UserError(
             f"--data-root stands for the one data_root of a config, and {cfg.filename} "
-            f"has {found}; set the paths of its data sets with --cfg-options"
+            f"has {found}; set the paths of its datasets with --cfg-options"
         )
     data_root = os.path.join(data_root, "")
 

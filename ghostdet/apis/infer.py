@@ -86,9 +86,9 @@ def infer(
     A detector writes a picture with boxes for each image, under its own name, and
     ``results.json``, all detections in COCO's results format: ``image_id``,
     ``category_id``, ``bbox`` (x, y, width, height in pixels of the image) and
-    ``score``; ``file_name`` and ``category_name`` beside them. The identifiers are
-    those of the config's test annotations where these are there and name the image;
-    otherwise categories count from 1 in the order of the classes, and images from 1, or
+    ``score``; ``file_name`` and ``category_name`` beside them. Identifiers
+    come from the config's test annotations if these exist and name the image. Otherwise
+    categories count from 1 in the order of the classes, and images from 1, or
     from the highest identifier there, in the order of their names.
 
     A classifier writes ``results.json`` alone: for each image ``file_name`` and

@@ -62,12 +62,12 @@ def load_model(config: str | Path | Config, checkpoint: str | Path) -> nn.Module
 def dataset_meta_of(
     cfg: Config, checkpoint: str | Path, loaded: dict[str, Any]
 ) -> dict[str, Any]:
-    """What a model was trained on.
+    """Give the metadata of the dataset that a model was trained on.
 
     Args:
         cfg: Its config.
         checkpoint: Its checkpoint.
-        loaded: What that holds.
+        loaded: The content of the checkpoint.
 
     Returns:
         ``classes``, where the files name them.

@@ -13,8 +13,8 @@ from mmengine.config import Config
 from ghostdet.config import require
 from ghostdet.errors import UserError
 
-# What each name needs to be importable. MLflow keeps runs in SQLite through SQLAlchemy,
-# which mlflow-skinny leaves out.
+# Packages that each name needs. MLflow keeps runs in SQLite through SQLAlchemy, which
+# mlflow-skinny leaves out.
 BACKENDS = {
     "tensorboard": ("tensorboard",),
     "mlflow": ("mlflow", "sqlalchemy"),
@@ -23,17 +23,17 @@ BACKENDS = {
 
 
 def log_to(cfg: Config, names: Sequence[str]) -> None:
-    """Have a run logged to TensorBoard, MLflow or Weights & Biases as well.
+    """Log a run to TensorBoard, MLflow or Weights & Biases as well.
 
-    All of it lies in the work directory, and nothing needs a network:
+    Logs are in the work directory, and no network is needed:
 
-    - ``tensorboard``: in ``tensorboard/``, where a resumed run goes on in the same
-      curves (``tensorboard --logdir WORK_DIR``).
-    - ``mlflow``: in ``mlflow.db`` and ``mlflow/``, or where ``MLFLOW_TRACKING_URI``
-      says. A resumed run is another run of the same experiment and name, and its steps
-      go on.
-    - ``wandb``: in ``wandb/``, to be sent by ``wandb sync``, or at once where
-      ``WANDB_MODE=online``. A resumed run likewise.
+    - ``tensorboard``: ``tensorboard/``. A resumed run continues the same curves
+      (``tensorboard --logdir WORK_DIR``).
+    - ``mlflow``: ``mlflow.db`` and ``mlflow/``, or the store that
+      ``MLFLOW_TRACKING_URI`` names. A resumed run is another run of the same experiment
+      and name, and continues its steps.
+    - ``wandb``: ``wandb/``, for ``wandb sync`` to send, or sent at once with
+      ``WANDB_MODE=online``. A resumed run is another run, as in MLflow.
 
     Args:
         cfg: A config from :func:`load_config`, whose ``visualizer.vis_backends`` are

@@ -1,4 +1,4 @@
-"""The components that a config names, out of what is around them."""
+"""Find the components that a config names."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import Any
 
 
 def type_name(kind: str | type | None) -> str:
-    """The name of a component, as of a config's ``type``: a name or a class.
+    """Give the name of a component from its ``type``, a name or a class.
 
     Args:
-        kind: Such as ``'mmengine.CheckpointHook'`` or that class, or None.
+        kind: A name such as ``'mmengine.CheckpointHook'``, a class, or None.
 
     Returns:
         The name without its scope.
@@ -23,19 +23,19 @@ def type_name(kind: str | type | None) -> str:
 
 
 def is_classifier(config: Mapping[str, Any]) -> bool:
-    """Tell by the type of its model whether a config is of a classifier.
+    """Tell whether a config has a classifier, by the type of its model.
 
     Args:
-        config: A config, or one as a dict, of which nothing is run.
+        config: A config, or its dict; nothing in it is executed.
     """
     return type_name(config["model"].get("type")) == "ImageClassifier"
 
 
 def iter_datasets(cfg: dict, key: str = "dataset") -> Iterator[tuple[str, dict]]:
-    """The data sets in a configuration, out of their wrappers.
+    """Iterate over the datasets in a config, inside their wrappers.
 
     Args:
-        cfg: Configuration of a data set or of a wrapper.
+        cfg: Configuration of a dataset or of a wrapper.
         key: Its place in the config.
 
     Yields:

@@ -25,7 +25,7 @@ from ghostdet.utils.files import atomic_write
 
 @HOOKS.register_module()
 class RunRecordHook(Hook):
-    """Write what a run was started with and what it reached.
+    """Write the start and the results of a run into ``run.json``.
 
     ``run.json`` is an object with these keys:
 
