@@ -57,7 +57,7 @@ def load_config(
         work_dir: Where the run writes. Defaults to the config's own ``work_dir``, then
             to ``work_dirs/`` and the config's name, as in MMDetection.
         data_root: Folder with the data set, in place of the config's own.
-        cfg_options: Dotted keys and values to merge, as of MMEngine's ``DictAction``.
+        cfg_options: Dotted keys and values to merge.
         launcher: ``none``, ``pytorch``, ``slurm`` or ``mpi``.
 
     Returns:
@@ -73,8 +73,8 @@ def load_config(
     starter = LAUNCHERS.get(launcher)
     if starter and starter.rank not in os.environ:
         raise UserError(
-            f"--launcher {launcher} is for processes that {starter.program} starts, but "
-            "it did not start this one; leave it out to run on one device"
+            f"--launcher {launcher} is for processes that {starter.program} starts, "
+            "but it did not start this one; leave it out to run on one device"
         )
     use_readable_images()
     cfg.launcher = launcher
@@ -127,7 +127,7 @@ def _cause(error: BaseException) -> str:
 
 
 def require(cfg: Config, *keys: str) -> None:
-    """See that a config has what a tool needs.
+    """Check that a config has the keys that a tool needs.
 
     Raises:
         UserError: If it lacks one of the keys, or that is None.
@@ -135,13 +135,13 @@ def require(cfg: Config, *keys: str) -> None:
     missing = [key for key in keys if cfg.get(key) is None]
     if missing:
         raise UserError(
-            f"{cfg.filename} has no {', '.join(missing)}; add it as the configs in "
-            "configs/_base_ have it, or start from one of those"
+            f"{cfg.filename} has no {', '.join(missing)}; add it as in the "
+            "configs in configs/_base_, or inherit from one of them"
         )
 
 
 def require_detector(cfg: Config, what: str) -> None:
-    """See that a config is not of a classifier, for what these cannot do.
+    """Check that a config describes a detector.
 
     Args:
         cfg: A config with a model.
@@ -180,7 +180,7 @@ def config_mistakes(cfg: Config) -> Iterator[None]:
 
 
 def check_num_classes(model: nn.Module, classes: Sequence[str] | None) -> None:
-    """See that heads have as many classes as a data set.
+    """Check that heads have as many classes as a dataset.
 
     Args:
         model: A detector or a classifier.

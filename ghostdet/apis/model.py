@@ -62,7 +62,7 @@ def load_model(config: str | Path | Config, checkpoint: str | Path) -> nn.Module
 def dataset_meta_of(
     cfg: Config, checkpoint: str | Path, loaded: dict[str, Any]
 ) -> dict[str, Any]:
-    """What a model was trained on.
+    """Find the classes that a model was trained on.
 
     Args:
         cfg: Its config.

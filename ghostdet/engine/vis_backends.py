@@ -13,7 +13,7 @@ from mmengine.config import Config
 from ghostdet.config import require
 from ghostdet.errors import UserError
 
-# What each name needs to be importable. MLflow keeps runs in SQLite through SQLAlchemy,
+# Modules that each backend needs. MLflow keeps runs in SQLite through SQLAlchemy,
 # which mlflow-skinny leaves out.
 BACKENDS = {
     "tensorboard": ("tensorboard",),
@@ -27,13 +27,13 @@ def log_to(cfg: Config, names: Sequence[str]) -> None:
 
     All of it lies in the work directory, and nothing needs a network:
 
-    - ``tensorboard``: in ``tensorboard/``, where a resumed run goes on in the same
-      curves (``tensorboard --logdir WORK_DIR``).
+    - ``tensorboard``: in ``tensorboard/``; a resumed run continues the same curves
+      (``tensorboard --logdir WORK_DIR``).
     - ``mlflow``: in ``mlflow.db`` and ``mlflow/``, or where ``MLFLOW_TRACKING_URI``
-      says. A resumed run is another run of the same experiment and name, and its steps
-      go on.
+      says. A resumed run is another run of the same experiment and name, with
+      continued steps.
     - ``wandb``: in ``wandb/``, to be sent by ``wandb sync``, or at once where
-      ``WANDB_MODE=online``. A resumed run likewise.
+      ``WANDB_MODE=online``. A resumed run is another run here, too.
 
     Args:
         cfg: A config from :func:`load_config`, whose ``visualizer.vis_backends`` are

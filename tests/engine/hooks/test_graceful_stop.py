@@ -77,8 +77,8 @@ def detection_batch():
 def test_a_loss_that_is_not_finite(hook, runner, batch, images):
     (runner.work_dir / "last_checkpoint").write_text("run/iter_6.pth")
     message = (
-        rf"not finite at iteration 8:\n  rank 0: loss nan, loss_cls 0.5; images {images}"
-        r"\nThe last valid checkpoint is run/iter_6.pth"
+        r"not finite at iteration 8:\n  rank 0: loss nan, loss_cls 0.5; images "
+        rf"{images}\nThe last valid checkpoint is run/iter_6.pth"
     )
     with pytest.raises(UserError, match=message):
         finish(hook, runner, float("nan"), batch)
