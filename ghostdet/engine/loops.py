@@ -312,7 +312,7 @@ class ResumableIterLoop(_Resumable, IterBasedTrainLoop):
 
 
 def use_resumable_loops(cfg: Config) -> None:
-    """Replace MMEngine's training loops in a config by those of this module.
+    """Replace MMEngine's training loops in a config by the resumable ones.
 
     Args:
         cfg: The config, which is changed.

@@ -26,7 +26,7 @@ from ghostdet.weights.source import REMOTE
 
 @dataclass
 class RunSetup:
-    """What setting up a run found out.
+    """Facts about a run for its later steps.
 
     Args:
         learning_rate: How the learning rate follows from the config's, for the log.

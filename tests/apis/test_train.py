@@ -4,7 +4,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from ghostdet import apis
 from ghostdet.apis import train
@@ -37,11 +36,6 @@ def test_resume_goes_on_as_if_never_stopped(tiny, tmp_path, trained):
     assert losses(named) == pytest.approx(whole, rel=1e-6)
 
 
-def test_resume_without_a_checkpoint_starts(tiny):
-    options = {**NO_VALIDATION, "train_cfg.max_iters": 1}
-    assert train(tiny(options), resume="auto").iter == 1
-
-
 def test_failed_check_can_be_overruled(tiny, own_cells):
     path = own_cells / "annotations/train.json"
     coco = json.loads(path.read_text())
@@ -54,19 +48,6 @@ def test_failed_check_can_be_overruled(tiny, own_cells):
         train(tiny(options, own_cells))
     assert "subtract x1 and y1" in caught.value.text
     assert train(tiny(options, own_cells), check=False).iter == 1
-
-
-def test_resume_of_a_folder_that_was_moved(tiny, tmp_path, trained):
-    options = {**NO_VALIDATION, "train_cfg.max_iters": 5}
-    run = tmp_path / "run"
-    run.mkdir()
-    (run / "last_checkpoint").write_text("/elsewhere/iter_4.pth")
-    with pytest.raises(
-        UserError, match="names '/elsewhere/iter_4.pth', which does not"
-    ):
-        train(tiny(options), resume="auto")
-    (run / "iter_4.pth").symlink_to(trained / "iter_4.pth")
-    assert train(tiny(options), resume="auto").iter == 5
 
 
 @pytest.mark.parametrize(
@@ -121,41 +102,11 @@ def test_guard_of_the_config_is_kept(tiny, trained):
     assert train(cfg).iter == 1
 
 
-def test_resume_takes_over_the_seed(tiny):
-    options = {**NO_VALIDATION, "randomness.seed": None}
-    first = train(tiny({**options, "train_cfg.max_iters": 2}))
-    second = train(tiny(options), resume="auto")
-    assert (
-        second.train_dataloader.batch_sampler.sampler.seed == first.seed == second.seed
-    )
-
-
 def test_evaluation_without_metrics(tiny, trained, tmp_path):
     out = str(tmp_path / "out.pkl")
     evaluator = {"_delete_": True, "type": "DumpDetResults", "out_file_path": out}
     cfg = tiny({"test_evaluator": evaluator})
     assert apis.test(cfg, trained / "iter_4.pth") == {}
-
-
-@pytest.mark.parametrize(
-    "base, accumulated, follow, factor",
-    [(8, 1, True, 2 / 8), (8, 3, True, 6 / 8), (8, 1, False, 1), (None, 1, True, 1)],
-)
-def test_learning_rate_follows_the_batch(tiny, base, accumulated, follow, factor):
-    options = {**NO_VALIDATION, "train_cfg.max_iters": 1}
-    options["auto_scale_lr.base_batch_size"] = base
-    options["optim_wrapper.accumulative_counts"] = accumulated
-    cfg = tiny(options)
-    expected = cfg.optim_wrapper.optimizer.lr * factor
-    runner = train(cfg, auto_scale_lr=follow)
-    groups = runner.optim_wrapper.optimizer.param_groups
-    assert all(group["initial_lr"] == pytest.approx(expected) for group in groups)
-
-
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_amp_without_a_gpu(tiny):
-    with pytest.raises(UserError, match="--amp needs a GPU"):
-        train(tiny(), amp=True)
 
 
 def test_evaluation(tiny, trained, tmp_path):

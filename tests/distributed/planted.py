@@ -70,6 +70,17 @@ class DoubleGFL(GFL):
         super().__init__(**kwargs)
         double(self, sync)
 
+    def init_weights(self):
+        """Begin with scores of 0.5, which a small learning rate keeps.
+
+        GFL divides losses by the sum of scores, but at least by 1 on each rank; two
+        ranks equal one where that bound is not reached.
+        """
+        super().init_weights()
+        for name, parameter in self.bbox_head.named_parameters():
+            if "gfl_cls" in name and name.endswith("bias"):
+                nn.init.zeros_(parameter)
+
 
 @MODELS.register_module()
 class DoubleClassifier(ImageClassifier):

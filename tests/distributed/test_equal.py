@@ -14,12 +14,12 @@ TOLERANCE = torch.finfo(torch.float64).eps * 6**10
     "options",
     [
         pytest.param(
-            ["custom_hooks.0.type=FrozenNorms", "optim_wrapper.optimizer.lr=0.01"],
+            ["custom_hooks.0.type=FrozenNorms", "optim_wrapper.optimizer.lr=1e-6"],
             id="frozen-bn",
             marks=pytest.mark.long,
         ),
         pytest.param(
-            ["model.sync=True", "optim_wrapper.optimizer.lr=1e-4"], id="sync-bn"
+            ["model.sync=True", "optim_wrapper.optimizer.lr=1e-6"], id="sync-bn"
         ),
     ],
 )

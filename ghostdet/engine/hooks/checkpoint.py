@@ -145,7 +145,7 @@ def _scaled(cfg: Config) -> bool:
 
 
 def _rescale(runner: Runner, factor: float) -> None:
-    """Multiply all learning rates, those of the schedules included."""
+    """Multiply all learning rates, including the schedules'."""
     for group in runner.optim_wrapper.param_groups:
         for key in ("lr", "initial_lr"):
             if key in group:
