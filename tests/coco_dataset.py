@@ -9,6 +9,8 @@ from mmdet.datasets import CocoDataset
 
 CELLS = ("RBC", "WBC", "Platelets")
 COCO = CocoDataset.METAINFO["classes"]
+# COCO's identifiers of its 80 categories have gaps.
+COCO_IDS = sorted({*range(1, 91)} - {12, 26, 29, 30, 45, 66, 68, 69, 71, 83})
 # Range of the radius in pixels, and colour in BGR, of each class.
 LOOKS = (((9, 13), (90, 70, 200)), ((16, 22), (160, 40, 100)), ((4, 6), (60, 160, 60)))
 SIZE = 120, 160  # height, width
@@ -97,6 +99,6 @@ def write_part(ann_file, folder, classes, names, seed):
         cv2.imwrite(str(folder / name), image, [cv2.IMWRITE_JPEG_QUALITY, 95])
         height, width = SIZE
         images.append(dict(id=number + 1, file_name=name, width=width, height=height))
-    categories = [dict(id=i, name=name) for i, name in enumerate(classes, 1)]
+    categories = [dict(id=i, name=name) for i, name in zip(COCO_IDS, classes)]
     content = dict(images=images, annotations=annotations, categories=categories)
     ann_file.write_text(json.dumps(content))
