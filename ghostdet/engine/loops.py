@@ -236,8 +236,8 @@ class ResumableEpochLoop(_Resumable, EpochBasedTrainLoop):
         if not length:
             images = len(self.dataloader.dataset)
             raise UserError(
-                f"{images:,} images are too few for a batch on each rank, and "
-                "drop_last=True leaves them out; type --cfg-options "
+                f"{images:,} images make no batch on each rank, and drop_last=True "
+                "leaves them out; type --cfg-options "
                 f"train_dataloader.batch_size={max(1, images // get_world_size())}"
             )
         if self.resumed_length != length and self._iter != self._epoch * length:
