@@ -65,7 +65,10 @@ def test_failed_check_can_be_overruled(tiny, own_cells):
             "param_scheduler has the type .Linear., which is not in",
         ),
         ({"train_dataloader.sampler.type": "Some"}, "Some is not in the .* sampler re"),
-        ({"model.neck.strides": (8, 32)}, r"strides is \(8, 32\), expected consecutive"),
+        (
+            {"model.neck.strides": (8, 32)},
+            r"strides is \(8, 32\), expected consecutive",
+        ),
         ({"model.neck.widen_factor": 1.0}, "GhostNetFPN.* expects 3 levels"),
     ],
 )

@@ -52,6 +52,7 @@ def test_evaluated_on_fewer_classes(run, digit_folders, tmp_path, new_run):
         evaluate(cfg, run / "epoch_1.pth")
 
 
+@pytest.mark.long
 def test_in_wrappers(run, tmp_path, new_run):
     """Each image twice is as accurate as each once, and of the same classes."""
     metrics = []

@@ -145,6 +145,7 @@ def test_two_processes_equal_one(run, difference, base, options):
     ],
     indirect=["base"],
 )
+@pytest.mark.long
 def test_resumed(run, difference, base, checkpoint, done, last):
     """With dropout, augmentation, averaged weights and schedules by iteration."""
     whole = run(name="whole")

@@ -35,9 +35,8 @@ def test_resumed_at_an_epoch(run, checkpoint):
     assert again == pytest.approx({i: expected[i] for i in again}, abs=1e-6)
 
 
-@pytest.mark.parametrize(
-    "kills", [2, pytest.param(30, marks=pytest.mark.long)], ids="{} kills".format
-)
+@pytest.mark.long
+@pytest.mark.parametrize("kills", [30])
 def test_killed_at_random_moments(start, kills):
     interval = 2
     options = [

@@ -128,7 +128,9 @@ def test_error_of_report(in_process, capsys, tmp_path, monkeypatch):
     with pytest.raises(SystemExit) as caught:
         in_process("report", "nowhere")
     assert caught.value.code == 1
-    assert re.match(r"error: no table.*\nnowhere has no run.json", capsys.readouterr().err)
+    assert re.match(
+        r"error: no table.*\nnowhere has no run.json", capsys.readouterr().err
+    )
 
 
 @pytest.mark.parametrize(
