@@ -19,7 +19,7 @@ def test_guard(prefix):
     CheckpointGuardHook().after_load_checkpoint(runner, {"state_dict": weights})
     bare = dict(weights)
     CheckpointGuardHook().after_load_checkpoint(runner, bare)
-    assert bare == {"state_dict": weights}  # as the hooks behind it expect
+    assert bare == {"state_dict": weights}  # as later hooks expect
     del weights[f"{prefix}bias"]
     with pytest.raises(UserError, match="1 missing: bias"):
         CheckpointGuardHook().after_load_checkpoint(runner, {"state_dict": weights})
@@ -33,8 +33,8 @@ def test_another_head_from_a_trained_detector(tiny, trained):
         "model.bbox_head.anchor_generator.ratios": [1.0],
     }
     cfg = tiny(options)
-    cfg.custom_hooks = None  # someone's own config has not got the guard
-    message = r"retina_cls.bias is \(27,\), not \(9,\)(.|\n)*custom_hooks=(.*)$"
+    cfg.custom_hooks = None  # someone's own config lacks the guard
+    message = r"retina_cls.bias is \[27\], not \[9\](.|\n)*custom_hooks=(.*)$"
     with pytest.raises(UserError, match=message) as caught:
         train(cfg)
     cfg = tiny(options)
@@ -46,9 +46,9 @@ def test_another_head_from_a_trained_detector(tiny, trained):
 def test_another_width(tiny, trained, way):
     checkpoint = str(trained / "iter_4.pth")
     cfg = tiny({"model.backbone.widen_factor": 1.0, "model.neck.widen_factor": 1.0})
-    message = "misshapen: " + re.escape(
-        "backbone.blocks.0.0.ghost1.cheap_operation.0.weight is (4, 1, 3, 3), "
-        "not (8, 1, 3, 3)"
+    message = "size mismatch: " + re.escape(
+        "backbone.blocks.0.0.ghost1.cheap_operation.0.weight is [4, 1, 3, 3], "
+        "not [8, 1, 3, 3]"
     )
     with pytest.raises(UserError, match=message):
         if way == "load_from":
