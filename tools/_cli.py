@@ -18,7 +18,7 @@ def add_config_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--data-root",
         metavar="DIR",
-        help="folder of the data set, in place of the one the config names",
+        help="folder of the dataset, in place of the one the config names",
     )
     add_config_options(parser)
 

@@ -449,12 +449,12 @@ class DatasetCheck:
                 f"Set metainfo=dict(classes=...) to the file's order: "
                 f"{shorten(present)}",
             )
-        elif surplus := [name for name in names if name not in classes]:
+        elif unexpected := [name for name in names if name not in classes]:
             yield Finding(
                 "classes",
                 "warn",
                 f"{path} has categories that are none of the {len(classes)} classes "
-                f"and become background: {shorten(surplus)}",
+                f"and become background: {shorten(unexpected)}",
                 "To detect them as well, add them to metainfo=dict(classes=...) in the "
                 "file's order",
             )

@@ -614,9 +614,9 @@ def _workers(key: str, loader: dict) -> Iterator[Finding]:
 def _difference(classes: Sequence[str], others: Sequence[str]) -> str:
     """Describe how others differ from classes."""
     missing = [name for name in classes if name not in others]
-    surplus = [name for name in others if name not in classes]
+    unexpected = [name for name in others if name not in classes]
     differences = [f"without {shorten(missing)}"] if missing else []
-    differences += [f"with {shorten(surplus)} besides"] if surplus else []
+    differences += [f"with {shorten(unexpected)} in addition"] if unexpected else []
     return ", ".join(differences) or "in another order"
 
 

@@ -28,7 +28,7 @@ def write_config(path: Path, base: str, text: str) -> Path:
 
 @pytest.fixture
 def config(tmp_path, cells) -> Path:
-    """The small config with its data set and every detection."""
+    """The small config with its dataset and every detection."""
     text = (
         "model = dict(test_cfg=dict(score_thr=0.0))\n"
         f"test_dataloader = dict(dataset=dict(data_root={str(cells)!r}))"

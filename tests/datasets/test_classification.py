@@ -184,7 +184,7 @@ def test_other_modes(digit_folders, mode):
 
 
 def test_in_wrappers(digit_folders):
-    """Of MMEngine's, by which data sets are joined, repeated and balanced."""
+    """Of MMEngine's, by which datasets are joined, repeated and balanced."""
     for path in list((digit_folders / "train/n3").iterdir())[3:]:
         path.unlink()
     data = dict(type="ImageFolder", root=str(digit_folders / "train"))

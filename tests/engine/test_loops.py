@@ -138,7 +138,7 @@ def test_resumed_with_another_batch(fed, tmp_path, by_epoch):
 
 
 def test_another_pipeline(fed, by_epoch):
-    """MMDetection's hook sets the pipeline of the data set, seen through ours."""
+    """MMDetection's hook sets the pipeline of the dataset, seen through ours."""
 
     def change(cfg):
         by_epoch(cfg)

@@ -82,5 +82,5 @@ def test_as_many_as_there_are_classes():
     metric = Accuracy((1, 4))
     metric.dataset_meta = dict(classes=tuple("abcd"))
     assert metric.dataset_meta == dict(classes=tuple("abcd"))
-    metric.dataset_meta = {}  # of a data set that names none
+    metric.dataset_meta = {}  # of a dataset that names none
     assert evaluate(metric, torch.eye(4), [0, 0, 0, 0])["accuracy/top4"] == 100

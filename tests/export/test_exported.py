@@ -44,7 +44,7 @@ def compare(detections, boxes, scores, labels):
 
 @pytest.fixture
 def shapes(own_cells):
-    """A data set with images of several shapes, so that batches are padded."""
+    """A dataset with images of several shapes, so that batches are padded."""
     import cv2
 
     file = own_cells / "annotations/test.json"
