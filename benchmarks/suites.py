@@ -154,9 +154,9 @@ def backbone(context: Context, size: tuple[int, int] = SIZE) -> list[Table]:
         count = _macs(network, x)
         forms = {f"{name}, eager": _inference(network, x)}
         if name == OURS:
-            deployed = fuse_for_inference(copy.deepcopy(network))
-            forms[f"{name}, fused"] = _inference(deployed, x)
-            forms[f"{name}, fused, bf16"] = _inference(deployed, x, amp=True)
+            fused = fuse_for_inference(copy.deepcopy(network))
+            forms[f"{name}, fused"] = _inference(fused, x)
+            forms[f"{name}, fused, bf16"] = _inference(fused, x, amp=True)
         if name == TIMM:
             last = x.contiguous(memory_format=torch.channels_last)
             forms[f"{name}, eager, channels-last"] = _inference(network, last)
@@ -219,11 +219,11 @@ def detectors(context: Context) -> list[Table]:
         _let_through(model, x)
         forms = {f"{name}, eager": _detection(model, x, sample)}
         runs |= _parts(name, model, x, sample)
-        deployed = fuse_for_inference(copy.deepcopy(model))
-        forms[f"{name}, fused"] = _detection(deployed, x, sample)
-        forms[f"{name}, fused, bf16"] = _detection(deployed, x, sample, amp=True)
+        fused = fuse_for_inference(copy.deepcopy(model))
+        forms[f"{name}, fused"] = _detection(fused, x, sample)
+        forms[f"{name}, fused, bf16"] = _detection(fused, x, sample, amp=True)
         if device == "cpu":
-            graph = DetectionGraph(copy.deepcopy(deployed)).eval()
+            graph = DetectionGraph(copy.deepcopy(fused)).eval()
             onnx = detector_to_onnx(graph, 32, 0)
             forms |= _sessions(name, onnx, (800, 1333), context)
         runs |= forms

@@ -230,7 +230,7 @@ def _row(task: Task, runs: Sequence[Run]) -> dict[str, Any]:
             "work_dir": str(run.work_dir),
             "seed": run.starts[0]["seed"],
             **{key: _percent(task, run, name) for key, name in task.metrics.items()},
-            "seconds": round(run.losses[-1]["seconds"], 1) if run.losses else None,
+            "seconds": round(run.evaluations[-1]["seconds"], 1),
             "gpus": run.starts[-1]["ranks"],
             "device": run.starts[-1]["device"],
             "global_batch": run.starts[-1]["images"],
@@ -347,6 +347,7 @@ def _draw(task: Task, runs: Sequence[Run], path: Path) -> None:
             (losses, run.losses, "loss"),
             (metrics, run.evaluations, metric),
         ):
+            points = [p for p in points if key in p]  # nothing may have been detected
             lines[f"{run.name}, seed {run.starts[0]['seed']}"] = (
                 [p["iter"] / (run.epoch_length if epochs else 1) for p in points],
                 [p[key] for p in points],

@@ -178,10 +178,12 @@ def heed_parent(worker_id: int, parent: int) -> None:
     if not hasattr(signal, "sigtimedwait"):
         return
 
+    starter = os.getppid()  # the trainer, or its fork server
+
     def watch() -> None:
-        while os.getppid() == parent:
+        while starter != 1 and os.getppid() == starter:
             received = signal.sigtimedwait({signal.SIGTERM}, 1)
-            if received is not None and received.si_pid == parent:
+            if received is not None and received.si_pid in (parent, starter):
                 break
         os._exit(0)
 

@@ -58,6 +58,8 @@ def find_latest_valid_checkpoint(work_dir: str | Path) -> str | None:
     named = [path for path in (Path(text), folder / Path(text).name) if path.is_file()]
     if named and (named[0] not in candidates or _of_both_kinds(candidates)):
         candidates.insert(0, named[0])
+    if text and not named:  # a run that was killed may have named a deleted one
+        candidates += _newest_first(Path(text).parent)
     damaged = []
     for path in dict.fromkeys(map(str, candidates)):
         try:
@@ -67,7 +69,9 @@ def find_latest_valid_checkpoint(work_dir: str | Path) -> str | None:
         except UserError as error:
             damaged.append(f"{path} ({error.text.splitlines()[0]})")
     else:
-        archives = sorted(folder.glob("earlier_*"))
+        archives = sorted(
+            folder.glob("earlier_*"), key=lambda path: (len(path.name), path.name)
+        )
         if damaged:
             raise UserError(
                 f"no checkpoint in {work_dir} can be resumed: {', '.join(damaged)}. "
@@ -77,6 +81,10 @@ def find_latest_valid_checkpoint(work_dir: str | Path) -> str | None:
             raise UserError(
                 f"{pointer} names {text!r}, which does not exist; give the path of "
                 "another checkpoint to --resume"
+            )
+        if pointer.is_file():
+            raise UserError(
+                f"{pointer} is empty; give the path of a checkpoint to --resume"
             )
         if archives:
             raise UserError(
@@ -123,6 +131,7 @@ def archive_old_checkpoints(work_dir: str | Path, resumed: str | None = None) ->
     if any(same):
         found = found[: same.index(True)]
     elif found := [*found, *folder.glob("best_*.pth")]:
+        found = [p for p in found if p.resolve() != Path(resumed or "").resolve()]
         found += folder.glob(RECORD)
     if found:
         number = 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import pickle
 import re
 import zipfile
@@ -43,7 +44,13 @@ class _DType:
 
 
 class _Array(np.ndarray):
-    """NumPy array that takes its type from a :class:`_DType`."""
+    """NumPy array that takes its type from a :class:`_DType`, and no other argument.
+
+    ``numpy.ndarray((1,), 'O', content)`` would take bytes of the file for an address.
+    """
+
+    def __new__(cls, *_: Any) -> _Array:
+        return super().__new__(cls, 0)
 
     def __setstate__(self, state: tuple) -> None:
         version, shape, dtype, *rest = state
@@ -67,6 +74,42 @@ def _scalar(dtype: Any, content: bytes) -> np.generic:
     return np.frombuffer(content, _numpy_dtype(dtype))[0]
 
 
+class _HistoryBuffer(HistoryBuffer):
+    """MMEngine's log of a value, if it consists of numbers.
+
+    Its constructor would make an array of any object, and NumPy reads memory where an
+    object's ``__array_interface__`` says.
+    """
+
+    def __init__(self) -> None:
+        pass
+
+    def __setstate__(self, state: dict) -> None:
+        names = "_log_history", "_count_history"
+        if any(type(state[name]) is not _Array for name in names):
+            raise pickle.UnpicklingError("a HistoryBuffer of other things than numbers")
+        kept = {name: state[name] for name in ("max_length", *names)}
+        super().__setstate__(kept)
+        self.__class__ = HistoryBuffer
+
+
+class _Namespace(argparse.Namespace):
+    """Namespace without names that have a meaning to Python or NumPy."""
+
+    def __setstate__(self, state: dict) -> None:
+        if any(str(name).startswith("__") for name in state):
+            raise pickle.UnpicklingError("a Namespace with names of Python's own")
+        vars(self).update(state)
+        self.__class__ = argparse.Namespace
+
+
+class _OneCycle:
+    """Owner of the functions that a OneCycle schedule refers to."""
+
+    _annealing_cos = staticmethod(OneCycleParamScheduler._annealing_cos)
+    _annealing_linear = staticmethod(OneCycleParamScheduler._annealing_linear)
+
+
 def _getattr(owner: Any, name: str) -> Callable:
     """Return one of the methods that MMEngine's checkpoints refer to."""
     if (owner, name) not in _METHODS:
@@ -75,9 +118,9 @@ def _getattr(owner: Any, name: str) -> Callable:
 
 
 _METHODS = {
-    *((HistoryBuffer, name) for name in ("min", "max", "current", "mean")),
-    (OneCycleParamScheduler, "_annealing_cos"),
-    (OneCycleParamScheduler, "_annealing_linear"),
+    *((_HistoryBuffer, name) for name in ("min", "max", "current", "mean")),
+    (_OneCycle, "_annealing_cos"),
+    (_OneCycle, "_annealing_linear"),
 }
 # Names that a pickle may use, and their stand-ins.
 _NUMPY = {
@@ -97,11 +140,9 @@ _NUMPY = {
 _MMENGINE = {
     **_NUMPY,
     "builtins.getattr": _getattr,
-    "argparse.Namespace": argparse.Namespace,
-    "mmengine.logging.history_buffer.HistoryBuffer": HistoryBuffer,
-    "mmengine.optim.scheduler.param_scheduler.OneCycleParamScheduler": (
-        OneCycleParamScheduler
-    ),
+    "argparse.Namespace": _Namespace,
+    "mmengine.logging.history_buffer.HistoryBuffer": _HistoryBuffer,
+    "mmengine.optim.scheduler.param_scheduler.OneCycleParamScheduler": _OneCycle,
 }
 _PADDLE = {
     **_NUMPY,
@@ -156,23 +197,28 @@ def read_file(path: Path) -> Any:
                 metadata = file.metadata() or {}
             state_dict = safetensors.torch.load_file(path)
             return {"state_dict": state_dict, "metadata": metadata}
+        source: Path | io.BytesIO = path
         with open(path, "rb") as file:
             if path.suffix == ".pdparams":
                 return _PaddleUnpickler(file, encoding="latin1").load()
             if file.read(len(_ZIP)) == _ZIP:
-                _check_archive(path)
+                source = _checked_archive(path)
         allowed = [(function, name) for name, function in _MMENGINE.items()]
         with torch.serialization.safe_globals(allowed):
-            return torch.load(path, map_location="cpu", weights_only=True)
+            return torch.load(source, map_location="cpu", weights_only=True)
     except UserError:
         raise
     except Exception as error:  # a damaged file makes them fail in any way
         raise UserError(_refusal(path, error)) from None
 
 
-def _check_archive(path: Path) -> None:
-    """Compare an archive's checksums, which ``torch.load`` does not."""
-    with zipfile.ZipFile(path) as archive:
+def _checked_archive(path: Path) -> io.BytesIO:
+    """Copy an archive into memory, comparing checksums, which ``torch.load`` does not.
+
+    A copy, since two readers may find different contents in one prepared file.
+    """
+    content = io.BytesIO()
+    with zipfile.ZipFile(path) as archive, zipfile.ZipFile(content, "w") as copy:
         size = path.stat().st_size
         unpacked = sum(record.file_size for record in archive.infolist())
         if unpacked > _MAX_RATIO * size:
@@ -180,9 +226,10 @@ def _check_archive(path: Path) -> None:
                 f"{path} is not opened: its {size} bytes unpack to {unpacked}, which "
                 "could fill the memory; have it saved again with torch.save"
             )
-        damaged = archive.testzip()
-    if damaged:
-        raise zipfile.BadZipFile(f"wrong checksum of {damaged}")
+        for record in archive.infolist():
+            copy.writestr(record.filename, archive.read(record))
+    content.seek(0)
+    return content
 
 
 def drop_configs(checkpoint: dict[str, Any]) -> None:

@@ -33,13 +33,12 @@ WEIGHTS, DESCRIPTION = ".safetensors", ".json"
 INITIAL = ("init_cfg", "pretrained")
 
 _TUPLE = "__tuple__"  # JSON has lists alone, and some components take tuples alone
-_V2 = "torchvision.transforms.v2."
 _TRANSFORMS = {
     *("LoadImageFromFile", "LoadReadableImage", "LoadAnnotations"),
     *("Resize", "Pad", "PackDetInputs"),
     *(
-        f"torchvision.transforms.v2.{n}"
-        for n in ("Resize", "CenterCrop", "PILToTensor")
+        "torchvision.transforms.v2." + name
+        for name in ("Resize", "CenterCrop", "PILToTensor")
     ),
 }
 _PARTS = """
@@ -204,8 +203,10 @@ def check_description(content: dict[str, Any]) -> None:
         ValueError: If they hold anything else; names the place.
     """
     model, pipeline = content["model"], content["pipeline"]
-    if not isinstance(model, dict) or not isinstance(pipeline, list):
-        raise ValueError("model is no dictionary, or pipeline no list")
+    if not isinstance(model, dict) or "type" not in model:
+        raise ValueError("model is no dictionary with a type")
+    if type(pipeline) is not list or not all(isinstance(s, dict) for s in pipeline):
+        raise ValueError("pipeline is no list of dictionaries")
     _check_arguments(model, "model")
     for index, step in enumerate(pipeline):
         arguments = dict(step)

@@ -81,6 +81,28 @@ def test_last_checkpoint(tmp_path, monkeypatch):
     touch(tmp_path / "other", "iter_6.pth")
     (tmp_path / "last_checkpoint").write_text(str(tmp_path / "other/iter_6.pth"))
     assert find_latest_valid_checkpoint(tmp_path).endswith("other/iter_6.pth")
+    # A run was killed after it had deleted the checkpoint that this names.
+    (tmp_path / "iter_4.pth").unlink()
+    (tmp_path / "last_checkpoint").write_text(str(tmp_path / "other/iter_5.pth"))
+    assert find_latest_valid_checkpoint(tmp_path).endswith("other/iter_6.pth")
+    (tmp_path / "last_checkpoint").write_text("")
+    with pytest.raises(UserError, match="last_checkpoint is empty; give the path"):
+        find_latest_valid_checkpoint(tmp_path)
+
+
+def test_the_best_checkpoint_is_resumed(tmp_path):
+    touch(tmp_path, "epoch_6.pth", "epoch_5.pth", "best_coco_bbox_mAP_epoch_5.pth")
+    best = tmp_path / "best_coco_bbox_mAP_epoch_5.pth"
+    archive_old_checkpoints(tmp_path, str(best))
+    assert names(tmp_path / "earlier_1") == {"epoch_5.pth", "epoch_6.pth"}
+    assert best.is_file() and (tmp_path / "last_checkpoint").read_text() == str(best)
+
+
+def test_the_latest_archive_is_named(tmp_path):
+    for number in range(1, 11):
+        (tmp_path / f"earlier_{number}").mkdir()
+    with pytest.raises(UserError, match="earlier_10/NAME.pth"):
+        find_latest_valid_checkpoint(tmp_path)
 
 
 def test_a_restart_resumes_its_own_run(tmp_path, monkeypatch):

@@ -4,6 +4,7 @@ import argparse
 import os
 import pickle
 import random
+import struct
 import zipfile
 from collections import Counter, OrderedDict
 from pathlib import Path
@@ -101,6 +102,48 @@ class ForgedArray:
 def test_forged_memory(saved):
     """Eight bytes of the file must not become a pointer; they stay a number."""
     assert saved({"a": ForgedArray()})["a"].tolist() == [-1]
+    direct = Calls(np.ndarray, (1,), "O", b"\xff" * 8)
+    assert saved({"a": direct})["a"].tolist() == []
+
+
+class Interface:
+    """Pickled, a Namespace that names an address to NumPy."""
+
+    def __reduce__(self):
+        where = dict(version=3, shape=(1,), typestr="|u1", data=(8, False))
+        return argparse.Namespace, (), {"__array_interface__": where}
+
+
+def test_history_of_other_things(tmp_path):
+    history = HistoryBuffer([1.0], [1])
+    history._log_history = [argparse.Namespace()]
+    torch.save({"a": history}, tmp_path / "a.pth")
+    with pytest.raises(UserError):
+        read_file(tmp_path / "a.pth")
+
+
+def test_two_directories(tmp_path):
+    """Python reads a second directory, which hides a tensor that torch reads."""
+    torch.save({"a": torch.zeros(10_000)}, tmp_path / "plain.pth")
+    plain, path = tmp_path / "plain.pth", tmp_path / "a.pth"
+    with zipfile.ZipFile(plain) as old, zipfile.ZipFile(path, "w") as new:
+        for name in old.namelist():
+            new.writestr(name, old.read(name))
+    content, size = path.read_bytes(), 0
+    end = content.rindex(b"PK\5\6")
+    size, start = struct.unpack("<LL", content[end + 12 : end + 20])
+    hidden = bytearray(content[start : start + size])
+    place = hidden.rindex(b"PK\1\2", 0, hidden.index(b"data/0"))
+    hidden[place + 16 : place + 28] = bytes(12)  # no checksum, no size
+    place = -1
+    while (place := hidden.find(b"PK\1\2", place + 1)) >= 0:
+        (offset,) = struct.unpack("<L", hidden[place + 42 : place + 46])
+        moved = (offset - size) % 2**32  # Python adds the shift of the directory
+        hidden[place + 42 : place + 46] = struct.pack("<L", moved)
+    path.write_bytes(content[: start + size] + hidden + content[end:])
+    assert torch.load(path)["a"].shape == (10_000,)
+    with pytest.raises(UserError):
+        read_file(path)
 
 
 def test_what_training_writes_can_be_saved_again(tmp_path):
@@ -264,8 +307,10 @@ def test_every_way_refuses(tiny, cells, tmp_path):
         Calls(np._core.multiarray.scalar, ForgedDType(), 2**40),
         Calls(np._core.multiarray.scalar, argparse.Namespace(numpy="U2"), b"12345678"),
         Calls(bytes, 2**40),
+        Calls(HistoryBuffer, [Interface()], [1]),
+        Interface(),
     ],
-    ids=range(6),
+    ids=range(8),
 )
 def test_prepared_arguments(saved, content):
     before = dict(vars(HistoryBuffer))

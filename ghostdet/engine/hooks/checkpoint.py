@@ -70,8 +70,9 @@ class SafeCheckpointHook(CheckpointHook):
             self.backend_args = dict(backend=ATOMIC)
             if is_main_process():
                 AtomicBackend.outdated.clear()
-                for partial in Path(self.out_dir).glob(f"*{PARTIAL}"):
-                    partial.unlink()
+                for folder in {self.out_dir, runner.work_dir}:
+                    for partial in Path(folder).glob(f"*{PARTIAL}"):
+                        partial.unlink()
         batch = global_batch(runner.cfg).total
         if self._resumed_batch not in (None, batch) and _scaled(runner.cfg):
             _rescale(runner, batch / self._resumed_batch)
@@ -163,6 +164,10 @@ def use_safe_checkpoints(cfg: Config) -> None:
     Args:
         cfg: The config, which is changed.
     """
-    hook = (cfg.get("default_hooks") or {}).get("checkpoint")
-    if isinstance(hook, dict) and type_name(hook.type) == "CheckpointHook":
+    hooks = cfg.get("default_hooks") or {}
+    if "checkpoint" not in hooks:  # MMEngine's default
+        hooks = {**hooks, "checkpoint": dict(type="CheckpointHook", interval=1)}
+        cfg.default_hooks = hooks
+    hook = cfg.default_hooks.checkpoint
+    if isinstance(hook, dict) and type_name(hook.get("type")) == "CheckpointHook":
         hook.type = "SafeCheckpointHook"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import platform
 import time
 from pathlib import Path
@@ -10,10 +11,12 @@ from typing import Any
 
 import mmdet
 import mmengine
+import numpy as np
 import torch
 import torchvision
 from mmengine.dist import get_world_size, is_main_process
 from mmengine.hooks import Hook
+from mmengine.logging import print_log
 from mmengine.registry import HOOKS
 from mmengine.runner import EpochBasedTrainLoop, Runner
 
@@ -70,9 +73,8 @@ class RunRecordHook(Hook):
         by_epoch = isinstance(loop, EpochBasedTrainLoop)
         resumed = runner._load_from if runner._resume else None
         earlier: dict[str, Any] = {}
-        if resumed and Path(resumed).with_name(RECORD).is_file():
-            earlier = json.loads(Path(resumed).with_name(RECORD).read_text())
         if is_main_process():
+            earlier = _earlier(resumed, runner.iter)
             archive_old_checkpoints(runner.work_dir, resumed)
         self.record = dict(
             name=Path(cfg.filename or "ghostdet").stem,
@@ -81,10 +83,7 @@ class RunRecordHook(Hook):
             unit="epoch" if by_epoch else "iter",
             length=loop.max_epochs if by_epoch else loop.max_iters,
             epoch_length=len(loop.dataloader) if by_epoch else None,
-            **{
-                key: [e for e in earlier.get(key, []) if e["iter"] <= runner.iter]
-                for key in ("losses", "evaluations")
-            },
+            **{key: earlier.get(key, []) for key in ("losses", "evaluations")},
         )
         self._write(runner.iter)
 
@@ -123,7 +122,11 @@ class RunRecordHook(Hook):
     ) -> None:
         """Note the metrics."""
         if runner._train_loop is not None:
-            values = {name: float(value) for name, value in (metrics or {}).items()}
+            values = {
+                name: float(value)
+                for name, value in (metrics or {}).items()
+                if isinstance(value, (int, float, np.number))
+            }
             self._note("evaluations", runner.iter, values)
 
     def after_train(self, runner: Runner) -> None:
@@ -146,6 +149,27 @@ class RunRecordHook(Hook):
         if is_main_process():
             text = json.dumps(self.record, indent=1, default=_plain)
             atomic_write(self.path, text + "\n")
+
+
+def _earlier(resumed: str | None, done: int) -> dict[str, Any]:
+    """Read what the resumed run has recorded until its checkpoint."""
+    path = Path(resumed).with_name(RECORD) if resumed else None
+    if path is None or not path.is_file():
+        return {}
+    try:
+        record = json.loads(path.read_text())
+        parts = {
+            key: [entry for entry in record[key] if entry["iter"] <= done]
+            for key in ("losses", "evaluations")
+        }
+        return dict(starts=[dict(start) for start in record["starts"]], **parts)
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        print_log(
+            f"{path} cannot be read ({error!r}); the record of this run starts anew",
+            logger="current",
+            level=logging.WARNING,
+        )
+        return {}
 
 
 def _start(runner: Runner) -> dict[str, Any]:

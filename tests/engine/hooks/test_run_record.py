@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from ghostdet.apis import train
+from ghostdet.engine.hooks.run_record import _earlier
 
 OPTIONS = {"default_hooks.logger.interval": 1, "train_cfg.val_interval": 2}
 
@@ -39,3 +40,9 @@ def test_record(tiny, tmp_path):
 
     train(tiny({**OPTIONS, "train_cfg.max_iters": 1}))  # from the beginning
     assert len(json.loads(path.read_text())["starts"]) == 1
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"losses": [1]}', '{"losses": []}'])
+def test_a_damaged_record_is_replaced(tmp_path, text):
+    (tmp_path / "run.json").write_text(text)
+    assert _earlier(str(tmp_path / "iter_2.pth"), 2) == {}
