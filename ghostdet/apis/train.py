@@ -10,6 +10,7 @@ from ghostdet.checks.findings import findings_table
 from ghostdet.checks.run import check_run
 from ghostdet.config import config_mistakes
 from ghostdet.engine.distributed import lost_ranks, on_main_process
+from ghostdet.engine.resume import locked
 from ghostdet.engine.setup import setup_run
 from ghostdet.errors import UserError
 
@@ -38,14 +39,14 @@ def train(
 
     Raises:
         UserError: If the dataset, a checkpoint or an option cannot be used, the work
-            directory cannot be written, the disk is full, a loss is not finite or
-            another rank is lost.
+            directory cannot be written or is another run's, the disk is full, a loss is
+            not finite or another rank is lost.
         SystemExit: With code 143 on SIGTERM, after a checkpoint is written.
     """
     setup = setup_run(cfg, resume, amp, auto_scale_lr)
-    if check:
-        on_main_process(_check, cfg)
-    with config_mistakes(cfg), lost_ranks():
+    with locked(cfg.work_dir), config_mistakes(cfg), lost_ranks():
+        if check:
+            on_main_process(_check, cfg)
         runner = build_runner(cfg, ("train_loop", "val_loop"), setup.dataset_meta)
         runner.logger.info(f"Learning rate: {setup.learning_rate}")
         runner.train()

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -84,6 +87,21 @@ def start_processes(cfg: Config) -> None:
         type=_WRAPPER,
         find_unused_parameters=cfg.get("find_unused_parameters", False),
     )
+
+
+def heed_launcher() -> None:
+    """Send SIGTERM to this process once its launcher is gone.
+
+    A killed torchrun leaves its ranks behind, which would train on beside a new run.
+    """
+    launcher = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == launcher:
+            time.sleep(1)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def restarted() -> bool:

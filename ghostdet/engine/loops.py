@@ -224,6 +224,15 @@ class _Resumable:
         # since NumPy pads with zeros.
         seed_all(self.runner.seed, self._iter, get_rank(), 1)
 
+    def _make_up(self) -> None:
+        """Evaluate a run that had ended, since its last evaluation may be missing."""
+        print_log(
+            f"The run ended at iteration {self._iter}: nothing is left to train",
+            logger="current",
+        )
+        if self.runner.val_loop is not None:
+            self.runner.val_loop.run()
+
 
 @LOOPS.register_module()
 class ResumableEpochLoop(_Resumable, EpochBasedTrainLoop):
@@ -233,7 +242,7 @@ class ResumableEpochLoop(_Resumable, EpochBasedTrainLoop):
     resumed_length: int | None = None
 
     def run(self) -> nn.Module:
-        """Train, or make up for the last evaluation of a run that was interrupted."""
+        """Train; a run that had ended is evaluated once more."""
         length = len(self.dataloader)
         if not length:
             images = len(self.dataloader.dataset)
@@ -246,8 +255,8 @@ class ResumableEpochLoop(_Resumable, EpochBasedTrainLoop):
             self._restart_epoch(length)
         ended = self._epoch >= self._max_epochs
         model = super().run()
-        if ended and self.runner.val_loop is not None:
-            self.runner.val_loop.run()
+        if ended:
+            self._make_up()
         return model
 
     def _restart_epoch(self, length: int) -> None:
@@ -285,7 +294,7 @@ class ResumableIterLoop(_Resumable, IterBasedTrainLoop):
     """
 
     def run(self) -> nn.Module:
-        """Train, or make up for the last evaluation of a run that was interrupted."""
+        """Train; a run that had ended is evaluated once more."""
         ended = self._iter >= self._max_iters
         sampler = self.dataloader.batch_sampler.sampler
         if self._iter and not ended and isinstance(sampler, InfiniteSampler):
@@ -303,8 +312,8 @@ class ResumableIterLoop(_Resumable, IterBasedTrainLoop):
                 self.dataloader,
             )
         model = super().run()
-        if ended and self.runner.val_loop is not None:
-            self.runner.val_loop.run()
+        if ended:
+            self._make_up()
         return model
 
     def run_iter(self, data_batch: Any) -> None:

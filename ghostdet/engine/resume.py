@@ -1,19 +1,34 @@
-"""The checkpoint that a run resumes from, and earlier checkpoints in its folder."""
+"""The checkpoint that a run resumes from, and the folder of a run."""
 
 from __future__ import annotations
 
 import logging
 import os
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+from filelock import FileLock, Timeout
 from mmengine.logging import print_log
+from mmengine.runner import Runner
 
+from ghostdet.engine.distributed import on_main_process
 from ghostdet.errors import UserError
 from ghostdet.utils.files import atomic_write
 from ghostdet.weights.checkpoint import read_checkpoint
 
 RECORD = "run.json"
 MARKER = "torchelastic_run_id"  # names the torchrun that writes in a folder
+LOCK = "run.lock"
+_PATIENCE = 5  # seconds, in which the workers of a run that was killed end
+# What changes in a schedule as it proceeds; all else is how the config made it.
+_PROGRESS = {
+    *("last_step", "_global_step", "_last_value", "verbose"),
+    *("best", "num_bad_epochs", "cooldown_counter"),  # of ReduceOnPlateau
+}
 
 
 def _newest_first(folder: Path) -> list[Path]:
@@ -150,3 +165,113 @@ def archive_old_checkpoints(work_dir: str | Path, resumed: str | None = None) ->
     else:
         pointer.unlink(missing_ok=True)
     atomic_write(folder / MARKER, os.environ.get("TORCHELASTIC_RUN_ID", ""))
+
+
+@contextmanager
+def locked(work_dir: str | Path) -> Iterator[None]:
+    """Keep other runs out of a work directory.
+
+    The operating system releases the lock when the process ends, however it does.
+
+    Args:
+        work_dir: The run's work directory.
+
+    Raises:
+        UserError: If another run has it.
+    """
+    lock, owner = FileLock(Path(work_dir, LOCK)), Path(work_dir, LOCK + ".owner")
+
+    def acquire() -> None:
+        try:
+            lock.acquire(timeout=_PATIENCE)
+        except Timeout:
+            name = owner.read_text() if owner.is_file() else "unknown"
+            raise UserError(
+                f"{work_dir} is in use by another run ({name}); wait until it ends, "
+                "or give another folder with --work-dir"
+            ) from None
+        since = time.strftime("%Y-%m-%d %H:%M:%S")
+        owner.write_text(
+            f"process {os.getpid()} on {socket.gethostname()}, since {since}"
+        )
+
+    on_main_process(acquire)
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def use_config_rates(runner: Runner, checkpoint: dict[str, Any]) -> None:
+    """Put the config's rates and schedules in place of a resumed checkpoint's.
+
+    MMEngine restores them with the state of the optimiser, and what the config says
+    would have no effect. A schedule continues from the step that it had reached.
+
+    Args:
+        runner: The Runner, with its optimiser and schedules.
+        checkpoint: The checkpoint, which is changed.
+
+    Raises:
+        UserError: If the checkpoint was written with another kind of optimiser or of
+            schedules.
+    """
+    changes: dict[str, None] = {}
+
+    def refuse(what: str) -> None:
+        path = runner._load_from
+        raise UserError(
+            f"{path} cannot be resumed with this config: {what}. Resume with the "
+            "config it was trained with, or start from its weights: --cfg-options "
+            f"load_from={path}, without --resume"
+        )
+
+    def take(place: str, old: dict, new: dict, kept: set[str]) -> None:
+        unknown = old.keys() - new.keys()
+        if unknown and new.keys() - old.keys():  # newer versions may add some
+            refuse(
+                f"its {place} has {', '.join(sorted(unknown))}, the config's has not"
+            )
+        for key in sorted((new.keys() & old.keys()) - kept):
+            if old[key] != new[key]:
+                changes[f"{place}.{key} {old[key]} -> {new[key]}"] = None
+                old[key] = new[key]
+
+    if "optimizer" in checkpoint:
+        states = checkpoint["optimizer"], runner.optim_wrapper.state_dict()
+        sizes, own_sizes = (
+            [len(group["params"]) for group in state["param_groups"]]
+            for state in states
+        )
+        if sizes != own_sizes:
+            refuse(
+                f"its optimizer has {len(sizes)} groups with {sum(sizes)} parameters, "
+                f"the config's has {len(own_sizes)} with {sum(own_sizes)}"
+            )
+        for old, new in zip(*map(_groups, states)):
+            rate = "initial_lr" if "initial_lr" in new else "lr"
+            if old.get(rate):
+                old["lr"] *= new[rate] / old[rate]
+            take("optimizer", old, new, {"params", "lr"} - {rate})
+    schedules = checkpoint.get("param_schedulers") or []
+    own_schedules = runner.param_schedulers or []
+    if len(schedules) != len(own_schedules):
+        refuse(
+            f"it has {len(schedules)} param_schedulers, the config has "
+            f"{len(own_schedules)}"
+        )
+    for number, (old, own) in enumerate(zip(schedules, own_schedules)):
+        take(f"param_scheduler.{number}", old, own.state_dict(), _PROGRESS)
+    if changes:
+        print_log(
+            f"Resumed with values of the config: {', '.join(changes)}",
+            logger="current",
+        )
+
+
+def _groups(optimizer: dict[str, Any]) -> list[dict[str, Any]]:
+    """List groups of parameters, and last the one from which MMEngine logs rates."""
+    return [
+        *optimizer["param_groups"],
+        *filter(None, [optimizer.get("base_param_settings")]),
+    ]

@@ -12,7 +12,12 @@ from mmengine.logging import print_log
 
 from ghostdet.config import require
 from ghostdet.engine.batch_size import scale_lr
-from ghostdet.engine.distributed import on_main_process, restarted, start_processes
+from ghostdet.engine.distributed import (
+    heed_launcher,
+    on_main_process,
+    restarted,
+    start_processes,
+)
 from ghostdet.engine.hooks.checkpoint import use_safe_checkpoints
 from ghostdet.engine.loops import use_resumable_loops
 from ghostdet.engine.resume import begun, find_latest_valid_checkpoint
@@ -64,6 +69,8 @@ def setup_run(
     """
     require(cfg, "model", "train_dataloader", "train_cfg", "optim_wrapper")
     start_processes(cfg)
+    if cfg.launcher != "none":
+        heed_launcher()
     check_writable(cfg.work_dir)
     if amp:
         if not torch.cuda.is_available():

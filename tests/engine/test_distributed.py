@@ -1,8 +1,10 @@
 """Starting processes, and what they tell each other."""
 
+import signal
 import socket
 import subprocess
 import sys
+import threading
 
 import pytest
 import torch
@@ -13,6 +15,7 @@ from torch import nn
 from ghostdet.engine import distributed
 from ghostdet.engine.distributed import (
     CPUDistributedDataParallel,
+    heed_launcher,
     lost_ranks,
     on_main_process,
     restarted,
@@ -85,6 +88,17 @@ def test_processes_on_gpus(monkeypatch):
     start_processes(cfg)
     assert calls == [(("slurm",), dict(backend="nccl"))]
     assert cfg.model_wrapper_cfg is None
+
+
+def test_ranks_end_with_their_launcher(monkeypatch):
+    parents = iter([7, 7, 1])
+    monkeypatch.setattr("os.getppid", lambda: next(parents))
+    monkeypatch.setattr("time.sleep", lambda _: None)
+    sent = threading.Event()
+    before = signal.signal(signal.SIGTERM, lambda *_: sent.set())
+    heed_launcher()
+    assert sent.wait(10)
+    signal.signal(signal.SIGTERM, before)
 
 
 def test_restarted(monkeypatch):

@@ -4,8 +4,13 @@ import os
 
 import pytest
 
+from ghostdet.apis import train
 from ghostdet.engine import resume
-from ghostdet.engine.resume import archive_old_checkpoints, find_latest_valid_checkpoint
+from ghostdet.engine.resume import (
+    archive_old_checkpoints,
+    find_latest_valid_checkpoint,
+    locked,
+)
 from ghostdet.errors import UserError
 
 STATE = {"meta": {}, "message_hub": {}}
@@ -113,3 +118,57 @@ def test_a_restart_resumes_its_own_run(tmp_path, monkeypatch):
     assert resume.begun(tmp_path)
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "second")
     assert not resume.begun(tmp_path)
+
+
+def test_one_run_in_a_work_directory(tmp_path, monkeypatch):
+    monkeypatch.setattr(resume, "_PATIENCE", 0.1)
+    with locked(tmp_path):
+        first = f"process {os.getpid()} on .*, since 2"
+        for _ in range(2):
+            with pytest.raises(UserError, match=f"another run .{first}.*--work-dir"):
+                with locked(tmp_path):
+                    pass
+    with locked(tmp_path):
+        pass
+
+
+WARMUP = dict(type="LinearLR", start_factor=0.1, by_epoch=False, end=2)
+COSINE = dict(type="CosineAnnealingLR", by_epoch=False, begin=2, end=9, T_max=8)
+SHORT = {"train_cfg.val_interval": 100, "param_scheduler": [WARMUP, COSINE]}
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"optim_wrapper.optimizer.lr": 7e-4},
+        {"optim_wrapper.optimizer.weight_decay": 0.3},
+        {"param_scheduler": [WARMUP, {**COSINE, "T_max": 20, "eta_min": 1e-5}]},
+        {"train_dataloader.batch_size": 4},
+    ],
+)
+def test_resumed_with_other_rates(tiny, tmp_path, options, caplog):
+    """Rates are as in a run that had them from its start."""
+    train(tiny({**SHORT, "train_cfg.max_iters": 2}))
+    resumed = train(tiny(SHORT | options), resume="auto")
+    expected = train(tiny(SHORT | options, work_dir=tmp_path / "other"))
+    for name in ("lr", "initial_lr", "weight_decay"):
+        rates, others = (
+            [group[name] for group in run.optim_wrapper.param_groups]
+            for run in (resumed, expected)
+        )
+        assert rates == pytest.approx(others)
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"optim_wrapper.optimizer.type": "SGD"}, "its optimizer has .*betas"),
+        ({"optim_wrapper.paramwise_cfg": None}, "has .* groups with .* has 1 with"),
+        ({"param_scheduler": [WARMUP]}, "has 2 param_schedulers, the config has 1"),
+        ({"param_scheduler": [COSINE, WARMUP]}, "param_scheduler.0 has .*end_factor"),
+    ],
+)
+def test_resumed_with_another_kind(tiny, options, message):
+    train(tiny({**SHORT, "train_cfg.max_iters": 2}))
+    with pytest.raises(UserError, match=f"{message}.*load_from=.*iter_2.pth"):
+        train(tiny(SHORT | options), resume="auto")

@@ -9,11 +9,10 @@ from mmengine.config import Config
 from mmengine.dist import is_main_process
 from mmengine.fileio import LocalBackend, register_backend
 from mmengine.hooks import CheckpointHook
-from mmengine.logging import print_log
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
-from ghostdet.engine.batch_size import global_batch
+from ghostdet.engine.resume import use_config_rates
 from ghostdet.errors import UserError
 from ghostdet.utils.components import type_name
 from ghostdet.utils.files import PARTIAL, atomic_write
@@ -57,13 +56,8 @@ class SafeCheckpointHook(CheckpointHook):
     hook where checkpoints are not written to the local disk.
     """
 
-    #: Global batch size that the learning rates of the resumed checkpoint follow.
-    _resumed_batch: int | None = None
-    #: False where the learning rates of the resumed run do not follow its batch size.
-    _follows: bool = True
-
     def before_train(self, runner: Runner) -> None:
-        """Remove partial files, and scale learning rates to another batch size."""
+        """Remove partial files."""
         super().before_train(runner)
         if isinstance(self.file_backend, LocalBackend):
             self.file_backend = AtomicBackend()
@@ -73,33 +67,17 @@ class SafeCheckpointHook(CheckpointHook):
                 for folder in {self.out_dir, runner.work_dir}:
                     for partial in Path(folder).glob(f"*{PARTIAL}"):
                         partial.unlink()
-        batch = global_batch(runner.cfg).total
-        if self._resumed_batch not in (None, batch) and _scaled(runner.cfg):
-            _rescale(runner, batch / self._resumed_batch)
-            print_log(
-                f"Resumed with a global batch of {batch} images, after "
-                f"{self._resumed_batch}: learning rates x {batch}/"
-                f"{self._resumed_batch}",
-                logger="current",
-            )
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Note the batch size and the epoch's length of the resumed run."""
-        if not runner._resume:
-            return
-        meta = checkpoint.get("meta", {})
-        runner.train_loop.resumed_length = meta.get("epoch_length")
-        self._follows = meta.get("scaled_lr", False)
-        if self._follows:
-            self._resumed_batch = meta["global_batch"]
+        """Note the epoch's length of the resumed run; its rates become the config's."""
+        if runner._resume:
+            length = checkpoint.get("meta", {}).get("epoch_length")
+            runner.train_loop.resumed_length = length
+            use_config_rates(runner, checkpoint)
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Note the batch size; raise ``UserError`` if weights are not finite."""
-        checkpoint["meta"].update(
-            global_batch=global_batch(runner.cfg).total,
-            scaled_lr=self._follows and _scaled(runner.cfg),
-            epoch_length=len(runner.train_loop.dataloader),
-        )
+        """Note the epoch's length; raise ``UserError`` if weights are not finite."""
+        checkpoint["meta"]["epoch_length"] = len(runner.train_loop.dataloader)
         broken = [
             name
             for name, value in checkpoint["state_dict"].items()
@@ -138,24 +116,6 @@ def last_checkpoint(runner: Runner) -> str | None:
     """Read the path of the checkpoint that was written or resumed last."""
     file = Path(runner.work_dir, "last_checkpoint")
     return file.read_text().strip() if file.is_file() else None
-
-
-def _scaled(cfg: Config) -> bool:
-    """Tell whether the learning rates of a config follow its batch size."""
-    return bool((cfg.get("auto_scale_lr") or {}).get("scaled_to"))
-
-
-def _rescale(runner: Runner, factor: float) -> None:
-    """Multiply all learning rates, including the schedules'."""
-    for group in runner.optim_wrapper.param_groups:
-        for key in ("lr", "initial_lr"):
-            if key in group:
-                group[key] *= factor
-    for scheduler in runner.param_schedulers or []:
-        if getattr(scheduler, "param_name", None) == "lr":
-            scheduler.base_values = [value * factor for value in scheduler.base_values]
-            if getattr(scheduler, "eta_min", None):
-                scheduler.eta_min *= factor
 
 
 def use_safe_checkpoints(cfg: Config) -> None:

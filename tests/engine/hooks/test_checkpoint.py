@@ -88,18 +88,3 @@ def test_weights_that_are_not_finite_are_not_saved(tiny, tmp_path, monkeypatch):
     with pytest.raises(UserError, match="1 of the model's weights are not finite"):
         train(tiny(options))
     assert not list((tmp_path / "run").glob("*.pth"))
-
-
-def test_another_batch_size_upon_resume(tiny, capfd):
-    cosine = {"type": "CosineAnnealingLR", "T_max": 100, "eta_min": 1e-4}
-    options = {**NO_VALIDATION, "param_scheduler": [{**cosine, "by_epoch": False}]}
-    options["auto_scale_lr.base_batch_size"] = 2
-    options["train_cfg.max_iters"] = 2
-    lr = tiny(options).optim_wrapper.optimizer.lr
-    first = train(tiny(options))
-    assert first.optim_wrapper.get_lr()["lr"][0] == pytest.approx(lr, rel=1e-2)
-    options.update({"train_dataloader.batch_size": 4, "train_cfg.max_iters": 3})
-    second = train(tiny(options), resume="auto")
-    assert second.optim_wrapper.get_lr()["lr"][0] == pytest.approx(2 * lr, rel=1e-2)
-    assert second.param_schedulers[0].eta_min == pytest.approx(2e-4)
-    assert "learning rates x 4/2" in capfd.readouterr().out
