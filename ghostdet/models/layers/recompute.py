@@ -12,8 +12,8 @@ from torch.utils.checkpoint import checkpoint
 
 
 def is_tracing() -> bool:
-    """Tell if an exporter records the run; it knows PyTorch's own operators only."""
-    return torch.jit.is_tracing() or torch.compiler.is_exporting()
+    """Tell if the run is exported or compiled, from PyTorch's own operators only."""
+    return torch.jit.is_tracing() or torch.compiler.is_compiling()
 
 
 def recompute(module: nn.Module, x: Tensor) -> Tensor:
