@@ -6,6 +6,7 @@ import gc
 from collections.abc import Sequence
 from typing import Any
 
+from mmdet.evaluation import CocoMetric
 from mmengine.config import Config
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
@@ -14,6 +15,7 @@ from ghostdet.checks import check_dataset, check_evaluation
 from ghostdet.config import check_num_classes
 from ghostdet.engine.setup import add_hook
 from ghostdet.errors import UserError
+from ghostdet.evaluation.annotations import mend_annotations
 from ghostdet.models.exported_detector import ExportedDetector
 from ghostdet.utils.components import is_classifier, iter_coco_metrics
 from ghostdet.utils.text import shorten
@@ -47,6 +49,11 @@ def build_runner(
     # workers share memory that the collector does not touch.
     gc.freeze()
     runner = RUNNERS.build(cfg) if "runner_type" in cfg else Runner.from_cfg(cfg)
+    for name in loops:
+        evaluator = getattr(getattr(runner, name, None), "evaluator", None)
+        for metric in getattr(evaluator, "metrics", []):
+            if isinstance(metric, CocoMetric):
+                mend_annotations(metric)
     # Another Runner builds its model later. Text prompts take the place of classes
     # with a language model.
     if not isinstance(runner, Runner) or "language_model" in cfg.model:

@@ -44,7 +44,7 @@ class CocoFile:
         category_ids: ``(A,)`` int64 or object, the annotations' ``category_id``.
         boxes: ``(A, 4)`` float64, x, y, width, height in px.
         areas: ``(A,)`` float64.
-        crowd: ``(A,)`` int8, ``iscrowd``; -1 where it is missing.
+        crowd: ``(A,)`` int8, ``iscrowd``; -1 where it is missing or null.
         sample: Raw entries of some images with annotations, and of these, as JSON.
     """
 
@@ -185,7 +185,10 @@ def _read_coco(path: str, backend_args: dict | None) -> CocoFile | Finding:
         boxes=boxes.reshape(-1, 4),
         areas=_column([annotation["area"] for annotation in annotations]),
         crowd=_column(
-            [int(bool(a["iscrowd"])) if "iscrowd" in a else -1 for a in annotations],
+            [
+                -1 if a.get("iscrowd") is None else bool(a["iscrowd"])
+                for a in annotations
+            ],
             "int8",
         ),
         sample=json.dumps([(images[i], entries) for i, entries in of_image.items()]),

@@ -93,7 +93,7 @@ def check_evaluation(
         key: Its place in the config.
 
     Raises:
-        UserError: If the file is missing, or an annotation has no ``iscrowd``.
+        UserError: If the file is missing or no annotation file.
     """
     _raise_first([evaluation_finding(ann_file, {}, backend_args, key)])
 
@@ -129,14 +129,13 @@ def evaluation_finding(
     coco = read_coco(ann_file, files, backend_args)
     if isinstance(coco, Finding):
         return coco
-    without = np.flatnonzero(coco.crowd < 0)
-    if len(without):
+    if without := int((coco.crowd < 0).sum()):
         return Finding(
             "evaluator",
-            "fail",
-            f"{ann_file}: annotation {coco.annotations[without[0]]} has no iscrowd, "
-            f"without which COCO's evaluation stops ({_of(len(without), coco.crowd)})",
-            "Write iscrowd=0 into each",
+            "warn",
+            f"{ann_file}: {_of(without, coco.crowd)} annotations have no iscrowd, "
+            "which is taken for 0",
+            "Write iscrowd=0 into each, or iscrowd=1 where it is a group",
         )
     return Finding("evaluator", "pass", f"{ann_file}, all with iscrowd")
 

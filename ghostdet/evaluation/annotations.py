@@ -1,0 +1,58 @@
+"""Annotations that COCO's evaluation would misread, mended in memory."""
+
+from __future__ import annotations
+
+import logging
+
+from mmdet.evaluation import CocoMetric
+from mmengine.logging import print_log
+
+from ghostdet.errors import UserError
+
+_LARGEST = 2**53  # pycocotools keeps ids as float64
+
+
+def mend_annotations(metric: CocoMetric) -> None:
+    """Give each annotation of a metric an id and ``iscrowd`` that are evaluated right.
+
+    pycocotools marks a match by the annotation's id, so an object with the id 0 counts
+    as missed (https://github.com/cocodataset/cocoapi/issues/507). Ids that are no
+    integers, negative or large, and an ``iscrowd`` that is missing or null, end in an
+    error or in wrong metrics.
+
+    Args:
+        metric: The metric, whose annotations are changed in memory, with a warning.
+
+    Raises:
+        UserError: If an ``iscrowd`` is no number.
+    """
+    coco = metric._coco_api
+    annotations = coco.dataset.get("annotations", []) if coco is not None else []
+    notes = []
+    ids = [annotation["id"] for annotation in annotations]
+    odd = [i for i in ids if type(i) is not int or not 0 < i < _LARGEST]
+    if odd or len(set(ids)) < len(ids):
+        example = f"the id {odd[0]!r}" if odd else "an id twice"
+        notes.append(f"ids are counted from 1, since there is {example}")
+        for number, annotation in enumerate(annotations, start=1):
+            annotation["id"] = number
+    crowds = [a for a in annotations if type(a.get("iscrowd")) is not int]
+    if crowds:
+        example = crowds[0].get("iscrowd")
+        notes.append(f"iscrowd is a number in place of {example!r} in {len(crowds):,}")
+    for annotation in crowds:
+        value = annotation.get("iscrowd") or 0
+        try:
+            annotation["iscrowd"] = int(value)
+        except (TypeError, ValueError):
+            raise UserError(
+                f"iscrowd of an annotation is {value!r}, expected 0 or 1; correct it "
+                "in the evaluator's ann_file"
+            ) from None
+    if notes:
+        coco.createIndex()
+        print_log(
+            f"Annotations that are evaluated: {'; '.join(notes)}",
+            logger="current",
+            level=logging.WARNING,
+        )

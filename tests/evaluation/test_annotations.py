@@ -1,0 +1,74 @@
+"""Perfect detections have an AP of 1, whatever the ids in the file."""
+
+import json
+
+import pytest
+import torch
+from mmdet.registry import METRICS
+
+from ghostdet.errors import UserError
+from ghostdet.evaluation.annotations import mend_annotations
+
+
+def perfect(kind, path, classes):
+    """AP of the objects in a file, given as detections."""
+    metric = METRICS.build(dict(type=kind, ann_file=str(path), metric="bbox"))
+    mend_annotations(metric)
+    metric.dataset_meta = dict(classes=classes)
+    coco = json.loads(path.read_text())
+    labels = {category["id"]: i for i, category in enumerate(coco["categories"])}
+    for image in coco["images"]:
+        own = [
+            a
+            for a in coco["annotations"]
+            if a["image_id"] == image["id"] and not int(a.get("iscrowd") or 0)
+        ]
+        boxes = torch.tensor([a["bbox"] for a in own], dtype=torch.float64)
+        boxes = boxes.reshape(-1, 4)
+        boxes[:, 2:] += boxes[:, :2]
+        found = dict(
+            bboxes=boxes,
+            scores=torch.ones(len(own)),
+            labels=torch.tensor([labels[a["category_id"]] for a in own]),
+        )
+        shape = image["height"], image["width"]
+        sample = dict(img_id=image["id"], ori_shape=shape, pred_instances=found)
+        metric.process({}, [sample])
+    return metric.evaluate(size=len(coco["images"]))["coco/bbox_mAP"]
+
+
+@pytest.mark.parametrize("kind", ["CocoMetric", "FastCocoMetric"])
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda number, a: a.update(id=number),  # from 0
+        lambda number, a: a.update(id=str(number)),
+        lambda number, a: a.update(id=number + 0.5),
+        lambda number, a: a.update(id=-number),
+        lambda number, a: a.update(id=2**63 + number),
+        lambda number, a: a.update(id=1),
+        lambda number, a: a.pop("iscrowd"),
+        lambda number, a: a.update(iscrowd=a["iscrowd"] or None),
+        lambda number, a: a.update(iscrowd=str(a["iscrowd"])),
+    ],
+    ids=["0", "text", "float", "-", "large", "equal", "no crowd", "null", "text crowd"],
+)
+def test_ids(kind, own_cells, change):
+    if kind == "FastCocoMetric":
+        pytest.importorskip("faster_coco_eval")
+    path = own_cells / "annotations/test.json"
+    coco = json.loads(path.read_text())
+    for number, annotation in enumerate(coco["annotations"]):
+        change(number, annotation)
+    path.write_text(json.dumps(coco))
+    classes = [category["name"] for category in coco["categories"]]
+    assert perfect(kind, path, classes) == 1
+
+
+def test_iscrowd_that_is_no_number(own_cells):
+    path = own_cells / "annotations/test.json"
+    coco = json.loads(path.read_text())
+    coco["annotations"][0]["iscrowd"] = "no"
+    path.write_text(json.dumps(coco))
+    with pytest.raises(UserError, match="iscrowd of an annotation is 'no', expected"):
+        perfect("CocoMetric", path, [])
