@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.registry import init_default_scope
 from torch import nn
-from torchvision.datasets.folder import IMG_EXTENSIONS, is_image_file
+from torchvision.datasets.folder import is_image_file
 from tqdm import tqdm
 
 from ghostdet.apis.amp import use_amp
@@ -28,6 +29,7 @@ from ghostdet.errors import UserError
 from ghostdet.models.exported_detector import ExportedDetector, is_exported
 from ghostdet.utils.components import is_classifier
 from ghostdet.utils.files import check_writable
+from ghostdet.utils.text import shorten
 
 TOP = 5  # classes of an image
 SHOWN = 10  # images whose classes are printed
@@ -86,10 +88,9 @@ def infer(
     A detector writes a picture with boxes for each image, under its own name, and
     ``results.json``, all detections in COCO's results format: ``image_id``,
     ``category_id``, ``bbox`` (x, y, width, height in pixels of the image) and
-    ``score``; ``file_name`` and ``category_name`` beside them. Identifiers
-    come from the config's test annotations if these exist and name the image. Otherwise
-    categories count from 1 in the order of the classes, and images from 1, or
-    from the highest identifier there, in the order of their names.
+    ``score``; ``file_name`` and ``category_name`` beside them. Images that the config's
+    test annotations list, by their paths, and categories that they name have their
+    identifiers. Others are counted from 1, or on from the highest identifier there.
 
     A classifier writes ``results.json`` alone: for each image ``file_name`` and
     ``predictions``, up to five, the likeliest first, with ``category_id`` (the label,
@@ -112,7 +113,7 @@ def infer(
     Raises:
         UserError: If there is no image, ``out`` cannot be written or is the folder of
             the images, the checkpoint does not fit, or, once all others are done, if
-            images could not be read.
+            there are images without results.
     """
     paths = _image_paths(Path(images))
     check_writable(out, "--out")
@@ -136,18 +137,22 @@ def infer(
         )
 
     results: list[dict[str, Any]] = []
-    unreadable: list[str] = []
-    for number, path in enumerate(tqdm(paths, unit="image"), start=1):
-        try:
-            results += model.predict(path, number)
-        except UserError as error:
-            unreadable.append(error.text)
+    failed: list[str] = []
     target = out / "results.json"
-    target.write_text(json.dumps(results, indent=1))
-    count = len(paths) - len(unreadable)
+    try:
+        for number, path in enumerate(tqdm(paths, unit="image"), start=1):
+            try:
+                results += model.predict(path, number)
+            except UserError as error:
+                failed.append(error.text)
+            except (cv2.error, MemoryError, RuntimeError) as error:  # by its size
+                failed.append(f"{path}: {str(error).strip() or 'not enough memory'}")
+    finally:  # also of a run that is interrupted
+        target.write_text(json.dumps(results, indent=1))
+    count = len(paths) - len(failed)
     print(f"{count} image(s), {model.summary(results)}\nresults: {target}")
-    if unreadable:
-        raise UserError("\n".join(["not all images could be read", *unreadable]))
+    if failed:
+        raise UserError("\n".join(["not all images have results", *failed]))
     return target
 
 
@@ -170,16 +175,15 @@ class _Detector:
         )
         self.visualizer.dataset_meta = self.model.dataset_meta
         self.image_ids, self.category_ids = _coco_ids(cfg)
-        # Images that the annotations do not name are numbered behind those they do.
-        known = (i for i in self.image_ids.values() if isinstance(i, int))
-        self.last_id = max(known, default=0)
+        self.last_id = _highest(self.image_ids)
+        names = self.model.dataset_meta["classes"]
+        unknown = [name for name in names if name not in self.category_ids]
+        first = _highest(self.category_ids) + 1
+        self.category_ids |= {name: i for i, name in enumerate(unknown, first)}
 
     def predict(self, path: Path, number: int) -> list[dict[str, Any]]:
         """Draw the detections in an image and give all of them."""
-        try:
-            sample = inference_detector(self.model, str(path), self.pipeline)
-        except cv2.error as error:
-            raise UserError(f"{path} cannot be resized: {error.err}") from error
+        sample = inference_detector(self.model, str(path), self.pipeline)
         self.visualizer.add_datasample(
             path.stem,
             mmcv.imread(str(path), channel_order="rgb"),
@@ -192,9 +196,9 @@ class _Detector:
         instances = sample.pred_instances.cpu()
         return [
             dict(
-                image_id=self.image_ids.get(path.name, self.last_id + number),
+                image_id=self.image_ids.get(_real(path), self.last_id + number),
                 file_name=path.name,
-                category_id=self.category_ids.get(classes[label], label + 1),
+                category_id=self.category_ids[classes[label]],
                 category_name=classes[label],
                 bbox=[x1, y1, x2 - x1, y2 - y1],
                 score=score,
@@ -258,18 +262,18 @@ class _Classifier:
 
 
 def _image_paths(images: Path) -> list[Path]:
+    """List the images of a folder: those that OpenCV knows by name or content."""
     if images.is_file():
         return [images]
-    paths = (
-        sorted(p for p in images.iterdir() if is_image_file(p.name) and p.is_file())
-        if images.is_dir()
-        else []
-    )
+    files = sorted(filter(Path.is_file, images.iterdir())) if images.is_dir() else []
+    paths = [p for p in files if is_image_file(p.name) or cv2.haveImageReader(str(p))]
     if not paths:
         raise UserError(
-            f"no image at {str(images)!r}; give an image or a folder with images "
-            f"({', '.join(IMG_EXTENSIONS)}); those in folders of it are not looked for"
+            f"no image at {str(images)!r}; give an image or a folder with images; "
+            "those in folders of it are not looked for"
         )
+    if others := [path.name for path in files if path not in paths]:
+        print(f"{images}: skipped what is no image: {shorten(others)}")
     return paths
 
 
@@ -280,16 +284,30 @@ def _picture_name(path: Path) -> str:
 
 
 def _coco_ids(cfg: Config) -> tuple[dict[str, int], dict[str, int]]:
-    """Identifiers of images by file name and of categories by name, if known."""
+    """Identifiers of images by path and of categories by name, where known."""
     dataset = cfg.test_dataloader.dataset
-    file = Path(dataset.get("data_root") or "", dataset.get("ann_file") or "")
+    root = Path(dataset.get("data_root") or "")
+    file = root / (dataset.get("ann_file") or "")
     if file.suffix != ".json" or not file.is_file():
         return {}, {}
-    annotations = json.loads(file.read_text())
-    return (
-        {
-            Path(i.get("file_name") or i.get("coco_url", "")).name: i["id"]
-            for i in annotations["images"]
-        },
-        {c["name"]: c["id"] for c in annotations["categories"]},
-    )
+    folder = root / (dataset.get("data_prefix") or {}).get("img", "")
+    try:
+        annotations = json.loads(file.read_bytes())
+        return (
+            {_real(folder / i["file_name"]): i["id"] for i in annotations["images"]},
+            {c["name"]: c["id"] for c in annotations["categories"]},
+        )
+    except (ValueError, KeyError, TypeError) as error:
+        print(
+            f"{file} is not read as COCO annotations ({error!r}): identifiers of "
+            "images and categories are counted from 1"
+        )
+        return {}, {}
+
+
+def _real(path: Path) -> str:
+    return os.path.realpath(path)
+
+
+def _highest(ids: dict[str, Any]) -> int:
+    return max((i for i in ids.values() if isinstance(i, int)), default=0)
