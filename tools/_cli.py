@@ -72,11 +72,21 @@ def _assignment(text: str) -> str:
 def run(main: Callable[[], object]) -> None:
     """Run a tool: what the user can mend ends in one message and exit code 1."""
     try:
-        main()
+        try:
+            main()
+        finally:
+            sys.stdout.flush()
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        sys.exit(130)  # as a shell says of SIGINT
+        _interrupted()
+    except BrokenPipeError:  # of `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)  # as a shell says of SIGPIPE
     except Exception as error:
+        cause: BaseException | None = error
+        while cause is not None:  # PyTorch raises another error while it saves
+            if isinstance(cause, KeyboardInterrupt):
+                _interrupted()
+            cause = cause.__context__
         from ghostdet.errors import UserError
 
         if "TORCHELASTIC_ERROR_FILE" in os.environ:  # torchrun names it as the cause
@@ -89,3 +99,8 @@ def run(main: Callable[[], object]) -> None:
             raise
         print(f"error: {error.text}", file=sys.stderr)
         sys.exit(1)
+
+
+def _interrupted() -> None:
+    print("interrupted", file=sys.stderr)
+    sys.exit(130)  # as a shell says of SIGINT

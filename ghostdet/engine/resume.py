@@ -51,6 +51,16 @@ def _of_both_kinds(checkpoints: list[Path]) -> bool:
     return len({path.stem.partition("_")[0] for path in checkpoints}) > 1
 
 
+def last_checkpoint(work_dir: str | Path) -> str | None:
+    """Read the path of the checkpoint that was written or resumed last.
+
+    Returns:
+        The path, or whatever a damaged file holds; None without such a file.
+    """
+    file = Path(work_dir, "last_checkpoint")
+    return file.read_text(errors="replace").strip() if file.is_file() else None
+
+
 def find_latest_valid_checkpoint(work_dir: str | Path) -> str | None:
     """Find the newest checkpoint that a run can be resumed from.
 
@@ -67,13 +77,15 @@ def find_latest_valid_checkpoint(work_dir: str | Path) -> str | None:
     """
     folder = Path(work_dir)
     pointer = folder / "last_checkpoint"
-    text = pointer.read_text().strip() if pointer.is_file() else ""
+    text = last_checkpoint(folder) or ""
     candidates = _newest_first(folder)
     # The hook may write to another folder, and the work directory may have been moved.
-    named = [path for path in (Path(text), folder / Path(text).name) if path.is_file()]
+    places = Path(text), folder / Path(text).name
+    named = [path for path in places if os.path.isfile(path)]  # with any text
     if named and (named[0] not in candidates or _of_both_kinds(candidates)):
         candidates.insert(0, named[0])
-    if text and not named:  # a run that was killed may have named a deleted one
+    # A run that was killed may have named a deleted one.
+    if text and not named and os.path.isdir(Path(text).parent):
         candidates += _newest_first(Path(text).parent)
     damaged = []
     for path in dict.fromkeys(map(str, candidates)):
@@ -94,8 +106,8 @@ def find_latest_valid_checkpoint(work_dir: str | Path) -> str | None:
             )
         if text:
             raise UserError(
-                f"{pointer} names {text!r}, which does not exist; give the path of "
-                "another checkpoint to --resume"
+                f"{pointer} names {text[:200]!r}, which does not exist; give the path "
+                "of another checkpoint to --resume"
             )
         if pointer.is_file():
             raise UserError(

@@ -95,6 +95,16 @@ def test_last_checkpoint(tmp_path, monkeypatch):
         find_latest_valid_checkpoint(tmp_path)
 
 
+@pytest.mark.parametrize("content", [b"\xff\x00\x80", b"a" * 5000, b"a/b\n" * 9])
+def test_damaged_last_checkpoint(tmp_path, monkeypatch, content):
+    monkeypatch.setattr(resume, "read_checkpoint", lambda _: STATE)
+    (tmp_path / "last_checkpoint").write_bytes(content)
+    with pytest.raises(UserError, match="last_checkpoint names .*which does not exist"):
+        find_latest_valid_checkpoint(tmp_path)
+    touch(tmp_path, "epoch_1.pth")
+    assert find_latest_valid_checkpoint(tmp_path) == str(tmp_path / "epoch_1.pth")
+
+
 def test_the_best_checkpoint_is_resumed(tmp_path):
     touch(tmp_path, "epoch_6.pth", "epoch_5.pth", "best_coco_bbox_mAP_epoch_5.pth")
     best = tmp_path / "best_coco_bbox_mAP_epoch_5.pth"

@@ -12,7 +12,7 @@ from mmengine.hooks import CheckpointHook
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
-from ghostdet.engine.resume import use_config_rates
+from ghostdet.engine.resume import last_checkpoint, use_config_rates
 from ghostdet.errors import UserError
 from ghostdet.utils.components import type_name
 from ghostdet.utils.files import PARTIAL, atomic_write
@@ -67,6 +67,15 @@ class SafeCheckpointHook(CheckpointHook):
                 for folder in {self.out_dir, runner.work_dir}:
                     for partial in Path(folder).glob(f"*{PARTIAL}"):
                         partial.unlink()
+                if runner._resume and self.max_keep_ckpts > 0:
+                    self._count(Path(runner._load_from))
+
+    def _count(self, resumed: Path) -> None:
+        """Remove a checkpoint of :func:`save_now` once the next one is written."""
+        kept = map(self.filename_tmpl.format, self.keep_ckpt_ids)
+        own = resumed.resolve().parent == Path(self.out_dir).resolve()
+        if own and resumed.name.startswith("iter_") and resumed.name not in kept:
+            AtomicBackend.outdated.add(resumed)
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Note the epoch's length of the resumed run; its rates become the config's."""
@@ -87,7 +96,7 @@ class SafeCheckpointHook(CheckpointHook):
             raise UserError(
                 f"{len(broken)} of the model's weights are not finite, such as "
                 f"{broken[0]}, so no checkpoint was written. The last valid one is "
-                f"{last_checkpoint(runner) or 'none'}. Lower "
+                f"{last_checkpoint(runner.work_dir) or 'none'}. Lower "
                 "optim_wrapper.optimizer.lr, or clip gradients with "
                 "optim_wrapper.clip_grad.max_norm=35"
             )
@@ -110,12 +119,6 @@ def save_now(runner: Runner) -> Path:
     if is_main_process():
         atomic_write(path.with_name("last_checkpoint"), str(path))
     return path
-
-
-def last_checkpoint(runner: Runner) -> str | None:
-    """Read the path of the checkpoint that was written or resumed last."""
-    file = Path(runner.work_dir, "last_checkpoint")
-    return file.read_text().strip() if file.is_file() else None
 
 
 def use_safe_checkpoints(cfg: Config) -> None:

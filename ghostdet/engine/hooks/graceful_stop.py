@@ -15,7 +15,8 @@ from mmengine.logging import print_log
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
-from ghostdet.engine.hooks.checkpoint import last_checkpoint, save_now
+from ghostdet.engine.hooks.checkpoint import save_now
+from ghostdet.engine.resume import last_checkpoint
 from ghostdet.errors import UserError
 from ghostdet.utils.text import shorten
 
@@ -79,7 +80,7 @@ class GracefulStopHook(Hook):
     def after_val_iter(self, runner: Runner, *args: Any, **kwargs: Any) -> None:
         """Exit during an evaluation, which may take longer than there is time."""
         if self.terminated and runner._train_loop is not None:
-            _exit(runner, f"in an evaluation, after {last_checkpoint(runner)}")
+            _exit(runner, f"in an evaluation, after {last_checkpoint(runner.work_dir)}")
 
     def after_train(self, runner: Runner) -> None:
         """Stop listening."""
@@ -99,9 +100,10 @@ def _report(runner: Runner, losses: dict[str, float], data_batch: Any) -> None:
         for rank, (terms, images) in enumerate(reports)
         if not all(map(math.isfinite, terms.values()))
     )
+    last = last_checkpoint(runner.work_dir) or "none"
     raise UserError(
         f"a loss is not finite at iteration {runner.iter + 1}:\n{listing}\n"
-        f"The last valid checkpoint is {last_checkpoint(runner) or 'none'}. Look at "
+        f"The last valid checkpoint is {last}. Look at "
         "these images (tools/check.py CONFIG --full), lower "
         "optim_wrapper.optimizer.lr, or clip gradients with "
         "optim_wrapper.clip_grad.max_norm=35"

@@ -100,6 +100,8 @@ def test_resumed_after_sigterm(tiny, tmp_path):
         "train_cfg.max_iters": 8,
         "train_cfg.val_interval": 99,
         "optim_wrapper.accumulative_counts": 2,
+        "default_hooks.checkpoint.interval": 4,
+        "default_hooks.checkpoint.max_keep_ckpts": 1,
     }
 
     def losses(runner):
@@ -115,3 +117,5 @@ def test_resumed_after_sigterm(tiny, tmp_path):
     assert last == str(tmp_path / "run/iter_6.pth")
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     assert losses(train(tiny(options), "auto")) == pytest.approx(expected, rel=1e-5)
+    left = [path.name for path in (tmp_path / "run").glob("*.pth")]
+    assert left == ["iter_8.pth"]
