@@ -192,7 +192,8 @@ def check_num_classes(model: nn.Module, classes: Sequence[str] | None) -> None:
     for name, module in model.named_modules():
         name = name.removeprefix("module.")  # of a model in several processes
         count = getattr(module, "num_classes", None)
-        detects = "bbox_head" in name
+        proposes = type(module).__name__.endswith("RPNHead")  # of one class by nature
+        detects = "bbox_head" in name and not proposes
         if not classes or not (detects or name == "head"):
             continue
         if count not in (None, len(classes)):

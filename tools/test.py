@@ -23,6 +23,7 @@ def parse_args() -> argparse.Namespace:
         action="store_true",
         help="compute in mixed precision: fp16 on a GPU, bf16 on a CPU",
     )
+    parser.add_argument("--tta", action="store_true", help="test-time augmentation")
     _cli.add_run_arguments(parser)
     return parser.parse_args()
 
@@ -35,7 +36,7 @@ def main() -> None:
     cfg = load_config(
         args.config, args.work_dir, args.data_root, args.cfg_options, args.launcher
     )
-    test(cfg, args.checkpoint, args.out, args.show_dir, args.amp)
+    test(cfg, args.checkpoint, args.out, args.show_dir, args.amp, args.tta)
 
 
 if __name__ == "__main__":

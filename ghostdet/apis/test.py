@@ -25,6 +25,7 @@ def test(
     out: str | None = None,
     show_dir: str | None = None,
     amp: bool = False,
+    tta: bool = False,
 ) -> dict[str, float]:
     """Evaluate a checkpoint or an exported detector on the config's test set.
 
@@ -35,6 +36,8 @@ def test(
         out: A ``.pkl`` file for the predictions, in MMDetection's format.
         show_dir: A folder for pictures with ground truth and detections.
         amp: Predict in mixed precision: fp16 on a GPU, bf16 on a CPU.
+        tta: Test-time augmentation, by the config's ``tta_model`` and ``tta_pipeline``
+            or by default with each image and its mirror image.
 
     Returns:
         The metrics, such as ``coco/bbox_mAP``.
@@ -53,6 +56,8 @@ def test(
         require_detector(cfg, "--show-dir")
     if is_exported(checkpoint):
         require_detector(cfg, "an exported file")
+        if tta:
+            raise UserError(f"{checkpoint} has no --tta; give the checkpoint")
         if cfg.launcher != "none":
             raise UserError(f"{checkpoint} runs in one process; leave out --launcher")
         cfg.model = dict(
@@ -67,6 +72,9 @@ def test(
             cfg, checkpoint, read_checkpoint(str(checkpoint))
         )
         cfg.load_from = str(checkpoint)
+    if tta:
+        require_detector(cfg, "--tta")
+        _use_tta(cfg)
     start_processes(cfg)
     on_main_process(check_data, cfg, "test")
     if show_dir is not None:
@@ -98,3 +106,19 @@ def test(
             "score_thr in any image; train longer, or lower model.test_cfg.score_thr"
         )
     return metrics
+
+
+def _use_tta(cfg: Config) -> None:
+    """Wrap the model and augment its images, as MMDetection's ``tools/test.py``."""
+    dataset = cfg.test_dataloader.dataset
+    keys = ("img_id", "img_path", "ori_shape", "img_shape", "scale_factor")
+    keys += ("flip", "flip_direction")
+    mirrored = [dict(type="RandomFlip", prob=prob) for prob in (1.0, 0.0)]
+    augmented = dict(
+        type="TestTimeAug",
+        transforms=[mirrored, [dict(type="PackDetInputs", meta_keys=keys)]],
+    )
+    nms = dict(type="nms", iou_threshold=0.5)
+    default = dict(type="DetTTAModel", tta_cfg=dict(nms=nms, max_per_img=100))
+    cfg.model = dict(**cfg.get("tta_model", default), module=cfg.model)
+    dataset.pipeline = cfg.get("tta_pipeline", [*dataset.pipeline[:-1], augmented])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
+from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
@@ -36,7 +36,9 @@ class CheckpointGuardHook(Hook):
             weights = dict(checkpoint)
             checkpoint.clear()
             checkpoint["state_dict"] = weights
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = runner.model
+        while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
+            model = model.module
         check_state_dict(
             model, get_state_dict(checkpoint), "the checkpoint", self.allow
         )

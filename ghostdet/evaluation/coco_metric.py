@@ -1,4 +1,4 @@
-"""Annotations that COCO's evaluation would misread, mended in memory."""
+"""What COCO's metric would misread or fail at, mended in memory."""
 
 from __future__ import annotations
 
@@ -12,16 +12,17 @@ from ghostdet.errors import UserError
 _LARGEST = 2**53  # pycocotools keeps ids as float64
 
 
-def mend_annotations(metric: CocoMetric) -> None:
-    """Give each annotation of a metric an id and ``iscrowd`` that are evaluated right.
+def mend_coco_metric(metric: CocoMetric) -> None:
+    """Make a metric read all annotations right, and compute what it can.
 
     pycocotools marks a match by the annotation's id, so an object with the id 0 counts
     as missed (https://github.com/cocodataset/cocoapi/issues/507). Ids that are no
     integers, negative or large, and an ``iscrowd`` that is missing or null, end in an
-    error or in wrong metrics.
+    error or in wrong metrics. MMDetection's ``proposal_fast`` fails with NumPy 1.24 and
+    newer, and ``proposal`` takes its place.
 
     Args:
-        metric: The metric, whose annotations are changed in memory, with a warning.
+        metric: The metric, which is changed, with a warning.
 
     Raises:
         UserError: If an ``iscrowd`` is no number.
@@ -29,6 +30,9 @@ def mend_annotations(metric: CocoMetric) -> None:
     coco = metric._coco_api
     annotations = coco.dataset.get("annotations", []) if coco is not None else []
     notes = []
+    if "proposal_fast" in metric.metrics:
+        notes.append("metric 'proposal' in place of 'proposal_fast'")
+        metric.metrics = [name.removesuffix("_fast") for name in metric.metrics]
     ids = [annotation["id"] for annotation in annotations]
     odd = [i for i in ids if type(i) is not int or not 0 < i < _LARGEST]
     if odd or len(set(ids)) < len(ids):
@@ -50,9 +54,10 @@ def mend_annotations(metric: CocoMetric) -> None:
                 "in the evaluator's ann_file"
             ) from None
     if notes:
-        coco.createIndex()
+        if annotations:
+            coco.createIndex()
         print_log(
-            f"Annotations that are evaluated: {'; '.join(notes)}",
+            f"Evaluation: {'; '.join(notes)}",
             logger="current",
             level=logging.WARNING,
         )

@@ -4,16 +4,17 @@ import json
 
 import pytest
 import torch
+from coco_dataset import CELLS
 from mmdet.registry import METRICS
 
 from ghostdet.errors import UserError
-from ghostdet.evaluation.annotations import mend_annotations
+from ghostdet.evaluation.coco_metric import mend_coco_metric
 
 
-def perfect(kind, path, classes):
-    """AP of the objects in a file, given as detections."""
-    metric = METRICS.build(dict(type=kind, ann_file=str(path), metric="bbox"))
-    mend_annotations(metric)
+def perfect(kind, path, classes, metric="bbox"):
+    """Metrics of the objects in a file, given as detections."""
+    metric = METRICS.build(dict(type=kind, ann_file=str(path), metric=metric))
+    mend_coco_metric(metric)
     metric.dataset_meta = dict(classes=classes)
     coco = json.loads(path.read_text())
     labels = {category["id"]: i for i, category in enumerate(coco["categories"])}
@@ -34,7 +35,7 @@ def perfect(kind, path, classes):
         shape = image["height"], image["width"]
         sample = dict(img_id=image["id"], ori_shape=shape, pred_instances=found)
         metric.process({}, [sample])
-    return metric.evaluate(size=len(coco["images"]))["coco/bbox_mAP"]
+    return metric.evaluate(size=len(coco["images"]))
 
 
 @pytest.mark.parametrize("kind", ["CocoMetric", "FastCocoMetric"])
@@ -62,7 +63,7 @@ def test_ids(kind, own_cells, change):
         change(number, annotation)
     path.write_text(json.dumps(coco))
     classes = [category["name"] for category in coco["categories"]]
-    assert perfect(kind, path, classes) == 1
+    assert perfect(kind, path, classes)["coco/bbox_mAP"] == 1
 
 
 def test_iscrowd_that_is_no_number(own_cells):
@@ -72,3 +73,10 @@ def test_iscrowd_that_is_no_number(own_cells):
     path.write_text(json.dumps(coco))
     with pytest.raises(UserError, match="iscrowd of an annotation is 'no', expected"):
         perfect("CocoMetric", path, [])
+
+
+def test_proposal_fast(cells):
+    metrics = perfect(
+        "CocoMetric", cells / "annotations/test.json", CELLS, "proposal_fast"
+    )
+    assert metrics["coco/AR@100"] == 1

@@ -1,0 +1,48 @@
+"""Evaluations other than the plain one."""
+
+import pickle
+from pathlib import Path
+
+import mmdet
+import pytest
+import torch
+
+from ghostdet import apis
+from ghostdet.apis.model import build_model
+from ghostdet.config import load_config
+from ghostdet.errors import UserError
+
+
+def test_time_augmentation(tiny, trained, tmp_path):
+    """It adds the detections in the mirror image."""
+    checkpoint, out, best = trained / "iter_4.pth", tmp_path / "out.pkl", []
+    for tta in (False, True):
+        apis.test(tiny(), checkpoint, out=str(out), tta=tta)
+        predictions = pickle.loads(out.read_bytes())
+        scores = [p["pred_instances"]["scores"].max() for p in predictions]
+        best.append(torch.stack(scores))
+    assert (best[1] >= best[0] - 1e-6).all() and (best[1] > best[0]).any()
+
+
+def test_no_augmentation_of_an_exported_detector(tiny):
+    with pytest.raises(UserError, match="has no --tta; give the checkpoint"):
+        apis.test(tiny(), "a.onnx", tta=True)
+
+
+def test_rpn(coco, tmp_path, new_run):
+    """It has one class, whatever the dataset has."""
+    base = Path(mmdet.__file__).parent / ".mim/configs/rpn/rpn_r50_fpn_1x_coco.py"
+    text = f"""
+_base_ = "{base}"
+model = dict(
+    backbone=dict(_delete_=True, type="GhostNet", widen_factor=0.5),
+    neck=dict(in_channels=[12, 20, 56, 80]),
+)
+"""
+    (tmp_path / "rpn.py").write_text(text)
+    new_run()
+    cfg = load_config(tmp_path / "rpn.py", tmp_path / "run", coco)
+    cfg.test_dataloader.update(num_workers=0, persistent_workers=False)
+    cfg.test_dataloader.dataset.pipeline[1].scale = (160, 160)
+    torch.save(build_model(cfg).state_dict(), tmp_path / "a.pth")
+    assert apis.test(cfg, tmp_path / "a.pth")["coco/AR@100"] >= 0
