@@ -3,7 +3,7 @@ import json
 import pytest
 from mmdet.datasets import CocoDataset
 
-from ghostdet.checks import check_dataset, check_evaluation
+from ghostdet.checks import check_dataset
 from ghostdet.checks.datasets import DatasetCheck
 from ghostdet.errors import UserError
 
@@ -159,17 +159,6 @@ def test_wrappers(data):
     bad = dict(type="RepeatDataset", times=2, dataset=bad)
     with pytest.raises(UserError, match="annotations/val.json: no such annotation"):
         check_dataset(dict(type="ConcatDataset", datasets=[good, bad]))
-
-
-def test_evaluation(data, tmp_path):
-    data(coco())
-    path = tmp_path / "annotations/train.json"
-    with pytest.raises(UserError, match="annotation 1 has no iscrowd"):
-        check_evaluation(str(path))
-    path.write_text(json.dumps(annotation(iscrowd=0)))
-    check_evaluation(str(path))
-    with pytest.raises(UserError, match="nowhere.json: no such annotation file"):
-        check_evaluation("nowhere.json")
 
 
 @pytest.mark.parametrize("change", [dict(test_mode=True), dict(filter_cfg=None)])
