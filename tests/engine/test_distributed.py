@@ -15,7 +15,6 @@ from ghostdet.engine.distributed import (
     CPUDistributedDataParallel,
     lost_ranks,
     on_main_process,
-    restarted,
     start_processes,
 )
 from ghostdet.errors import UserError
@@ -85,13 +84,6 @@ def test_processes_on_gpus(monkeypatch):
     start_processes(cfg)
     assert calls == [(("slurm",), dict(backend="nccl"))]
     assert cfg.model_wrapper_cfg is None
-
-
-def test_restarted(monkeypatch):
-    monkeypatch.delenv("TORCHELASTIC_RESTART_COUNT", raising=False)
-    assert not restarted()
-    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
-    assert restarted()
 
 
 def test_on_main_process():
