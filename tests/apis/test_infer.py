@@ -184,28 +184,13 @@ def test_images_are_not_overwritten(trained, config, images):
     assert {path: path.read_bytes() for path in images.iterdir()} == content
 
 
-@pytest.mark.parametrize(
-    "text, message",
-    [
-        ("test_dataloader = None", "own.py has no test_dataloader"),
-        (
-            "model = dict(backbone=dict(widen_factor=1), neck=dict(widen_factor=1))",
-            "do not fit this model",
-        ),
-    ],
-)
-def test_config_that_does_not_fit(tmp_path, trained, images, text, message):
-    config = write_config(
-        tmp_path / "own.py", "bccd/retinanet_ghostnet_small_bccd.py", text
-    )
-    with pytest.raises(UserError, match=message):
-        infer(images, config, trained / "iter_4.pth", tmp_path / "out")
-
-
-def test_out_that_cannot_be_written(tmp_path, trained, config, images):
+def test_what_cannot_be_used(tmp_path, trained, config, images):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="with --out"):
         infer(images, config, trained / "iter_4.pth", tmp_path / "file/below")
+    config.write_text(f"{config.read_text()}\ntest_dataloader = None")
+    with pytest.raises(UserError, match="own.py has no test_dataloader"):
+        infer(images, config, trained / "iter_4.pth", tmp_path / "out")
 
 
 @pytest.fixture

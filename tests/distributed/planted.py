@@ -93,16 +93,6 @@ class DoubleClassifier(ImageClassifier):
 
 
 @HOOKS.register_module()
-class FrozenNorms(Hook):
-    """Keeps all BN layers as they are."""
-
-    def before_train_iter(self, runner, batch_idx, data_batch=None):
-        for module in runner.model.modules():
-            if isinstance(module, _BatchNorm):
-                module.eval()
-
-
-@HOOKS.register_module()
 class Fault(Hook):
     """Does something bad on a rank before an iteration, once in spite of restarts."""
 

@@ -103,20 +103,14 @@ def base(request):
 
 
 @pytest.mark.parametrize("base", [STEPS], indirect=True)
-@pytest.mark.parametrize(
-    "options",
-    [
-        pytest.param(
-            ["custom_hooks.0.type=FrozenNorms"],
-            id="frozen-bn",
-            marks=pytest.mark.long,
-        ),
-        pytest.param(["model.sync=True"], id="sync-bn", marks=pytest.mark.long),
-    ],
-)
-def test_two_processes_equal_one(run, difference, base, options):
+@pytest.mark.long
+def test_two_processes_equal_one(run, difference, base):
     """Without dropout, which each rank draws for itself, as its images differ."""
-    options = [*options, "model.type=DoubleClassifier", "model.head.dropout=0"]
+    options = [
+        "model.type=DoubleClassifier",
+        "model.sync=True",
+        "model.head.dropout=0",
+    ]
     one = run(*options, "train_dataloader.batch_size=32", name="one")
     two = run(*options, "train_dataloader.batch_size=16", ranks=2, name="two")
     assert "1 rank x 32 images x 1 accumulated = batch 32, for 256" in one.output
@@ -133,16 +127,10 @@ def test_two_processes_equal_one(run, difference, base, options):
 @pytest.mark.parametrize(
     "base, checkpoint, done, last",
     [
-        pytest.param(
-            AVERAGED,
-            *("epoch_1.pth", 5, "epoch_3.pth"),
-            id="at an epoch",
-            marks=pytest.mark.long,
-        ),
-        pytest.param(
-            AVERAGED + COSINE, "iter_8.pth", 8, "iter_15.pth", id="in the middle of one"
-        ),
+        (AVERAGED, "epoch_1.pth", 5, "epoch_3.pth"),
+        (AVERAGED + COSINE, "iter_8.pth", 8, "iter_15.pth"),
     ],
+    ids=["at an epoch", "in the middle of one"],
     indirect=["base"],
 )
 @pytest.mark.long

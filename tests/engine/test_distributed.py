@@ -18,7 +18,6 @@ from ghostdet.engine.distributed import (
     heed_launcher,
     lost_ranks,
     on_main_process,
-    restarted,
     start_processes,
 )
 from ghostdet.errors import UserError
@@ -99,13 +98,6 @@ def test_ranks_end_with_their_launcher(monkeypatch):
     heed_launcher()
     assert sent.wait(10)
     signal.signal(signal.SIGTERM, before)
-
-
-def test_restarted(monkeypatch):
-    monkeypatch.delenv("TORCHELASTIC_RESTART_COUNT", raising=False)
-    assert not restarted()
-    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
-    assert restarted()
 
 
 def test_on_main_process():

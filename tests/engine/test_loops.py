@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from mmengine.runner import Runner
 
 from ghostdet.apis import train
 from ghostdet.engine.loops import NumberedBatchSampler, Sample, heed_parent, seed_all
@@ -60,39 +61,30 @@ def test_batches_that_are_left(inner, skipped):
     assert numbers == [4, 5, 6, 7]
 
 
-def images_of(runner):
-    """What an iteration is given, by its number."""
-    batches = {}
-    train_step = runner.model.train_step
-
-    def note(data, optim_wrapper):
-        batches[runner.iter] = torch.stack(data["inputs"])
-        return train_step(data, optim_wrapper)
-
-    runner.model.train_step = note
-    return batches
-
-
 @pytest.fixture
 def fed(tiny, monkeypatch):
-    """A function: the images of each iteration of a run."""
+    """A function: the images of each iteration of a run, by its number."""
 
     def run(options=None, resume=None, change=lambda cfg: None):
-        from mmengine.runner import Runner
-
-        seen = {}
+        batches = {}
         start = Runner.train
 
-        def noted(self):
-            seen["batches"] = images_of(self)
-            return start(self)
+        def noted(runner):
+            train_step = runner.model.train_step
+
+            def note(data, optim_wrapper):
+                batches[runner.iter] = torch.stack(data["inputs"])
+                return train_step(data, optim_wrapper)
+
+            runner.model.train_step = note
+            return start(runner)
 
         cfg = tiny({**AUGMENTED, **(options or {})})
         change(cfg)
         with monkeypatch.context() as patch:
             patch.setattr(Runner, "train", noted)
             train(cfg, resume=resume)
-        return seen["batches"]
+        return batches
 
     return run
 
