@@ -18,21 +18,6 @@ from ghostdet.analysis.macs import _pipeline_shape
 from ghostdet.config import load_config
 from ghostdet.errors import UserError
 
-# Parameters and MACs at 224x224 in millions of the official network, without and with
-# its final convolution.
-FACTS = {
-    0.5: ((0.65, 38.6), (0.69, 40.4)),
-    1.0: ((2.52, 131.1), (2.67, 138.6)),
-    1.1: ((3.03, 155.2), (3.22, 164.4)),
-    1.3: ((4.22, 211.4), (4.48, 224.1)),
-}
-# The same of the classifiers.
-CLASSIFIERS = {
-    "ghostnet_050_in1k": (2.59, 42.3),
-    "ghostnet_100_in1k": (5.18, 141.2),
-    "ghostnet_110_in1k": (5.86, 167.0),
-    "ghostnet_130_in1k": (7.36, 227.0),
-}
 ROWS = [
     f"{detector}_{backbone}_fpn"
     for detector in ("retinanet", "faster_rcnn")
@@ -48,21 +33,6 @@ def config(name, options=None):
 @functools.cache
 def classifier(name):
     return complexity(config(f"classification/{name}"))
-
-
-@pytest.mark.parametrize(
-    "width, final", [(0.5, False), (1.0, True), (1.1, False), (1.3, True)]
-)
-def test_figures_of_the_papers_network(width, final):
-    options = {"model.backbone.widen_factor": width, "model.neck": None}
-    cfg = config("retinanet_ghostnet_fpn", options)
-    cfg.model.backbone.out_indices = (4,) if final else (3,)
-    cfg.model.bbox_head.in_channels = int(960 * width if final else 160 * width)
-    result = complexity(cfg, (64, 64))
-    params, macs = FACTS[width][final]
-    assert result["params"]["backbone"] / 1e6 == pytest.approx(params, rel=0.01)
-    assert result["backbone_macs_224"] / 1e6 == pytest.approx(macs, rel=0.005)
-    assert result["params"]["neck"] == result["macs"]["neck"] == 0
 
 
 def macs_by_hooks(model, run):
@@ -85,51 +55,35 @@ def macs_by_hooks(model, run):
 
 
 @pytest.mark.parametrize(
-    "name", ["retinanet_ghostnet_fpn", "faster_rcnn_mobilenetv3_fpn"]
+    "name, shape, padded",
+    [
+        ("retinanet_ghostnet_fpn", (100, 130), (128, 160)),
+        ("faster_rcnn_mobilenetv3_fpn", (100, 130), (128, 160)),
+        ("classification/ghostnet_digits", (40, 50), (40, 50)),
+        ("classification/ghost_vgg16_cifar10", (40, 50), (40, 50)),
+    ],
 )
-def test_against_a_count_by_hand(name):
-    """Of a detector that runs, with as many proposals as there may be."""
+def test_against_a_count_by_hand(name, shape, padded):
+    """Of a model that runs, with as many proposals as there may be."""
     cfg = config(name)
     if "roi_head" in cfg.model:
         cfg.model.test_cfg.rpn.update(
             max_per_img=50, nms=dict(type="nms", iou_threshold=1)
         )
-    result = complexity(cfg, (100, 130))
-    assert result["shape"] == (128, 160)
+    result = complexity(cfg, shape)
+    assert result["shape"] == padded
     with DefaultScope.overwrite_default_scope("mmdet"):
         model = MODELS.build(cfg.model).eval()
-    data = model.data_preprocessor(demo_mm_inputs(1, [(3, 128, 160)]), training=False)
+    data = dict(inputs=torch.rand(1, 3, *padded))
+    if "neck" in cfg.model:
+        data = model.data_preprocessor(demo_mm_inputs(1, [(3, *padded)]))
     macs = macs_by_hooks(model, lambda: model(**data, mode="tensor"))
-    assert {part: result["macs"][part] for part in macs} == macs
+    assert {part: result["macs"].get(part, 0) for part in macs} == macs
     assert result["macs"]["total"] == sum(macs.values())
     assert result["params"]["total"] == sum(p.numel() for p in model.parameters())
 
 
-@pytest.mark.parametrize("name", CLASSIFIERS)
-def test_figures_of_classifiers(name):
-    result = classifier(name)
-    assert result["shape"] == (224, 224)
-    params, macs = CLASSIFIERS[name]
-    assert result["params"]["total"] / 1e6 == pytest.approx(params, rel=0.005)
-    assert result["macs"]["total"] / 1e6 == pytest.approx(macs, rel=0.005)
-
-
-@pytest.mark.parametrize("name", ["ghostnet_digits", "ghost_vgg16_cifar10"])
-def test_a_classifier_against_a_count_by_hand(name):
-    cfg = config(f"classification/{name}")
-    result = complexity(cfg, (40, 50))
-    assert result["shape"] == (40, 50)
-    with DefaultScope.overwrite_default_scope("mmdet"):
-        model = MODELS.build(cfg.model).eval()
-    macs = macs_by_hooks(model, lambda: model(torch.rand(1, 3, 40, 50)))
-    assert (macs["backbone"], macs["head"]) == (
-        result["macs"]["backbone"],
-        result["macs"]["head"],
-    )
-    params = sum(p.numel() for p in model.parameters())
-    assert result["params"]["total"] == params
-
-
+NO_DATA = {f"{part}_dataloader": None for part in ("train", "val", "test")}
 SIZE = "test_dataloader.dataset.pipeline.1.size"
 
 
@@ -139,6 +93,7 @@ SIZE = "test_dataloader.dataset.pipeline.1.size"
         ("ghostnet_digits", {}, (32, 32)),
         ("resnet56_cifar10", {}, (32, 32)),  # the crop of training
         ("ghostnet_100_in1k", {"test_dataloader": None}, (224, 224)),
+        ("ghostnet_digits", NO_DATA, (224, 224)),
         ("ghostnet_100_in1k", {SIZE: [96]}, (96, 96)),
         ("ghostnet_100_in1k", {SIZE: [96, 128]}, (96, 128)),
     ],
@@ -153,20 +108,14 @@ def test_shape_of_the_pipeline(name, options, shape):
     assert _pipeline_shape(cfg) == shape
 
 
-def test_no_pipeline():
-    cfg = config("classification/ghostnet_digits")
-    for part in "train", "val", "test":
-        cfg.pop(f"{part}_dataloader")
-    assert _pipeline_shape(cfg) == (224, 224)
-
-
 def test_papers_figures_of_classifiers(project):
     """The same in the configs; and ours are near, or they are known not to be."""
     known = {
+        # https://github.com/huawei-noah/Efficient-AI-Backbones/issues/146 agrees.
         ("ghost_resnet50_in1k", "params"): 13.95,
         ("ghost_resnet50_in1k", "macs"): 2151,  # 2.2G, as rounded there
         ("ghost_resnet50_s4_in1k", "params"): 8.15,
-        ("ghost_resnet56_cifar10", "macs"): 65.29,  # tests/models/test_cifar.py
+        ("ghost_resnet56_cifar10", "macs"): 65.29,  # 63.2 with d=1; the paper omits d
     }
     for name, (params, macs, top1) in paper.CLASSIFIERS.items():
         path = project / f"configs/classification/{name}.py"
@@ -251,19 +200,12 @@ def test_classifiers_of_the_page(project):
 
 
 @pytest.mark.parametrize(
-    "options, shape, shown",
-    [
-        ({"model.head.dropout": 0.1, "optim_wrapper.optimizer.lr": 0.3}, None, True),
-        ({"model.head.num_classes": 100}, None, False),
-        ({"model.backbone.ratio": 3}, None, False),
-        ({}, (64, 64), False),
-    ],
+    "options, shape", [({"model.head.num_classes": 100}, None), ({}, (64, 64))]
 )
-def test_paper_beside_what_is_shipped(options, shape, shown):
-    """A config of that name which counts otherwise is not the paper's."""
+def test_what_counts_otherwise_is_not_beside_the_paper(options, shape):
     cfg = config("classification/ghost_vgg16_cifar10", options)
     row = complexity_table([complexity(cfg, shape)]).splitlines()[-1]
-    assert row.endswith(" | 7.7M | 158M | 93.7 |" if shown else " | - | - | - |")
+    assert row.endswith(" | - | - | - |")
 
 
 def test_ablations_of_the_page(project, capsys, monkeypatch):

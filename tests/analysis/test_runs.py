@@ -21,14 +21,6 @@ def test_read_run(record, config, unit, iterations):
     assert run.evaluations[-1]["coco/bbox_mAP"] == 0.25
 
 
-@pytest.mark.parametrize(
-    "changes", [dict(trained=449), dict(evaluations=[]), dict(length=451)]
-)
-def test_not_finished(record, changes):
-    folder = record("a", "bccd/retinanet_ghostnet_small_bccd", AP, **changes)
-    assert not read_run(folder).finished
-
-
 def test_no_run(tmp_path):
     with pytest.raises(UserError, match="has no run.json, which tools/train.py writes"):
         read_run(tmp_path)

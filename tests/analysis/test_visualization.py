@@ -17,6 +17,8 @@ from ghostdet.config import load_config
 from ghostdet.errors import UserError
 from ghostdet.models.layers.ghost_conv import GhostConv
 
+DIGITS = f"{CONFIGS}/classification/ghostnet_digits.py"
+IN1K = f"{CONFIGS}/classification/ghostnet_100_in1k.py"
 MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)  # RGB
 
 
@@ -26,16 +28,15 @@ def detector(tiny, trained):
     return tiny(), trained / "iter_4.pth"
 
 
-@pytest.fixture
-def classifier(tmp_path):
+@pytest.fixture(scope="module")
+def classifier(tmp_path_factory):
     """Config and checkpoint of a classifier, with random weights."""
-    cfg = load_config(
-        f"{CONFIGS}/classification/ghostnet_digits.py",
-        cfg_options={"test_dataloader.dataset.pipeline.0.size": 64},
-    )
+    options = {"test_dataloader.dataset.pipeline.0.size": 64}
+    cfg = load_config(DIGITS, cfg_options=options)
     torch.manual_seed(0)
-    torch.save(build_model(cfg).state_dict(), tmp_path / "a.pth")
-    return cfg, tmp_path / "a.pth"
+    path = tmp_path_factory.mktemp("classifier") / "a.pth"
+    torch.save(build_model(cfg).state_dict(), path)
+    return cfg, path
 
 
 @pytest.fixture
@@ -108,6 +109,8 @@ def test_maps_of_a_classifier(classifier, red, tmp_path, drawn):
     assert np.array_equal(shown, image)
     assert maps == pytest.approx(stem(image, checkpoint), abs=1e-4)
     assert titles == ("backbone.conv_stem", "ghostnet_digits, a.pth, red.png")
+    visualize("pairs", cfg, checkpoint, red, "backbone", tmp_path / "a.png")
+    assert drawn[1][0].shape == (480, 2, 2)  # its only output
 
 
 @pytest.mark.parametrize(
@@ -116,9 +119,7 @@ def test_maps_of_a_classifier(classifier, red, tmp_path, drawn):
 def test_ghost_maps_of_a_network(kind, size, red, tmp_path, drawn):
     """They are the halves of what the module gives, but for attention in V2 and V3."""
     options = {"model.backbone.type": kind}
-    cfg = load_config(
-        f"{CONFIGS}/classification/ghostnet_digits.py", cfg_options=options
-    )
+    cfg = load_config(DIGITS, cfg_options=options)
     cfg.test_dataloader.dataset.pipeline[0].size = size
     model = build_model(cfg)
     torch.save(model.state_dict(), tmp_path / "a.pth")
@@ -144,11 +145,6 @@ def test_default_file_and_a_layer_that_runs_on_each_level(
     assert out == Path(f"outputs/{cell.stem}-{layer}-pairs.png") and out.is_file()
     assert len(drawn[0][0]) == 64 and len(drawn[0][1]) == 6
     assert f"picture: {out}\n" in capsys.readouterr().out
-
-
-def test_the_only_output_of_a_backbone(classifier, red, tmp_path, drawn):
-    visualize("pairs", *classifier, red, "backbone", tmp_path / "a.png")
-    assert drawn[0][0].shape == (480, 2, 2)
 
 
 @pytest.mark.parametrize(
@@ -182,22 +178,20 @@ def test_output_that_is_no_maps(output, message):
 
 
 def test_layers_that_are_chosen():
-    conv, ghost = nn.Conv2d(1, 2, 1), GhostConv(1, 4, 1)
-    assert visualization._find_layer(nn.Sequential(conv), None, "pairs") == "0"
-    plain = nn.Sequential(nn.ReLU(), conv, nn.Conv2d(2, 2, 1), nn.Conv2d(2, 2, 1))
-    assert visualization._find_layer(plain, None, "pairs") == "2"
+    """A Ghost module of ratio 1 counts, so that plain networks show the same layer."""
+    convs, ghost = [nn.Conv2d(1, 1, 1) for _ in range(3)], GhostConv(1, 4, 1)
+    plain = [GhostConv(1, 2, 1, ratio=1) for _ in range(2)]
+    for modules, picture, chosen in (
+        ([nn.ReLU(), *convs], "pairs", "2"),
+        ([convs[0], ghost], "ghosts", "1"),
+        (plain, "pairs", "1"),
+        ([*plain, ghost, ghost], "ghosts", "2"),
+        ([ghost, *plain], "ghosts", "0"),
+    ):
+        network = nn.Sequential(*modules)
+        assert visualization._find_layer(network, None, picture) == chosen
     with pytest.raises(UserError, match="no Ghost module"):
-        visualization._find_layer(plain, None, "ghosts")
-    for picture in ("pairs", "ghosts"):
-        assert (
-            visualization._find_layer(nn.Sequential(conv, ghost), None, picture) == "1"
-        )
-    plain = nn.Sequential(GhostConv(1, 2, 1, ratio=1), GhostConv(2, 4, 1, ratio=1))
-    assert visualization._find_layer(plain, None, "pairs") == "1"
-    for modules, chosen in (((*plain, ghost, ghost), "2"), ((ghost, *plain), "0")):
-        assert (
-            visualization._find_layer(nn.ModuleList(modules), None, "ghosts") == chosen
-        )
+        visualization._find_layer(nn.Sequential(*convs), None, "ghosts")
 
 
 @pytest.mark.parametrize("network", ["detector", "classifier"])
@@ -225,20 +219,15 @@ def test_files_that_do_not_do(classifier, red, tmp_path):
         visualize("pair", cfg, checkpoint, red)
     with pytest.raises(UserError, match="is exported and has no layers"):
         visualize("pairs", cfg, tmp_path / "a.onnx", red)
-    cfg.model.backbone.widen_factor = 1.0
     with pytest.raises(UserError, match="do not fit this model"):
-        visualize("pairs", cfg, checkpoint, red)
+        visualize("pairs", IN1K, checkpoint, red)
 
 
-@pytest.mark.parametrize("picture", ["pairs", "ghosts"])
-def test_tool(project, monkeypatch, capsys, classifier, red, tmp_path, picture):
+def test_tool(project, monkeypatch, capsys, classifier, red, tmp_path):
     monkeypatch.syspath_prepend(project / "tools")
-    arguments = [
-        *(picture, f"{CONFIGS}/classification/ghostnet_digits.py"),
-        *(classifier[1], red, "--layer", "backbone.blocks.1.0.ghost1"),
-        *("--out", tmp_path / "a.png"),
-    ]
+    layer, out = "backbone.blocks.1.0.ghost1", tmp_path / "a.png"
+    arguments = ["ghosts", DIGITS, classifier[1], red, "--layer", layer, "--out", out]
     monkeypatch.setattr(sys, "argv", ["visualize", *map(str, arguments)])
     runpy.run_path(str(project / "tools/visualize.py"), run_name="__main__")
-    assert f"picture: {tmp_path / 'a.png'}" in capsys.readouterr().out
-    assert Image.open(tmp_path / "a.png").size[0] > 700
+    assert f"picture: {out}" in capsys.readouterr().out
+    assert Image.open(out).size[0] > 700

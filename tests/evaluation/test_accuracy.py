@@ -48,17 +48,10 @@ def test_equal_scores(dtype):
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_scores_that_are_not_finite(value):
+    scores = torch.tensor([0.1, value])
+    sample = dict(pred_score=scores, gt_label=0, img_path="a.jpg")
     with pytest.raises(UserError, match="the scores of a.jpg are not finite"):
-        Accuracy(1).process(
-            None,
-            [
-                dict(
-                    pred_score=torch.tensor([0.1, value]),
-                    gt_label=0,
-                    img_path="a.jpg",
-                )
-            ],
-        )
+        Accuracy(1).process(None, [sample])
 
 
 @pytest.mark.parametrize("topk", [0, (), (1, -5), (0, 1), 2.5, [None], True, "15"])

@@ -4,6 +4,7 @@ import pytest
 import torch
 from mmdet.registry import MODELS
 from mmengine.registry import DefaultScope
+from random_norms import with_random_norms
 from timm.models.ghostnet import _create_ghostnet
 
 from ghostdet import CONFIGS
@@ -18,14 +19,7 @@ LAYOUTS = {False: torch.contiguous_format, True: torch.channels_last}
 
 def theirs_of(width):
     torch.manual_seed(0)
-    theirs = _create_ghostnet("ghostnet_100", width=width).eval()
-    for module in theirs.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):  # none is the identity
-            module.weight.data.uniform_(0.5, 1.5)
-            module.bias.data.uniform_(-0.5, 0.5)
-            module.running_mean.uniform_(-0.1, 0.1)
-            module.running_var.uniform_(0.5, 1.5)
-    return theirs
+    return with_random_norms(_create_ghostnet("ghostnet_100", width=width))
 
 
 def ours_of(width, **backbone):

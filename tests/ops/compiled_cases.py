@@ -6,13 +6,14 @@ the results to the file named. It needs no ghostdet.
 
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import product
 
 import mmcv.ops
 import torch
 from torch import Tensor
 
-Case = tuple[str, Callable[[], list[Tensor]]]
+Cases = Iterator[Callable[[], list[Tensor]]]
 
 
 def random_boxes(count: int) -> Tensor:
@@ -26,52 +27,42 @@ def integer_boxes(count: int) -> Tensor:
     return torch.cat([corner, corner + torch.randint(1, 11, (count, 2))], 1).float()
 
 
-def scored_boxes(ties: bool) -> Iterator[tuple[str, Tensor, Tensor]]:
+def scored_boxes(ties: bool) -> Iterator[tuple[Tensor, Tensor]]:
     for count in (0, 1, 7, 300, 1500):
         scores = torch.randperm(count) / max(count, 1)
         if ties:
             scores = (scores * 20).ceil() / 20
-        yield f"random {count}", random_boxes(count), scores
-        yield f"integer {count}", integer_boxes(count), scores
+        yield random_boxes(count), scores
+        yield integer_boxes(count), scores
 
 
-def nms() -> Iterator[Case]:
+def nms() -> Cases:
     # MMCV's sort is not stable: which of two equal scores comes first is undefined.
-    for name, boxes, scores in scored_boxes(ties=False):
+    for boxes, scores in scored_boxes(ties=False):
         for threshold, offset in product((0.1, 0.3, 0.5, 0.7), (0, 1)):
-            arguments = (boxes, scores, threshold, offset)
-            yield f"{name} {arguments[2:]}", lambda a=arguments: list(mmcv.ops.nms(*a))
+            yield partial(mmcv.ops.nms, boxes, scores, threshold, offset)
 
 
-def softnms() -> Iterator[Case]:
-    for name, boxes, scores in scored_boxes(ties=True):
+def softnms() -> Cases:
+    for boxes, scores in scored_boxes(ties=True):
         options = product((0.3, 0.5), (1e-3, 0.2), ("naive", "linear", "gaussian"))
         for (threshold, lowest, method), offset in product(options, (0, 1)):
-            arguments = (boxes, scores, threshold, 0.5, lowest, method, offset)
-            yield (
-                f"{name} {arguments[2:]}",
-                lambda a=arguments: list(mmcv.ops.soft_nms(*a)),
-            )
+            arguments = threshold, 0.5, lowest, method, offset
+            yield partial(mmcv.ops.soft_nms, boxes, scores, *arguments)
 
 
-def nms_match() -> Iterator[Case]:
-    for name, boxes, scores in scored_boxes(ties=False):
+def nms_match() -> Cases:
+    for boxes, scores in scored_boxes(ties=False):
         dets = torch.cat([boxes, scores[:, None]], dim=1)
         for threshold in (0.3, 0.5, 0.7):
-            yield (
-                f"{name} {threshold}",
-                lambda d=dets, t=threshold: mmcv.ops.nms_match(d, t),
-            )
+            yield partial(mmcv.ops.nms_match, dets, threshold)
 
 
-def bbox_overlaps() -> Iterator[Case]:
+def bbox_overlaps() -> Cases:
     for boxes, count in product((random_boxes, integer_boxes), (0, 1, 50)):
         for arguments in product(("iou", "iof"), (True, False), (0, 1)):
-            inputs = (boxes(count), boxes(count), *arguments)
-            yield (
-                f"{boxes.__name__} {count} {arguments}",
-                lambda a=inputs: [mmcv.ops.bbox_overlaps(*a)],
-            )
+            inputs = boxes(count), boxes(count), *arguments
+            yield lambda inputs=inputs: [mmcv.ops.bbox_overlaps(*inputs)]
 
 
 def with_gradients(operator: Callable, inputs: list, *arguments) -> list[Tensor]:
@@ -83,7 +74,7 @@ def with_gradients(operator: Callable, inputs: list, *arguments) -> list[Tensor]
     return [result.detach(), *(t.grad for t in inputs if t is not None)]
 
 
-def roi_align() -> Iterator[Case]:
+def roi_align() -> Cases:
     for count, dtype in product((0, 1, 40), (torch.float32, torch.float64)):
         x = torch.randn(2, 5, 21, 30, dtype=dtype)
         boxes = random_boxes(count).to(dtype) * 1.3 - 30  # some outside the map
@@ -91,12 +82,7 @@ def roi_align() -> Iterator[Case]:
         for arguments in product(
             (7, (3, 5)), (1 / 16, 7 / 64), (0, 2), ("avg", "max"), (True, False)
         ):
-            yield (
-                f"{count} {dtype} {arguments}",
-                lambda x=x, r=rois, a=arguments: with_gradients(
-                    mmcv.ops.roi_align, [x], r, *a
-                ),
-            )
+            yield partial(with_gradients, mmcv.ops.roi_align, [x], rois, *arguments)
 
 
 # kernel, stride, padding, dilation, groups, deformable groups
@@ -110,55 +96,38 @@ GEOMETRIES = [
 ]
 
 
-def deformable() -> Iterator[tuple[str, list[Tensor], tuple]]:
+def deformable() -> Iterator[tuple[list[Tensor], tuple]]:
     for geometry, batch, dtype in product(
         GEOMETRIES, (1, 4), (torch.float32, torch.float64)
     ):
-        (kh, kw), stride, padding, dilation, groups, deform_groups = geometry
+        (kh, kw), *arguments, groups, deform_groups = geometry
         x = torch.randn(batch, 8, 9, 12, dtype=dtype)
         weight = torch.randn(16, 8 // groups, kh, kw, dtype=dtype)
         bias = torch.randn(16, dtype=dtype)
-        size = torch.nn.functional.conv2d(
-            x, weight, None, stride, padding, dilation, groups
-        ).shape[2:]
-        points = deform_groups * kh * kw
+        plain = torch.nn.functional.conv2d(x, weight, None, *arguments, groups)
+        points, size = deform_groups * kh * kw, plain.shape[2:]
         offset = torch.randn(batch, 2 * points, *size, dtype=dtype) * 2
         mask = torch.rand(batch, points, *size, dtype=dtype)
-        yield (
-            f"{geometry} {batch} {dtype}",
-            [x, offset, mask, weight, bias],
-            geometry[1:],
-        )
+        yield [x, offset, mask, weight, bias], geometry[1:]
 
 
-def deform_conv() -> Iterator[Case]:
-    for name, (x, offset, _, weight, _), geometry in deformable():
+def deform_conv() -> Cases:
+    operator = mmcv.ops.deform_conv2d
+    for (x, offset, _, weight, _), geometry in deformable():
         for step in (32, 1):  # images at a time
-            yield (
-                f"{name} {step}",
-                lambda i=(x, offset, weight), a=(*geometry, False, step): (
-                    with_gradients(mmcv.ops.deform_conv2d, i, *a)
-                ),
-            )
+            arguments = *geometry, False, step
+            yield partial(with_gradients, operator, [x, offset, weight], *arguments)
 
 
-def modulated_deform_conv() -> Iterator[Case]:
-    for name, inputs, geometry in deformable():
+def modulated_deform_conv() -> Cases:
+    run = partial(with_gradients, mmcv.ops.modulated_deform_conv2d)
+    for inputs, geometry in deformable():
         for bias in (inputs[4], None):
-            yield (
-                f"{name} bias {bias is not None}",
-                lambda i=[*inputs[:4], bias], a=geometry: with_gradients(
-                    mmcv.ops.modulated_deform_conv2d, i, *a
-                ),
-            )
+            yield partial(run, [*inputs[:4], bias], *geometry)
     # DyHead's offsets and masks are those of a larger pyramid level.
     x, weight = torch.randn(2, 4, 8, 8), torch.randn(4, 4, 3, 3)
     both = torch.randn(2, 27, 16, 16)
-    inputs = [x, both[:, :18], both[:, 18:].sigmoid(), weight, None]
-    yield (
-        "larger offsets",
-        lambda i=inputs: with_gradients(mmcv.ops.modulated_deform_conv2d, i, 1, 1),
-    )
+    yield partial(run, [x, both[:, :18], both[:, 18:].sigmoid(), weight, None], 1, 1)
 
 
 OPERATORS = (
@@ -172,12 +141,12 @@ OPERATORS = (
 )
 
 
-def results() -> dict[str, dict[str, list[Tensor]]]:
-    """Results of every case, by operator and name."""
+def results() -> dict[str, list[list[Tensor]]]:
+    """Results of every case, by operator."""
     found = {}
     for operator in OPERATORS:
         torch.manual_seed(0)
-        found[operator.__name__] = {name: run() for name, run in operator()}
+        found[operator.__name__] = [list(run()) for run in operator()]
     return found
 
 

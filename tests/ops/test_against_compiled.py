@@ -8,16 +8,16 @@ multi-scale deformable attention, so these are not among the cases.
 """
 
 import os
-import runpy
 import subprocess
-from pathlib import Path
 
 import pytest
 import torch
 
 from ghostdet.ops import operator_backend
 
-CASES = Path(__file__).with_name("compiled_cases.py")
+from . import compiled_cases
+from .compiled_cases import OPERATORS, results
+
 PYTHON = os.environ.get("GHOSTDET_COMPILED_PYTHON")
 
 if not PYTHON:
@@ -32,37 +32,24 @@ if operator_backend() == "mmcv":
 @pytest.fixture(scope="module")
 def compiled(tmp_path_factory):
     path = tmp_path_factory.mktemp("compiled") / "results.pt"
-    subprocess.run([PYTHON, "-W", "ignore", CASES, path], check=True)
+    subprocess.run([PYTHON, "-W", "ignore", compiled_cases.__file__, path], check=True)
     return torch.load(path, weights_only=True)
 
 
 @pytest.fixture(scope="module")
 def ours():
-    return runpy.run_path(str(CASES))["results"]()
+    return results()
 
 
-@pytest.mark.parametrize(
-    "operator",
-    [
-        "nms",
-        "softnms",
-        "nms_match",
-        "bbox_overlaps",
-        "roi_align",
-        "deform_conv",
-        "modulated_deform_conv",
-    ],
-)
+@pytest.mark.parametrize("operator", [case.__name__ for case in OPERATORS])
 def test_equality(operator, ours, compiled):
     worst = {}
-    assert ours[operator].keys() == compiled[operator].keys()
-    for name, expected in compiled[operator].items():
-        result = ours[operator][name]
-        assert len(result) == len(expected), name
+    pairs = zip(ours[operator], compiled[operator], strict=True)
+    for number, (result, expected) in enumerate(pairs):
         for a, b in zip(result, expected, strict=True):
-            assert a.shape == b.shape and a.dtype == b.dtype, name
+            assert a.shape == b.shape and a.dtype == b.dtype, number
             if not a.is_floating_point():
-                assert torch.equal(a, b), name
+                assert torch.equal(a, b), number
             elif a.numel():
                 largest = (a - b).abs().max().item() / max(1, b.abs().max().item())
                 worst[a.dtype] = max(worst.get(a.dtype, 0), largest)

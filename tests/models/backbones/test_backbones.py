@@ -52,12 +52,6 @@ def test_states_its_outputs(network, out_indices):
 
 
 @each
-def test_channels_at_width_one(network):
-    with torch.device("meta"):
-        assert network(out_indices=range(5)).out_channels == (24, 40, 112, 160, 960)
-
-
-@each
 @pytest.mark.parametrize("frozen_stages", range(-1, 6))
 def test_frozen_stages(network, frozen_stages):
     """Before and after ``train()``; frozen BN stays in evaluation mode."""
@@ -97,20 +91,16 @@ def step(model, x):
 
 
 @each
-def test_recomputation_changes_nothing(network):
-    torch.manual_seed(0)
-    plain = network(0.5, (1,)).double()
-    saving = network(0.5, (1,), with_cp=True).double()
-    saving.load_state_dict(plain.state_dict())
+def test_recomputation(network):
+    """Of a block in the backward pass; tests/models/layers has its equality."""
+    model = network(0.5, (1,), with_cp=True)
     runs = []
-    saving.blocks[1].register_forward_pre_hook(lambda *_: runs.append(1))
-    for _ in range(2):
-        x = torch.randn(2, 3, 64, 64).double()
-        torch.testing.assert_close(step(plain, x), step(saving, x))
-        torch.testing.assert_close(plain.state_dict(), saving.state_dict())
-    assert len(runs) == 4  # forward and backward, twice
-    saving.eval()(x)
-    assert len(runs) == 5
+    model.blocks[1].register_forward_pre_hook(lambda *_: runs.append(1))
+    x = torch.randn(2, 3, 64, 64)
+    step(model, x)
+    assert len(runs) == 2
+    model.eval()(x)
+    assert len(runs) == 3
 
 
 @each

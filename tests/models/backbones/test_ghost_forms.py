@@ -4,9 +4,6 @@ import pytest
 import torch
 from torch import nn
 
-from ghostdet import CONFIGS
-from ghostdet.analysis import complexity
-from ghostdet.config import load_config
 from ghostdet.errors import ConfigError
 from ghostdet.models import (
     CifarResNet,
@@ -15,38 +12,6 @@ from ghostdet.models import (
     GhostModule,
     GhostResNet,
 )
-
-# By config, s and d: our parameters and MACs in millions, and the paper's. The paper's
-# rows with d other than 3 or s=5 are quoted from memory. For Ghost-ResNet-50 others
-# count the same (https://github.com/huawei-noah/Efficient-AI-Backbones/issues/146).
-FIGURES = {
-    ("vgg16_cifar10", 1, 3): (14.99, 313.5, 15, 313),
-    ("ghost_vgg16_cifar10", 2, 3): (7.65, 158.7, 7.7, 158),
-    ("resnet56_cifar10", 1, 3): (0.853, 125.5, 0.85, 125),
-    ("ghost_resnet56_cifar10", 2, 3): (0.438, 65.3, 0.43, 63),
-    ("ghost_resnet56_cifar10", 2, 1): (0.430, 63.2, 0.43, 63),  # the paper omits d
-    ("ghost_vgg16_cifar10", 2, 1): (7.63, 157.9, 7.6, 157),
-    ("ghost_vgg16_cifar10", 2, 5): (7.68, 160.4, 7.7, 160),
-    ("ghost_vgg16_cifar10", 5, 3): (3.27, 66.6, 3.3, 65),
-    ("ghost_resnet50_in1k", 2, 3): (13.95, 2151.0, 13, 2200),
-    ("ghost_resnet50_s4_in1k", 4, 3): (8.15, 1181.9, 6.5, 1200),
-}
-
-
-@pytest.mark.parametrize("name, ratio, dw_kernel", FIGURES)
-def test_parameters_and_macs(name, ratio, dw_kernel):
-    path = f"{CONFIGS}/classification/{name}.py"
-    options = {"model.backbone.ratio": ratio, "model.backbone.dw_kernel": dw_kernel}
-    if ratio == 1:
-        options = {}  # the default
-    result = complexity(load_config(path, cfg_options=options))
-    params, macs = (result[key]["total"] / 1e6 for key in ("params", "macs"))
-    expected = FIGURES[name, ratio, dw_kernel]
-    assert params == pytest.approx(expected[0], abs=0.0051)
-    assert macs == pytest.approx(expected[1], abs=0.051)
-    if "resnet50" not in name:
-        assert params == pytest.approx(expected[2], rel=0.02)
-    assert macs == pytest.approx(expected[3], rel=0.04)
 
 
 @pytest.mark.parametrize("ratio", [1, 2])

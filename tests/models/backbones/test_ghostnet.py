@@ -28,18 +28,6 @@ def test_size_is_the_official_networks(width):
     assert (*counted, model.out_channels) == WIDTHS[width]
 
 
-def test_levels_are_the_authors_bottlenecks():
-    """By identity: bottlenecks 3, 5, 11 and 16, counted flat, and the final one."""
-    model = GhostNet(0.5, out_indices=(0, 1, 2, 3, 4), channels_last=False).eval()
-    flat = [block for stage in model.blocks for block in stage]
-    seen = []
-    for block in flat:
-        block.register_forward_hook(lambda m, i, o: seen.append(id(o)))
-    outs = model(torch.randn(1, 3, 64, 64))
-    assert len(flat) == 17
-    assert [id(x) for x in outs] == [seen[n - 1] for n in (3, 5, 11, 16, 17)]
-
-
 def test_merging_branches_refuses_training_and_other_norms():
     with pytest.raises(ConfigError, match="training mode; call model.eval"):
         GhostNetV3(0.5).switch_to_deploy()

@@ -1,0 +1,12 @@
+from torch import nn
+
+
+def with_random_norms(network: nn.Module) -> nn.Module:
+    """Give every BN statistics and scales with which it is not the identity."""
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.weight.data.uniform_(0.5, 1.5)
+            module.bias.data.uniform_(-0.5, 0.5)
+            module.running_mean.uniform_(-0.1, 0.1)
+            module.running_var.uniform_(0.5, 1.5)
+    return network.eval()
