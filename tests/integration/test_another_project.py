@@ -2,11 +2,8 @@
 
 import json
 import shutil
-import sys
 
 import pytest
-
-from ghostdet.__main__ import main
 
 CONFIG = """
 custom_imports = dict(imports=["ghostdet"], allow_failed_imports=False)
@@ -138,9 +135,3 @@ def test_by_mmengine(command, elsewhere):
     result = command("script.py", cwd=elsewhere)
     assert result.returncode == 0, result.stderr
     assert (elsewhere / "out/epoch_1.pth").is_file()
-
-
-def test_module_without_a_tool(monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["ghostdet", "fly"])
-    with pytest.raises(SystemExit, match="ghostdet has no tool 'fly'"):
-        main()
