@@ -1,6 +1,8 @@
 import json
+import os
 import pickle
 import shutil
+import sys
 from pathlib import Path
 
 import cv2
@@ -27,11 +29,11 @@ def write_config(path: Path, base: str, text: str) -> Path:
 
 
 @pytest.fixture
-def config(tmp_path, cells) -> Path:
+def config(tmp_path, own_cells) -> Path:
     """The small config with its dataset and every detection."""
     text = (
         "model = dict(test_cfg=dict(score_thr=0.0))\n"
-        f"test_dataloader = dict(dataset=dict(data_root={str(cells)!r}))"
+        f"test_dataloader = dict(dataset=dict(data_root={str(own_cells)!r}))"
     )
     return write_config(
         tmp_path / "own.py", "bccd/retinanet_ghostnet_small_bccd.py", text
@@ -39,13 +41,14 @@ def config(tmp_path, cells) -> Path:
 
 
 @pytest.fixture
-def images(tmp_path, cells) -> Path:
-    """The first three test images."""
-    (tmp_path / "images").mkdir()
-    coco = json.loads((cells / "annotations/test.json").read_text())
-    for image in coco["images"][:3]:
-        shutil.copy(cells / "images" / image["file_name"], tmp_path / "images")
-    return tmp_path / "images"
+def images(own_cells) -> Path:
+    """The folder of the dataset, with its first three test images."""
+    coco = json.loads((own_cells / "annotations/test.json").read_text())
+    names = [image["file_name"] for image in coco["images"][:3]]
+    for path in (own_cells / "images").iterdir():
+        if path.name not in names:
+            path.unlink()
+    return own_cells / "images"
 
 
 def test_coco(tmp_path, coco, capsys):
@@ -73,7 +76,8 @@ model = dict(bbox_head=dict(init_cfg=init_cfg), test_cfg=dict(score_thr=0.3))
     chosen = [truth.imgs[i] for i in truth.getImgIds()[::2]]
     (tmp_path / "images").mkdir()
     for image in chosen:
-        shutil.copy(coco / "val2017" / image["file_name"], tmp_path / "images")
+        link = tmp_path / "images" / image["file_name"]
+        link.symlink_to(coco / "val2017" / link.name)
 
     results = infer(tmp_path / "images", config, tmp_path / "a.pth", tmp_path / "out")
     detections = json.loads(results.read_text())
@@ -93,7 +97,7 @@ model = dict(bbox_head=dict(init_cfg=init_cfg), test_cfg=dict(score_thr=0.3))
 
 
 @pytest.mark.parametrize("amp", [False, True])
-def test_same_as_evaluation(tmp_path, tiny, trained, cells, config, images, amp):
+def test_same_as_evaluation(tmp_path, tiny, trained, config, images, amp):
     checkpoint = trained / "iter_4.pth"
     detections = json.loads(
         infer(images, config, checkpoint, tmp_path / "o", amp=amp).read_text()
@@ -133,6 +137,63 @@ def test_images_that_the_data_set_does_not_know(tmp_path, trained, config, image
     assert ids["zzz"] not in [
         both[p.name] for p in images.iterdir() if p.suffix == ".jpg"
     ]
+
+
+def test_no_identifier_of_another(tmp_path, trained, config, own_cells, images):
+    """Neither of an image of the same name nor of another category."""
+    path = own_cells / "annotations/test.json"
+    coco = json.loads(path.read_text())
+    coco["categories"] = [dict(id=3, name="WBC"), dict(id=1, name="Other")]
+    path.write_text(json.dumps(coco), "utf-16")
+    (tmp_path / "cam1").mkdir()
+    shutil.copy(min(images.iterdir()), tmp_path / "cam1")
+    results = infer(tmp_path / "cam1", config, trained / "iter_4.pth", tmp_path / "out")
+    found = json.loads(results.read_text())
+    assert not {d["image_id"] for d in found} & {i["id"] for i in coco["images"]}
+    ids = {d["category_name"]: d["category_id"] for d in found}
+    assert ids.items() <= {"WBC": 3, "RBC": 4, "Platelets": 5}.items() and len(ids) > 1
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"images": []}', '{"images": [1]}'])
+def test_annotations_that_cannot_be_read(
+    tmp_path, trained, config, own_cells, images, capsys, content
+):
+    (own_cells / "annotations/test.json").write_text(content)
+    results = infer(images, config, trained / "iter_4.pth", tmp_path / "out")
+    assert {d["image_id"] for d in json.loads(results.read_text())} == {1, 2, 3}
+    assert "test.json is not read as COCO annotations" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("error", [MemoryError(), KeyboardInterrupt()])
+def test_results_are_kept(tmp_path, trained, config, images, monkeypatch, error):
+    module = sys.modules["ghostdet.apis.infer"]
+    detect, (first, second, third) = module.inference_detector, sorted(images.iterdir())
+
+    def fail(model, path, pipeline):
+        if path == str(second):
+            raise error
+        return detect(model, path, pipeline)
+
+    monkeypatch.setattr(module, "inference_detector", fail)
+    with pytest.raises((UserError, KeyboardInterrupt)) as caught:
+        infer(images, config, trained / "iter_4.pth", tmp_path / "out")
+    found = json.loads((tmp_path / "out/results.json").read_text())
+    names = {first.name}
+    if isinstance(error, MemoryError):
+        assert f"{second}: not enough memory" in str(caught.value)
+        names.add(third.name)
+    assert {d["file_name"] for d in found} == names
+
+
+def test_files_of_a_folder(tmp_path, trained, config, images, capsys):
+    first = min(images.iterdir())
+    shutil.copy(first, images / "a.jfif")
+    (images / "a.txt").touch()
+    os.mkfifo(images / "b.jpg")
+    results = infer(images, config, trained / "iter_4.pth", tmp_path / "out")
+    names = {d["file_name"] for d in json.loads(results.read_text())}
+    assert "a.jfif" in names and len(names) == 4
+    assert "skipped what is no image: a.txt" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("kind", ["gray", "alpha", "deep", "tiny"])
