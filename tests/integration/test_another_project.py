@@ -2,47 +2,25 @@
 
 import json
 import shutil
+from pathlib import Path
 
+import mmdet
 import pytest
 
-CONFIG = """
+BASE = Path(mmdet.__file__).parent / ".mim/configs/retinanet"
+CONFIG = f"""
+_base_ = "{BASE}/retinanet_r50_fpn_1x_coco.py"
 custom_imports = dict(imports=["ghostdet"], allow_failed_imports=False)
-default_scope = "mmdet"
-
+levels = dict(widen_factor=0.5, out_channels=32, num_outs=3)
+anchors = dict(octave_base_scale=4, strides=[8, 16, 32])
+small = dict(num_classes=2, in_channels=32, feat_channels=32, stacked_convs=1)
 model = dict(
-    type="FCOS",
-    data_preprocessor=dict(
-        type="DetDataPreprocessor",
-        mean=[123.675, 116.28, 103.53],
-        std=[58.395, 57.12, 57.375],
-        bgr_to_rgb=True,
-        pad_size_divisor=32,
+    backbone=dict(
+        _delete_=True, type="GhostNet", widen_factor=0.5, out_indices=(1, 2, 3)
     ),
-    backbone=dict(type="GhostNet", widen_factor=0.5, out_indices=(1, 2, 3)),
-    neck=dict(
-        type="GhostNetFPN",
-        widen_factor=0.5,
-        strides=(8, 16, 32),
-        out_channels=32,
-        num_outs=3,
-    ),
-    bbox_head=dict(
-        type="FCOSHead",
-        num_classes=2,
-        in_channels=32,
-        feat_channels=32,
-        stacked_convs=1,
-        strides=[8, 16, 32],
-        regress_ranges=((-1, 64), (64, 128), (128, 9999)),
-        norm_cfg=dict(type="GN", num_groups=8),
-    ),
-    test_cfg=dict(
-        nms_pre=100,
-        min_bbox_size=0,
-        score_thr=0.0,
-        nms=dict(type="nms", iou_threshold=0.5),
-        max_per_img=10,
-    ),
+    neck=dict(_delete_=True, type="GhostNetFPN", **levels),
+    bbox_head=dict(anchor_generator=anchors, **small),
+    test_cfg=dict(score_thr=0.0),
 )
 pipeline = [
     dict(type="LoadImageFromFile"),
@@ -50,33 +28,20 @@ pipeline = [
     dict(type="Resize", scale=(160, 160), keep_ratio=True),
     dict(type="PackDetInputs"),
 ]
-dataset = dict(
-    type="CocoDataset",
+own = dict(
     metainfo=dict(classes=("red", "white")),
     data_root="cells",
     ann_file="cells.json",
     data_prefix=dict(img=""),
     pipeline=pipeline,
 )
-train_dataloader = dict(
-    batch_size=2,
-    num_workers=0,
-    sampler=dict(type="DefaultSampler", shuffle=True),
-    dataset=dataset,
-)
-val_dataloader = dict(
-    batch_size=1,
-    num_workers=0,
-    sampler=dict(type="DefaultSampler", shuffle=False),
-    dataset=dict(test_mode=True, **dataset),
-)
+workers = dict(num_workers=0, persistent_workers=False)
+train_dataloader = dict(dataset=own, **workers)
+val_dataloader = dict(dataset=own, **workers)
 test_dataloader = val_dataloader
-val_evaluator = dict(type="CocoMetric", ann_file="cells/cells.json")
+val_evaluator = dict(ann_file="cells/cells.json")
 test_evaluator = val_evaluator
-train_cfg = dict(type="EpochBasedTrainLoop", max_epochs=1)
-val_cfg = dict()
-test_cfg = dict()
-optim_wrapper = dict(optimizer=dict(type="SGD", lr=0.001))
+train_cfg = dict(max_epochs=1)
 work_dir = "out"
 """
 SCRIPT = """
