@@ -15,6 +15,7 @@ from ghostdet.config import config_mistakes, require, require_detector
 from ghostdet.engine.distributed import on_main_process, start_processes
 from ghostdet.errors import UserError
 from ghostdet.models.exported_detector import is_exported
+from ghostdet.utils.components import type_name
 from ghostdet.utils.files import check_writable
 from ghostdet.weights.checkpoint import read_checkpoint
 
@@ -87,9 +88,10 @@ def test(
                 f"{cfg.filename} from configs/_base_/default_runtime.py"
             )
         # Absolute, since the hook joins it to the work directory.
-        cfg.default_hooks.visualization.update(
-            draw=True, test_out_dir=os.path.abspath(show_dir)
-        )
+        hook = cfg.default_hooks.visualization
+        hook.update(draw=True, test_out_dir=os.path.abspath(show_dir))
+        if type_name(hook.type) == "DetVisualizationHook":
+            hook.type = "FolderVisualizationHook"
     with config_mistakes(cfg):
         runner = build_runner(cfg, ["test_loop"], dataset_meta)
         if amp and not is_exported(checkpoint):

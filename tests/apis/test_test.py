@@ -1,5 +1,6 @@
 """Evaluations other than the plain one."""
 
+import json
 import pickle
 from pathlib import Path
 
@@ -27,6 +28,25 @@ def test_time_augmentation(tiny, trained, tmp_path):
 def test_no_augmentation_of_an_exported_detector(tiny):
     with pytest.raises(UserError, match="has no --tta; give the checkpoint"):
         apis.test(tiny(), "a.onnx", tta=True)
+
+
+def test_pictures_keep_their_folders(tiny, trained, own_cells, tmp_path):
+    path = own_cells / "annotations/test.json"
+    coco = json.loads(path.read_text())
+    for number, image in enumerate(coco["images"]):
+        source = own_cells / "images" / image["file_name"]
+        image["file_name"] = f"cam{number}/0.jpg"
+        source.rename(tmp_path / "image")
+        (own_cells / "images" / f"cam{number}").mkdir()
+        (tmp_path / "image").rename(own_cells / "images" / image["file_name"])
+    path.write_text(json.dumps(coco))
+    apis.test(
+        tiny(None, own_cells), trained / "iter_4.pth", show_dir=str(tmp_path / "a")
+    )
+    found = {
+        str(p.relative_to(tmp_path / "a")) for p in (tmp_path / "a").rglob("*.jpg")
+    }
+    assert found == {f"cam{number}/0.jpg" for number in range(4)}
 
 
 def test_rpn(coco, tmp_path, new_run):

@@ -4,9 +4,11 @@ from ghostdet.engine.hooks.checkpoint import SafeCheckpointHook
 from ghostdet.engine.hooks.checkpoint_guard import CheckpointGuardHook
 from ghostdet.engine.hooks.graceful_stop import GracefulStopHook
 from ghostdet.engine.hooks.run_record import RunRecordHook
+from ghostdet.engine.hooks.visualization import FolderVisualizationHook
 
 __all__ = [
     "CheckpointGuardHook",
+    "FolderVisualizationHook",
     "GracefulStopHook",
     "RunRecordHook",
     "SafeCheckpointHook",
