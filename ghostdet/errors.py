@@ -2,6 +2,26 @@
 
 from __future__ import annotations
 
+import re
+
+_LONGEST = 1000  # characters of a word, which may be a path
+
+
+def printable(text: str) -> str:
+    r"""Escape characters that a terminal would obey, and shorten endless words.
+
+    Names in a dataset may hold anything.
+
+    Example:
+        >>> printable("no file \x1b[31ma.jpg")
+        'no file \\x1b[31ma.jpg'
+    """
+    text = "".join(
+        c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode()
+        for c in text
+    )
+    return re.sub(rf"\S{{{_LONGEST},}}", lambda word: f"{word[0][:100]}...", text)
+
 
 class UserError(Exception):
     """A mistake in the command, the configuration or the data.
@@ -29,17 +49,17 @@ class UserError(Exception):
 
     @property
     def text(self) -> str:
-        """The message without a DataLoader worker's traceback.
+        """The message, :func:`printable`, without a DataLoader worker's traceback.
 
         ``torch._utils.ExceptionWrapper`` puts the worker's traceback into the message.
         The message itself follows the last line that names this class.
         """
         message = str(self)
         if not message.startswith("Caught "):
-            return message
+            return printable(message)
         cls = type(self)
         heading = f"\n{cls.__module__}.{cls.__qualname__}: "
-        return message.rpartition(heading)[2].rstrip("\n")
+        return printable(message.rpartition(heading)[2].rstrip("\n"))
 
 
 class ConfigError(UserError, ValueError):

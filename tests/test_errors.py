@@ -29,6 +29,19 @@ def test_text(message):
     assert pickle.loads(pickle.dumps(UserError(message))).text == message
 
 
+@pytest.mark.parametrize(
+    "message, text",
+    [
+        ("a\x1b[2Jb\r\x07.jpg", r"a\x1b[2Jb\r\x07.jpg"),
+        ("\udc80 \u202e", r"\udc80 \u202e"),
+        ("no " + "a" * 10**6, f"no {'a' * 100}..."),
+        ("größer als 東京", "größer als 東京"),
+    ],
+)
+def test_names_that_a_terminal_would_obey(message, text):
+    assert UserError(message).text == text
+
+
 @pytest.mark.parametrize("message", [MESSAGE, f"ghostdet.errors.UserError: {MESSAGE}"])
 def test_through_a_worker(message, failure):
     error = failure(DataLoader(Broken(message), num_workers=1))

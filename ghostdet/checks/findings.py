@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ghostdet.errors import UserError
+from ghostdet.errors import UserError, printable
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def _wrap(text: str, start: str, width: int) -> list[str]:
     """Wrap each line of a text after a start, and keep commands and paths intact."""
     indent = " " * len(start)
     lines: list[str] = []
-    for line in text.splitlines():
+    for line in printable(text).splitlines():
         lines += textwrap.wrap(
             line,
             max(width, len(start) + 30),
