@@ -16,6 +16,7 @@ from torch import nn
 from ghostdet.datasets import use_readable_images
 from ghostdet.errors import ConfigError, UserError
 from ghostdet.utils.components import is_classifier
+from ghostdet.utils.misspelt import refuse_misspelt
 from ghostdet.utils.text import shorten
 from ghostdet.weights.published import DESCRIPTION, WEIGHTS, load_published
 
@@ -66,7 +67,8 @@ def load_config(
 
     Raises:
         UserError: If the file is missing or not a config, an option does not fit it,
-            or ``launcher`` did not start this process.
+            a key has no effect (:func:`~ghostdet.utils.misspelt.refuse_misspelt`), or
+            ``launcher`` did not start this process.
     """
     published = Path(path).suffix in (WEIGHTS, DESCRIPTION)
     cfg = load_published(Path(path)) if published else _run_config(path)
@@ -88,6 +90,7 @@ def load_config(
             raise UserError(
                 f"--cfg-options does not fit {path}: {str(error)[:200]}"
             ) from error
+    refuse_misspelt(cfg, cfg_options or {})
     if work_dir is not None:
         cfg.work_dir = str(work_dir)
     elif cfg.get("work_dir") is None:

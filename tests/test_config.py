@@ -18,13 +18,13 @@ def test_options(tmp_path):
         tmp_path / "run",
         cfg_options={
             "train_dataloader.dataset.datasets.1.ann_file": "x.json",
-            "a.b": 1,
+            "model.test_cfg.own": 1,
         },
     )
     assert cfg.work_dir == str(tmp_path / "run")
     files = [part.ann_file for part in cfg.train_dataloader.dataset.datasets]
     assert files == ["annotations/train.json", "x.json"]
-    assert cfg.a.b == 1
+    assert cfg.model.test_cfg.own == 1
 
 
 def test_work_dir(tmp_path, monkeypatch):

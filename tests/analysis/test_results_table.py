@@ -34,7 +34,7 @@ def cells_of(text):
 
 
 def test_table(record, tmp_path):
-    options = {"train_cfg.max_iters": 4, "work_dir": "x", "data_root": "elsewhere/"}
+    options = {"train_cfg.max_iters": 4, "work_dir": "x"}
     runs = [
         record(name, CELLS, ap(value), {**options, "log_level": name}, seed)
         for name, value, seed in (("b", 0.27, 1), ("a", 0.25, 0))

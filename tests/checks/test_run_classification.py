@@ -184,7 +184,7 @@ FAULTS = {
         ("train pipeline", "fail", "PILToTensor"),
     ),
     "unknown argument": (
-        options(train_dataloader__dataset__roots="x"),
+        options(train_dataloader__dataset__folder="x"),
         ("train dataset", "fail", "correct train_dataloader.dataset"),
     ),
     "batch larger than the dataset": (

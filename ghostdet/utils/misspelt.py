@@ -1,0 +1,140 @@
+"""Find keys of a config that nothing reads."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Collection, Iterator
+from difflib import get_close_matches
+from typing import Any
+
+import mmdet.registry
+import mmengine.registry
+from mmengine.config import Config
+from mmengine.registry import Registry
+from mmengine.runner import Runner
+
+from ghostdet.errors import UserError
+
+OWN_KEYS = "own_keys"
+# What is read of a config at its top: the Runner's arguments, and
+READ = {
+    *inspect.signature(Runner).parameters,
+    # what the Runner looks up beside them,
+    *("custom_imports", "model_wrapper_cfg", "find_unused_parameters", "sync_bn"),
+    *("compile", "activation_checkpointing", "efficient_conv_bn_eval", "runner_type"),
+    # what test-time augmentation takes, and keys of published weights.
+    *("tta_model", "tta_pipeline", "dataset_meta", "weights_sha256"),
+    OWN_KEYS,
+}
+
+
+def refuse_misspelt(cfg: Config, options: Collection[str]) -> None:
+    """Refuse keys without effect, as far as they can be told from others.
+
+    These are keys that resemble one that is read, and options at the top of the config
+    that are not read, such as variables from which the file computes others. A config
+    names further keys that its own code reads in ``own_keys``, a list.
+
+    Args:
+        cfg: The config.
+        options: Dotted keys that were merged into it.
+
+    Raises:
+        UserError: If there is such a key; names the right one.
+    """
+    known = READ | set(cfg.get(OWN_KEYS) or ())
+    plain = cfg.to_dict()
+    for option in options:
+        if option.partition(".")[0] not in known:
+            raise UserError(
+                f"--cfg-options {option} has no effect: it is no part of a run, and "
+                f"what {cfg.filename} computes from it is computed already; "
+                + _advice(option, plain, known)
+            )
+    for key in plain:
+        if key not in known and (right := get_close_matches(key, known, 1, 0.9)):
+            raise UserError(
+                f"{cfg.filename} has {key!r}, which nothing reads; did you mean "
+                f"{right[0]!r}? If not, list it: {OWN_KEYS} = [{key!r}]"
+            )
+    for place, key, right in _resembling(plain, known):
+        # Of two neighbours, the one that was given is the wrong one.
+        if f"{place}{right}" in options:
+            key, right = right, key
+        raise UserError(
+            f"{cfg.filename} has {place}{key}, which nothing reads; did you mean "
+            f"{place}{right}?"
+        )
+
+
+def _advice(option: str, plain: dict, known: set[str]) -> str:
+    """Say where an option belongs."""
+    root, _, rest = option.partition(".")
+    if root == "data_root":
+        return "--data-root DIR moves all datasets"
+    parts = {key: value for key, value in plain.items() if key in known}
+    found = [place for place in _places(parts) if f".{place}".endswith(f".{option}")]
+    if close := get_close_matches(root, known, 1, 0.8):
+        found.insert(0, close[0] + (rest and f".{rest}"))
+    if not found:
+        return f"list a key that your own code reads in {OWN_KEYS}"
+    return f"did you mean {' or '.join(found[:3])}?"
+
+
+def _places(node: Any, prefix: str = "") -> Iterator[str]:
+    """Iterate over the dotted keys of a config."""
+    items = node.items() if isinstance(node, dict) else enumerate(node)
+    for key, value in items:
+        yield f"{prefix}{key}"
+        if isinstance(value, (dict, list, tuple)):
+            yield from _places(value, f"{prefix}{key}.")
+
+
+def _resembling(plain: dict, known: set[str]) -> Iterator[tuple[str, str, str]]:
+    """Find keys that resemble an argument of their component, or a neighbour.
+
+    Yields:
+        The place with a dot, the key, and the one that it resembles.
+    """
+    parts = [(f"{key}.", value) for key, value in plain.items() if key in known]
+    while parts:
+        place, node = parts.pop()
+        if isinstance(node, (list, tuple)):
+            parts += [(f"{place}{i}.", value) for i, value in enumerate(node)]
+        elif isinstance(node, dict):
+            parts += [(f"{place}{key}.", value) for key, value in node.items()]
+            keys = sorted(key for key in node if isinstance(key, str))
+            names = _arguments(node["type"]) if "type" in node else set()
+            for key in keys:
+                if names and key not in {"type", *names}:
+                    found = get_close_matches(key, names, 1, 0.88)
+                else:  # MMDetection reads dictionaries without a type key by key
+                    found = [] if names else [k for k in keys if _without(k, key)]
+                for right in found:
+                    yield place, key, right
+
+
+def _without(key: str, shorter: str) -> bool:
+    """Tell whether one key is another without one of its letters."""
+    letters = (i for i, letter in enumerate(key) if letter.isalpha())
+    return any(key[:i] + key[i + 1 :] == shorter for i in letters)
+
+
+def _arguments(kind: Any) -> set[str]:
+    """List the arguments that a component names, in all of its classes."""
+    if isinstance(kind, str):
+        registries = [
+            value
+            for module in (mmdet.registry, mmengine.registry)
+            for value in vars(module).values()
+            if isinstance(value, Registry)
+        ]
+        bare = kind.rpartition(".")[2]
+        kind = next((r.module_dict[bare] for r in registries if bare in r), None)
+    classes = kind.__mro__[:-1] if isinstance(kind, type) else ()
+    return {
+        name
+        for cls in classes
+        if "__init__" in vars(cls)
+        for name in inspect.signature(cls.__init__).parameters
+    }
