@@ -22,17 +22,17 @@ import json
 import os
 import sys
 from collections.abc import Callable
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # 1 had no checksum of the .json file
 # Package that runs each kind of file.
 PACKAGES = {".onnx": "onnxruntime", ".xml": "openvino"}
 OUTPUTS = ("boxes", "scores", "labels")
-META_KEYS = ("classes", "resize", "mean", "std", "to_rgb", "sha256")
 # OpenVINO's names.
 PRECISIONS = {"fp32": "f32", "bf16": "bf16"}
 # Markers of ITU-T T.81, table B.1.
@@ -119,8 +119,10 @@ class Detector:
             raise DetectorError(
                 f"precision is {precision!r}, expected {' or '.join(PRECISIONS)}"
             )
-        if threads is not None and threads < 1:
-            raise DetectorError(f"threads is {threads}, expected 1 or more")
+        if threads is not None and not (isinstance(threads, Integral) and threads > 0):
+            raise DetectorError(f"threads is {threads!r}, expected 1 or more")
+        if not isinstance(score_thr, Real) or score_thr != score_thr:  # NaN
+            raise DetectorError(f"score_thr is {score_thr!r}, expected a number")
         shape = None
         if self.resize is not None and not self.resize["keep_ratio"]:
             shape = (1, 3, *reversed(self.resize["scale"]))
@@ -237,9 +239,8 @@ def read_meta(path: str | os.PathLike[str]) -> dict[str, Any]:
     try:
         meta = json.loads(described.read_text(encoding="utf-8"))
         version = meta["format_version"]
-        if version == FORMAT_VERSION:
-            meta = {key: meta[key] for key in META_KEYS}
-    except (ValueError, KeyError, TypeError) as error:
+        expected = meta["sha256"]
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise DetectorError(
             f"{described} does not describe an exported detector "
             f"({type(error).__name__}: {error}); copy or export it again"
@@ -249,7 +250,7 @@ def read_meta(path: str | os.PathLike[str]) -> dict[str, Any]:
             f"{described} has format_version {version}, and this module reads "
             f"{FORMAT_VERSION}; use the ghostdet_runtime.py written beside the model"
         )
-    if checksum(path) != meta["sha256"]:
+    if checksum(path, meta) != expected:
         raise DetectorError(
             f"{path} and {described.name} do not belong together (sha256 differs): one "
             f"is damaged, or from another export; copy all files of one export: {names}"
@@ -257,9 +258,15 @@ def read_meta(path: str | os.PathLike[str]) -> dict[str, Any]:
     return meta
 
 
-def checksum(path: str | os.PathLike[str]) -> str:
-    """Compute the SHA-256 of a model's file, for OpenVINO of its two files."""
-    digest = hashlib.sha256()
+def checksum(path: str | os.PathLike[str], meta: dict[str, Any]) -> str:
+    """Compute the SHA-256 of a model and its description.
+
+    Args:
+        path: The model's file; OpenVINO's has another beside it, which counts too.
+        meta: The content of the ``.json`` file, whose own ``sha256`` does not count.
+    """
+    described = {key: value for key, value in meta.items() if key != "sha256"}
+    digest = hashlib.sha256(json.dumps(described, sort_keys=True).encode())
     for file in _files(Path(path)):
         digest.update(file.read_bytes())
     return digest.hexdigest()
@@ -336,7 +343,7 @@ def _read_image(path: Path) -> np.ndarray:
         image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
         if image is None:
             raise OSError("no known format")
-    except (OSError, cv2.error) as error:
+    except (OSError, ValueError, cv2.error) as error:  # a name may hold a null byte
         reason = getattr(error, "strerror", None) or error
         raise DetectorError(f"{path}: cannot be read as an image ({reason})") from error
     return image

@@ -180,7 +180,7 @@ def _describe(
 
 def _write(model: Any, path: Path, meta: dict[str, Any]) -> None:
     save(model, path)
-    meta["sha256"] = runtime.checksum(path)
+    meta["sha256"] = runtime.checksum(path, meta)
     path.with_suffix(".json").write_text(
         json.dumps(meta, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
     )

@@ -134,6 +134,7 @@ def save_weights(state_dict: Mapping[str, Tensor], origin: Weights, out: str) ->
     }
     weights = {name: value.contiguous() for name, value in state_dict.items()}
     with atomic_outputs(path) as folder:
-        safetensors.torch.save_file(weights, folder / path.name, metadata)
+        content = safetensors.torch.save(weights, metadata)
+        (folder / path.name).write_bytes(content)
     backbone = len(state_dict.keys() - CLASSIFIER)
     print(f"{out}: {backbone} tensors of the backbone, {len(state_dict)} in all")

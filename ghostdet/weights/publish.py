@@ -23,6 +23,7 @@ from ghostdet.weights.published import (
     INITIAL,
     WEIGHTS,
     check_description,
+    checksum,
     encoded,
     is_description,
     load_published,
@@ -75,17 +76,18 @@ def publish(checkpoint: str, out: str, cfg: Config) -> Path:
     }
     with atomic_outputs(description) as folder:
         path = folder / weights.name
-        safetensors.torch.save_file(
+        stored = safetensors.torch.save(
             {
                 name: value.detach().clone(memory_format=torch.contiguous_format)
                 for name, value in state_dict.items()
             },
-            path,
             # Names and shapes do not tell the gate, and a backbone can be filled from
             # this file. With two entries, whose order is random, checksums would vary.
             {"se_gate": getattr(getattr(model, "backbone", 0), "se_gate", "unknown")},
         )
+        path.write_bytes(stored)  # with the usual permissions, not for the owner alone
         content["sha256"] = sha256(path)
+        content["description_sha256"] = checksum(content)
         text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
         (folder / description.name).write_text(text, "utf-8")
         read = _build(load_published(folder / description.name))

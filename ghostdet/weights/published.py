@@ -9,6 +9,7 @@ config comes from our own base configs.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from pathlib import Path
@@ -134,9 +135,9 @@ def _read(path: Path) -> dict[str, Any]:
         classes = content["classes"]
         if type(classes) is not list or {type(name) for name in classes} - {str}:
             raise ValueError("classes is no list of names")
-        if not re.fullmatch("[0-9a-f]{64}", content["sha256"]):
-            raise ValueError("sha256 is no checksum")
         check_description(content)
+        if checksum(encoded(content)) != content["description_sha256"]:
+            raise ValueError("it was damaged or edited (description_sha256 differs)")
     except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise UserError(
             f"{path} is no description of published weights: {error}. Publish the "
@@ -144,6 +145,17 @@ def _read(path: Path) -> dict[str, Any]:
             "docs/weights.md lists what a description may hold"
         ) from error
     return content
+
+
+def checksum(content: dict[str, Any]) -> str:
+    """Compute the SHA-256 of a description, whose own checksum does not count.
+
+    Args:
+        content: As it is in the file.
+    """
+    described = {k: v for k, v in content.items() if k != "description_sha256"}
+    text = json.dumps(described, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def is_description(path: Path) -> bool:

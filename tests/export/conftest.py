@@ -36,7 +36,7 @@ detector (float[N, 3, H, W] image)
 """
 CLASSES = ["RBC", "WBC", "Platelets"]
 META = dict(
-    format_version=1,
+    format_version=runtime.FORMAT_VERSION,
     ghostdet=__version__,
     config="retinanet_ghostnet_small_bccd",
     classes=CLASSES,
@@ -77,7 +77,8 @@ def export(tmp_path, request):
         for name in ("small.xml", "small.bin") if suffix == ".xml" else ("small.onnx",):
             shutil.copy(folder / name, tmp_path)
         path = tmp_path / f"small{suffix}"
-        meta = {**META, "sha256": runtime.checksum(path), **changes}
+        meta = {**META, **changes}
+        meta["sha256"] = runtime.checksum(path, meta)
         path.with_suffix(".json").write_text(json.dumps(meta))
         shutil.copy(runtime.__file__, tmp_path / "ghostdet_runtime.py")
         return path

@@ -97,7 +97,7 @@ def test_files(exported):
     meta = json.loads(path.with_suffix(".json").read_text())
     assert meta.pop("sha256")
     assert meta == {
-        "format_version": 1,
+        "format_version": runtime.FORMAT_VERSION,
         "ghostdet": __version__,
         "config": "retinanet_ghostnet_small_bccd",
         "classes": ["RBC", "WBC", "Platelets"],

@@ -2,8 +2,10 @@
 
 import json
 import pickle
+import random
 import subprocess
 import sys
+from contextlib import suppress
 
 import cv2
 import numpy as np
@@ -181,6 +183,7 @@ def test_nothing_left_of_the_short_side(export):
         ([[1, 2]], "list, expected a path or an array"),
         ("nowhere.jpg", "nowhere.jpg: cannot be read.*No such file"),
         (".", "cannot be read as an image"),
+        ("a\0b", "cannot be read as an image .embedded null"),
     ],
     ids=str,
 )
@@ -230,14 +233,13 @@ def damage(path, what):
         path.write_bytes(path.read_bytes() + b" ")
     elif what == "weights":
         path.with_suffix(".bin").write_bytes(b"other")
-    elif what in ("version", "key"):
+    elif what == "version":
         meta = json.loads(described.read_text())
-        meta.update(format_version=2) if what == "version" else meta.pop("mean")
-        described.write_text(json.dumps(meta))
+        described.write_text(json.dumps({**meta, "format_version": 1}))
     elif what == "no graph":
         path.write_bytes(b"no graph")
         meta = json.loads(described.read_text())
-        described.write_text(json.dumps({**meta, "sha256": checksum(path)}))
+        described.write_text(json.dumps({**meta, "sha256": checksum(path, meta)}))
     elif what.startswith("."):
         path.with_suffix(what).unlink()
     else:
@@ -253,8 +255,8 @@ def damage(path, what):
         (".onnx", "{", "does not describe an exported detector .JSONDecodeError"),
         (".onnx", "[]", "does not describe an exported detector"),
         (".onnx", "{}", "does not describe an exported detector"),
-        (".onnx", "key", "KeyError: .mean"),
-        (".onnx", "version", "format_version 2, and this module reads 1"),
+        (".onnx", "[" * 100_000, "does not describe an exported detector .Recursion"),
+        (".onnx", "version", "format_version 1, and this module reads 2"),
         (".onnx", "model", "sha256 differs"),
         (".xml", "weights", "sha256 differs"),
         (".onnx", "no graph", r"onnxruntime \S+ cannot run .*pip install --upgrade"),
@@ -268,14 +270,42 @@ def test_broken_export(export, suffix, what, message):
         Detector(path)
 
 
+def damaged(content, rng):
+    """A file with a few bytes changed, removed or put in."""
+    content, place = bytearray(content), rng.randrange(len(content))
+    length = rng.randrange(4)
+    new = rng.choices(b'0123456789"{}[],:eE.-ntf', k=rng.randrange(3))
+    content[place : place + length] = bytes(new)
+    return bytes(content)
+
+
+def test_damaged_description(export):
+    """Nothing in it can change the result unnoticed."""
+    path = export()
+    described, rng = path.with_suffix(".json"), random.Random(0)
+    content, image = described.read_bytes(), np.full((9, 8, 3), 99, np.uint8)
+    expected = Detector(path)(image)
+    for _ in range(300):
+        described.write_bytes(damaged(content, rng))
+        with suppress(DetectorError):
+            found = Detector(path)(image)
+            assert found.names == expected.names
+            for values, others in zip(found, expected):
+                np.testing.assert_array_equal(values, others)
+
+
 def test_other_mistakes(export, tmp_path, monkeypatch):
     path = export()
     with pytest.raises(DetectorError, match="no exported detector; give the .onnx or"):
         Detector(tmp_path / "epoch_12.pth")
     with pytest.raises(DetectorError, match="precision is 'int8', expected fp32 or"):
         Detector(path, precision="int8")
-    with pytest.raises(DetectorError, match="threads is 0, expected 1 or more"):
-        Detector(path, threads=0)
+    for threads in (0, "2", 1.5):
+        with pytest.raises(DetectorError, match="threads is .*, expected 1 or more"):
+            Detector(path, threads=threads)
+    for score_thr in (float("nan"), "0.5", None):
+        with pytest.raises(DetectorError, match="score_thr is .*, expected a number"):
+            Detector(path, score_thr=score_thr)
     with pytest.raises(DetectorError, match="not compute in bf16.*--format openvino"):
         Detector(path, precision="bf16")
     monkeypatch.setitem(sys.modules, "onnxruntime", None)

@@ -4,6 +4,7 @@ import ast
 import inspect
 import json
 import os
+import random
 import shutil
 import sys
 from contextlib import suppress
@@ -25,7 +26,12 @@ from ghostdet.models import GhostNet
 from ghostdet.weights import load_pretrained, pretrained
 from ghostdet.weights.checkpoint import read_file
 from ghostdet.weights.publish import publish, published_parts
-from ghostdet.weights.published import _decoded, check_description, encoded
+from ghostdet.weights.published import (
+    _decoded,
+    check_description,
+    checksum,
+    encoded,
+)
 
 CONFIG = f"{CONFIGS}/bccd/retinanet_ghostnet_small_bccd.py"
 DIGITS = f"{CONFIGS}/classification/ghostnet_digits.py"
@@ -60,6 +66,7 @@ def change(own, edit):
     path = own.with_suffix(".json")
     content = json.loads(path.read_text())
     edit(content)
+    content["description_sha256"] = checksum(content)  # as who forges it would
     path.write_text(json.dumps(content))
     return path
 
@@ -67,7 +74,8 @@ def change(own, edit):
 def test_what_is_written(published, trained):
     content = json.loads(published.with_suffix(".json").read_text())
     assert content.keys() == {
-        *("published", "ghostdet", "classes", "model", "pipeline", "sha256")
+        *("published", "ghostdet", "classes", "model", "pipeline", "sha256"),
+        "description_sha256",
     }
     assert content["classes"] == ["RBC", "WBC", "Platelets"]
     expected = read_file(trained / "iter_4.pth")["state_dict"]
@@ -334,6 +342,25 @@ def test_hostile_description(own, tmp_path, monkeypatch, place, value, message):
     assert not (tmp_path / "marker").exists()
 
 
+def test_damaged_description(own):
+    """Any damage is noticed before a component meets it."""
+    path, rng = own.with_suffix(".json"), random.Random(0)
+    content, expected = path.read_bytes(), load_config(path).to_dict()
+    for _ in range(100):
+        damaged, place = bytearray(content), rng.randrange(len(content))
+        new = rng.choices(b'0123456789"{}[],:eE.-ntf', k=rng.randrange(3))
+        damaged[place : place + rng.randrange(4)] = bytes(new)
+        path.write_bytes(damaged)
+        with suppress(UserError):
+            assert load_config(path).to_dict() == expected
+
+
+def test_everyone_may_read_them(published):
+    modes = {path.stat().st_mode & 0o777 for path in published.parent.iterdir()}
+    (published.parent.parent / "plain").touch()
+    assert modes == {(published.parent.parent / "plain").stat().st_mode & 0o777}
+
+
 @pytest.mark.parametrize(
     "text, message",
     [
@@ -345,7 +372,6 @@ def test_hostile_description(own, tmp_path, monkeypatch, place, value, message):
         ('{"model": {}}', "'published'"),
         ('{"published": 1}', "format 1, expected 2"),
         ('{"published": 2, "classes": "a.txt"}', "classes is no list of names"),
-        ('{"published": 2, "classes": [], "sha256": ""}', "sha256 is no checksum"),
     ],
 )
 def test_no_description(own, text, message):
