@@ -16,13 +16,13 @@ from mmengine.runner import Runner
 from ghostdet.errors import UserError
 
 OWN_KEYS = "own_keys"
-# What is read of a config at its top: the Runner's arguments, and
+# Keys at the top of a config that are read: the Runner's arguments,
 READ = {
     *inspect.signature(Runner).parameters,
-    # what the Runner looks up beside them,
+    # others that the Runner looks up,
     *("custom_imports", "model_wrapper_cfg", "find_unused_parameters", "sync_bn"),
     *("compile", "activation_checkpointing", "efficient_conv_bn_eval", "runner_type"),
-    # what test-time augmentation takes, and keys of published weights.
+    # those of test-time augmentation and of published weights.
     *("tta_model", "tta_pipeline", "dataset_meta", "weights_sha256"),
     OWN_KEYS,
 }
@@ -58,7 +58,7 @@ def refuse_misspelt(cfg: Config, options: Collection[str]) -> None:
                 f"{right[0]!r}? If not, list it: {OWN_KEYS} = [{key!r}]"
             )
     for place, key, right in _resembling(plain, known):
-        # Of two neighbours, the one that was given is the wrong one.
+        # If an option added one of two neighbours, it is the wrong one.
         if f"{place}{right}" in options:
             key, right = right, key
         raise UserError(
