@@ -15,7 +15,7 @@ from ghostdet.checks import check_dataset, check_evaluation
 from ghostdet.config import check_num_classes
 from ghostdet.engine.setup import add_hook
 from ghostdet.errors import UserError
-from ghostdet.evaluation.coco_metric import mend_coco_metric
+from ghostdet.evaluation.coco_metric import fix_coco_metric
 from ghostdet.models.exported_detector import ExportedDetector
 from ghostdet.utils.components import is_classifier, iter_coco_metrics
 from ghostdet.utils.text import shorten
@@ -53,7 +53,7 @@ def build_runner(
         evaluator = getattr(getattr(runner, name, None), "evaluator", None)
         for metric in getattr(evaluator, "metrics", []):
             if isinstance(metric, CocoMetric):
-                mend_coco_metric(metric)
+                fix_coco_metric(metric)
     # Another Runner builds its model later. Text prompts take the place of classes
     # with a language model.
     if not isinstance(runner, Runner) or "language_model" in cfg.model:

@@ -24,7 +24,7 @@ RECORD = "run.json"
 MARKER = "torchelastic_run_id"  # names the torchrun that writes in a folder
 LOCK = "run.lock"
 _PATIENCE = 5  # seconds, in which the workers of a run that was killed end
-# What changes in a schedule as it proceeds; all else is how the config made it.
+# Attributes that change as a schedule proceeds; the others come from the config.
 _PROGRESS = {
     *("last_step", "_global_step", "_last_value", "verbose"),
     *("best", "num_bad_epochs", "cooldown_counter"),  # of ReduceOnPlateau

@@ -1,4 +1,4 @@
-"""What COCO's metric would misread or fail at, mended in memory."""
+"""Annotations and metrics that COCO's evaluation cannot handle, fixed in memory."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ghostdet.errors import UserError
 _LARGEST = 2**53  # pycocotools keeps ids as float64
 
 
-def mend_coco_metric(metric: CocoMetric) -> None:
+def fix_coco_metric(metric: CocoMetric) -> None:
     """Make a metric read all annotations right, and compute what it can.
 
     pycocotools marks a match by the annotation's id, so an object with the id 0 counts

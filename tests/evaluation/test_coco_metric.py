@@ -8,13 +8,13 @@ from coco_dataset import CELLS
 from mmdet.registry import METRICS
 
 from ghostdet.errors import UserError
-from ghostdet.evaluation.coco_metric import mend_coco_metric
+from ghostdet.evaluation.coco_metric import fix_coco_metric
 
 
 def perfect(kind, path, classes, metric="bbox"):
     """Metrics of the objects in a file, given as detections."""
     metric = METRICS.build(dict(type=kind, ann_file=str(path), metric=metric))
-    mend_coco_metric(metric)
+    fix_coco_metric(metric)
     metric.dataset_meta = dict(classes=classes)
     coco = json.loads(path.read_text())
     labels = {category["id"]: i for i, category in enumerate(coco["categories"])}
