@@ -3,6 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from random_norms import with_random_norms
 from timm.models.ghostnet import _create_ghostnet
 from torch import nn
 
@@ -19,14 +20,8 @@ def classifier():
 
     def make(width=1.0, version="v1"):
         torch.manual_seed(0)
-        network = _create_ghostnet("ghostnet_100", width=width, version=version).eval()
-        for module in network.modules():
-            if isinstance(module, torch.nn.BatchNorm2d):
-                module.weight.data.uniform_(0.5, 1.5)
-                module.bias.data.uniform_(-0.5, 0.5)
-                module.running_mean.uniform_(-0.1, 0.1)
-                module.running_var.uniform_(0.5, 1.5)
-        return network
+        network = _create_ghostnet("ghostnet_100", width=width, version=version)
+        return with_random_norms(network)
 
     return make
 

@@ -54,30 +54,10 @@ def test_fills_every_parameter(file, out_indices, monkeypatch):
     )
 
 
-def rename(state_dict):
-    state_dict["blocks.4.0.ghost1.primary.weight"] = state_dict.pop(
-        "blocks.4.0.ghost1.primary_conv.0.weight"
-    )
-
-
-@pytest.mark.parametrize(
-    "change, messages",
-    [
-        (rename, ["1 missing: blocks.4.0.ghost1", "1 unexpected: blocks.4.0.gh"]),
-        (lambda d: d.update(extra=torch.ones(1)), ["1 unexpected: extra"]),
-        (lambda d: d.pop("blocks.8.3.ghost2.primary_conv.1.running_var"), ["1 miss"]),
-        (
-            lambda d: d.update({"bn1.bias": torch.ones(2)}),
-            ["bias is [2], not [16]"],
-        ),
-    ],
-)
-def test_never_in_part(file, change, messages):
-    path = file(change)
-    with pytest.raises(UserError) as caught:
+def test_never_in_part(file):
+    path = file(lambda d: d.pop("blocks.8.3.ghost2.primary_conv.1.running_var"))
+    with pytest.raises(UserError, match="1 missing: blocks.8.3.ghost2"):
         build(path)
-    for message in messages:
-        assert message in caught.value.text
 
 
 def test_widened(file):

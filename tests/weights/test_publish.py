@@ -218,19 +218,8 @@ def test_average_is_what_is_published(tiny, cfg, tmp_path, capsys):
     assert not torch.equal(weights[name], runner.model.state_dict()[name])
 
 
-def other_weights(own):
-    weights = safetensors.torch.load_file(own)
-    weights["backbone.bn1.bias"] += 1
-    safetensors.torch.save_file(weights, own)
-
-
-def other_description(own):
+def test_pair_that_does_not_match(own, cells, tmp_path, new_run):
     change(own, lambda content: content.update(sha256="0" * 64))
-
-
-@pytest.mark.parametrize("break_", [other_weights, other_description])
-def test_pair_that_does_not_match(own, cells, tmp_path, new_run, break_):
-    break_(own)
     with pytest.raises(UserError, match="are not the weights that .*blood.json desc"):
         load_detector(own.with_suffix(".json"), own)
     new_run()

@@ -96,14 +96,6 @@ def test_hub_fails(hub, error, message):
     assert "\n" not in caught.value.text
 
 
-def test_hub_without_a_network(monkeypatch, tmp_path):
-    """The real client, which is told that it is offline."""
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
-    with pytest.raises(UserError, match="local cache.*download model.safet"):
-        fetch("hf-hub:timm/no-such-model")
-
-
 def test_address(address):
     url, folder = address
     (folder / "a.pth").write_bytes(CONTENT)
