@@ -179,16 +179,13 @@ def tensors(node):
     return [t for n in nodes for t in tensors(n)] if type(node) is not str else []
 
 
-def test_flipped_bits(tmp_path):
+def check_flipped_bits(path, count):
     """With a bit flipped, a file cannot be read, or gives the same tensors."""
-    model = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.BatchNorm2d(8))
-    path = tmp_path / "a.pth"
-    torch.save({"state_dict": model.state_dict()}, path)
     original, expected = path.read_bytes(), tensors(read_file(path)["state_dict"])
     rng = random.Random(0)
     flipped, outcomes = path.with_name("flipped.pth"), Counter()
     # At the end lies the directory of the archive.
-    places = [rng.randrange(len(original)) for _ in range(40)]
+    places = [rng.randrange(len(original)) for _ in range(count)]
     places += [rng.randrange(len(original) - 500, len(original)) for _ in range(20)]
     for place in places:
         content = bytearray(original)
@@ -202,7 +199,21 @@ def test_flipped_bits(tmp_path):
         assert len(read) == len(expected) > 0
         assert all(torch.equal(a, b) for a, b in zip(read, expected)), place
         outcomes["equal"] += 1
+    return outcomes
+
+
+def test_flipped_bits(tmp_path):
+    model = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.BatchNorm2d(8))
+    torch.save({"state_dict": model.state_dict()}, tmp_path / "a.pth")
+    outcomes = check_flipped_bits(tmp_path / "a.pth", 40)
     assert outcomes["error"] and outcomes["equal"]
+
+
+@pytest.mark.long
+def test_flipped_bits_of_a_training_checkpoint(trained, tmp_path):
+    path = tmp_path / "a.pth"
+    path.write_bytes((trained / "iter_4.pth").read_bytes())
+    assert check_flipped_bits(path, 200)["error"] > 190
 
 
 # Hostile files. A payload would leave a file called `marker`.
