@@ -264,7 +264,9 @@ def use_config_rates(runner: Runner, checkpoint: dict[str, Any]) -> None:
             rate = "initial_lr" if "initial_lr" in new else "lr"
             if old.get(rate):
                 old["lr"] *= new[rate] / old[rate]
-            take("optimizer", old, new, {"params", "lr"} - {rate})
+            # A schedule of the momentum changes Adam's betas.
+            moved = {"momentum", "betas"} if "initial_momentum" in new else set()
+            take("optimizer", old, new, {"params", "lr", *moved} - {rate})
     schedules = checkpoint.get("param_schedulers") or []
     own_schedules = runner.param_schedulers or []
     if len(schedules) != len(own_schedules):

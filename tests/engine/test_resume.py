@@ -169,6 +169,32 @@ def test_resumed_with_other_rates(tiny, tmp_path, options, caplog):
         assert rates == pytest.approx(others)
 
 
+def test_resumed_with_another_epoch_length(tiny, tmp_path):
+    """Schedules by iteration are at the same place of their epoch."""
+
+    def run(epochs, batch_size, resume=None, folder="run"):
+        options = {
+            "train_dataloader.batch_size": batch_size,
+            "train_dataloader.sampler.type": "DefaultSampler",
+            "train_dataloader.dataset.datasets.0.indices": 4,
+            "train_dataloader.dataset.datasets.1.indices": 4,
+            "default_hooks.checkpoint.by_epoch": True,
+        }
+        cfg = tiny(options, work_dir=tmp_path / folder)
+        cfg.train_cfg = dict(
+            type="EpochBasedTrainLoop", max_epochs=epochs, val_interval=9
+        )
+        cosine = dict(type="CosineAnnealingLR", T_max=4, end=4, by_epoch=True)
+        cfg.param_scheduler = [dict(cosine, convert_to_iter_based=True)]
+        return train(cfg, resume)
+
+    run(2, 2)
+    resumed, expected = run(3, 4, "auto"), run(3, 4, folder="other")
+    assert resumed.iter == expected.iter == 6
+    rates = (runner.optim_wrapper.get_lr()["base_lr"] for runner in (resumed, expected))
+    assert next(rates) == pytest.approx(next(rates))
+
+
 @pytest.mark.parametrize(
     "options, message",
     [
