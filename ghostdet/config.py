@@ -5,19 +5,17 @@ from __future__ import annotations
 import os
 import re
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from mmengine.config import Config
-from torch import nn
 
 from ghostdet.datasets import use_readable_images
 from ghostdet.errors import ConfigError, UserError
 from ghostdet.utils.components import is_classifier
 from ghostdet.utils.misspelt import refuse_misspelt
-from ghostdet.utils.text import shorten
 from ghostdet.weights.published import DESCRIPTION, WEIGHTS, load_published
 
 COCO_LAYOUT = (
@@ -180,36 +178,6 @@ def config_mistakes(cfg: Config) -> Iterator[None]:
             f"{cfg.filename} cannot be run: {unknown.group() if unknown else message}; "
             "correct it there or with --cfg-options"
         ) from error
-
-
-def check_num_classes(model: nn.Module, classes: Sequence[str] | None) -> None:
-    """Check that heads have as many classes as a dataset.
-
-    Args:
-        model: A detector or a classifier.
-        classes: The classes of the dataset, or None if it names none.
-
-    Raises:
-        UserError: If the numbers differ.
-    """
-    for name, module in model.named_modules():
-        name = name.removeprefix("module.")  # of a model in several processes
-        count = getattr(module, "num_classes", None)
-        proposes = type(module).__name__.endswith("RPNHead")  # of one class by nature
-        detects = "bbox_head" in name and not proposes
-        if not classes or not (detects or name == "head"):
-            continue
-        if count not in (None, len(classes)):
-            raise UserError(
-                f"{name} has num_classes={count}, and the dataset has "
-                f"{len(classes)} classes: {shorten(classes)}; set "
-                f"num_classes={len(classes)}"
-                + (
-                    ", or metainfo=dict(classes=...) of the datasets"
-                    if detects
-                    else f": --cfg-options model.{name}.num_classes={len(classes)}"
-                )
-            )
 
 
 def _set_data_root(cfg: Config, data_root: str) -> None:

@@ -23,7 +23,8 @@ from tqdm import tqdm
 
 from ghostdet.apis.amp import use_amp
 from ghostdet.apis.model import load_model
-from ghostdet.config import check_num_classes, load_config, require, require_detector
+from ghostdet.checks.classes import check_num_classes
+from ghostdet.config import load_config, require, require_detector
 from ghostdet.datasets.classification import load_image
 from ghostdet.errors import UserError
 from ghostdet.models.exported_detector import ExportedDetector, is_exported

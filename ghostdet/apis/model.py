@@ -12,7 +12,8 @@ from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import init_default_scope
 from torch import nn
 
-from ghostdet.config import check_num_classes, config_mistakes, load_config, require
+from ghostdet.checks.classes import check_num_classes
+from ghostdet.config import config_mistakes, load_config, require
 from ghostdet.weights import check_state_dict, get_state_dict
 from ghostdet.weights.checkpoint import read_checkpoint
 from ghostdet.weights.published import check_weights, meta_beside

@@ -12,7 +12,7 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from ghostdet.checks import check_dataset, check_evaluation
-from ghostdet.config import check_num_classes
+from ghostdet.checks.classes import check_num_classes
 from ghostdet.engine.setup import add_hook
 from ghostdet.errors import UserError
 from ghostdet.evaluation.coco_metric import fix_coco_metric

@@ -36,6 +36,7 @@ from mmengine.registry import DefaultScope, Registry
 from torch import nn
 
 from ghostdet._version import __version__
+from ghostdet.checks.classes import check_num_classes
 from ghostdet.checks.datasets import (
     ClassificationCheck,
     DatasetCheck,
@@ -44,7 +45,7 @@ from ghostdet.checks.datasets import (
     evaluation_finding,
 )
 from ghostdet.checks.findings import Finding
-from ghostdet.config import check_num_classes, config_mistakes, require
+from ghostdet.config import config_mistakes, require
 from ghostdet.engine.batch_size import global_batch
 from ghostdet.errors import ConfigError, UserError
 from ghostdet.evaluation.accuracy import Accuracy

@@ -104,14 +104,10 @@ def find_latest_valid_checkpoint(work_dir: str | Path) -> str | None:
                 f"no checkpoint in {work_dir} can be resumed: {', '.join(damaged)}. "
                 "Start again with another --work-dir"
             )
-        if text:
+        if pointer.is_file():
             raise UserError(
                 f"{pointer} names {text[:200]!r}, which does not exist; give the path "
                 "of another checkpoint to --resume"
-            )
-        if pointer.is_file():
-            raise UserError(
-                f"{pointer} is empty; give the path of a checkpoint to --resume"
             )
         if archives:
             raise UserError(

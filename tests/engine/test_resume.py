@@ -91,7 +91,7 @@ def test_last_checkpoint(tmp_path, monkeypatch):
     (tmp_path / "last_checkpoint").write_text(str(tmp_path / "other/iter_5.pth"))
     assert find_latest_valid_checkpoint(tmp_path).endswith("other/iter_6.pth")
     (tmp_path / "last_checkpoint").write_text("")
-    with pytest.raises(UserError, match="last_checkpoint is empty; give the path"):
+    with pytest.raises(UserError, match="last_checkpoint names '', which does"):
         find_latest_valid_checkpoint(tmp_path)
 
 

@@ -107,6 +107,7 @@ def test_amp_without_a_gpu(tiny):
 
 def test_amp(tiny, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")  # MMEngine's logger reads it
     cfg = tiny()
     setup_run(cfg, amp=True)
     assert cfg.optim_wrapper.type == "AmpOptimWrapper"

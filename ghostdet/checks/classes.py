@@ -1,0 +1,40 @@
+"""The classes of a model and of its data."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import nn
+
+from ghostdet.errors import UserError
+from ghostdet.utils.text import shorten
+
+
+def check_num_classes(model: nn.Module, classes: Sequence[str] | None) -> None:
+    """Check that heads have as many classes as a dataset.
+
+    Args:
+        model: A detector or a classifier.
+        classes: The classes of the dataset, or None if it names none.
+
+    Raises:
+        UserError: If the numbers differ.
+    """
+    for name, module in model.named_modules():
+        name = name.removeprefix("module.")  # of a model in several processes
+        count = getattr(module, "num_classes", None)
+        proposes = type(module).__name__.endswith("RPNHead")  # of one class by nature
+        detects = "bbox_head" in name and not proposes
+        if not classes or not (detects or name == "head"):
+            continue
+        if count not in (None, len(classes)):
+            raise UserError(
+                f"{name} has num_classes={count}, and the dataset has "
+                f"{len(classes)} classes: {shorten(classes)}; set "
+                f"num_classes={len(classes)}"
+                + (
+                    ", or metainfo=dict(classes=...) of the datasets"
+                    if detects
+                    else f": --cfg-options model.{name}.num_classes={len(classes)}"
+                )
+            )
