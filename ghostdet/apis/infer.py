@@ -273,7 +273,8 @@ def _image_paths(images: Path) -> list[Path]:
             f"no image at {str(images)!r}; give an image or a folder with images; "
             "those in folders of it are not looked for"
         )
-    if others := [path.name for path in files if path not in paths]:
+    known = set(paths)
+    if others := [path.name for path in files if path not in known]:
         print(f"{images}: skipped what is no image: {shorten(others)}")
     return paths
 

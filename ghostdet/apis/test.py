@@ -95,7 +95,10 @@ def test(
     with config_mistakes(cfg):
         runner = build_runner(cfg, ["test_loop"], dataset_meta)
         if amp and not is_exported(checkpoint):
-            use_amp(getattr(runner.model, "module", runner.model))
+            model = runner.model
+            while hasattr(model, "module"):  # of several processes, or augmented
+                model = model.module
+            use_amp(model)
         if out is not None:
             runner.test_evaluator.metrics.append(DumpDetResults(out_file_path=out))
         metrics = runner.test()

@@ -270,11 +270,6 @@ class ResumableEpochLoop(_Resumable, EpochBasedTrainLoop):
         self.runner.optim_wrapper.initialize_count_status(
             self.runner.model, self._iter, self._max_iters
         )
-        for schedule in self.runner.param_schedulers or []:
-            if not schedule.by_epoch:  # its steps are iterations, within begin and end
-                schedule._global_step = self._iter
-                step = min(self._iter, schedule.end - 1) - schedule.begin
-                schedule.last_step = max(step, -1)
 
     def run_epoch(self) -> None:
         """Run the remaining iterations of an epoch."""

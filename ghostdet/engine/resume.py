@@ -6,6 +6,7 @@ import logging
 import os
 import socket
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 from mmengine.logging import print_log
-from mmengine.runner import Runner
+from mmengine.runner import EpochBasedTrainLoop, Runner
 
 from ghostdet.engine.distributed import on_main_process
 from ghostdet.errors import UserError
@@ -85,7 +86,7 @@ def find_latest_valid_checkpoint(work_dir: str | Path) -> str | None:
     if named and (named[0] not in candidates or _of_both_kinds(candidates)):
         candidates.insert(0, named[0])
     # A run that was killed may have named a deleted one.
-    if text and not named and os.path.isdir(Path(text).parent):
+    if not named and os.path.dirname(text) and os.path.isdir(os.path.dirname(text)):
         candidates += _newest_first(Path(text).parent)
     damaged = []
     for path in dict.fromkeys(map(str, candidates)):
@@ -198,6 +199,13 @@ def locked(work_dir: str | Path) -> Iterator[None]:
                 f"{work_dir} is in use by another run ({name}); wait until it ends, "
                 "or give another folder with --work-dir"
             ) from None
+        except (OSError, NotImplementedError) as error:  # of a network's file system
+            print_log(
+                f"{work_dir} cannot be locked against other runs ({error})",
+                logger="current",
+                level=logging.WARNING,
+            )
+            return
         since = time.strftime("%Y-%m-%d %H:%M:%S")
         owner.write_text(
             f"process {os.getpid()} on {socket.gethostname()}, since {since}"
@@ -214,69 +222,89 @@ def use_config_rates(runner: Runner, checkpoint: dict[str, Any]) -> None:
     """Put the config's rates and schedules in place of a resumed checkpoint's.
 
     MMEngine restores them with the state of the optimiser, and what the config says
-    would have no effect. A schedule continues from the step that it had reached.
+    would have no effect. If they differ, or the epochs have another length, rates
+    become those that the config's schedules have where the run resumes.
 
     Args:
-        runner: The Runner, with its optimiser and schedules.
+        runner: The Runner, with its optimiser and schedules before the first step.
         checkpoint: The checkpoint, which is changed.
 
     Raises:
         UserError: If the checkpoint was written with another kind of optimiser or of
             schedules.
     """
-    changes: dict[str, None] = {}
-
-    def refuse(what: str) -> None:
+    if "optimizer" not in checkpoint or not hasattr(runner.optim_wrapper, "optimizer"):
+        return  # none was saved, or there are several, as of a GAN
+    meta, schedules = checkpoint["meta"], checkpoint.get("param_schedulers") or []
+    own_schedules = runner.param_schedulers or []
+    kinds = component_kinds(runner)
+    if meta.get("kinds", kinds) != kinds or len(schedules) != len(own_schedules):
         path = runner._load_from
         raise UserError(
-            f"{path} cannot be resumed with this config: {what}. Resume with the "
-            "config it was trained with, or start from its weights: --cfg-options "
-            f"load_from={path}, without --resume"
+            f"{path} was trained with {', '.join(meta.get('kinds', ['others']))}, and "
+            f"the config has {', '.join(kinds)}. Resume with the config it was trained "
+            f"with, or start from its weights: --cfg-options load_from={path}, without "
+            "--resume"
         )
-
-    def take(place: str, old: dict, new: dict, kept: set[str]) -> None:
-        unknown = old.keys() - new.keys()
-        if unknown and new.keys() - old.keys():  # newer versions may add some
-            refuse(
-                f"its {place} has {', '.join(sorted(unknown))}, the config's has not"
-            )
+    saved, fresh = checkpoint["optimizer"], runner.optim_wrapper.state_dict()
+    sizes, own_sizes = (
+        [len(group["params"]) for group in state["param_groups"]]
+        for state in (saved, fresh)
+    )
+    if sizes != own_sizes:
+        raise UserError(
+            f"{runner._load_from} has {len(sizes)} groups of {sum(sizes)} parameters, "
+            f"and the config makes {len(own_sizes)} of {sum(own_sizes)}; resume with "
+            "the paramwise_cfg and frozen stages it was trained with"
+        )
+    groups = list(zip(_groups(saved), _groups(fresh)))
+    pairs = [("optimizer", old, new) for old, new in groups]
+    pairs += [
+        (f"param_scheduler.{number}", old, own.state_dict())
+        for number, (old, own) in enumerate(zip(schedules, own_schedules))
+    ]
+    changes: dict[str, None] = {}
+    for place, old, new in pairs:
+        scheduled = {key.removeprefix("initial_") for key in new if "initial_" in key}
+        kept = {"params", *_PROGRESS, *scheduled}
+        if "momentum" in scheduled:
+            kept.add("betas")
         for key in sorted((new.keys() & old.keys()) - kept):
             if old[key] != new[key]:
                 changes[f"{place}.{key} {old[key]} -> {new[key]}"] = None
-                old[key] = new[key]
-
-    if "optimizer" in checkpoint:
-        states = checkpoint["optimizer"], runner.optim_wrapper.state_dict()
-        sizes, own_sizes = (
-            [len(group["params"]) for group in state["param_groups"]]
-            for state in states
-        )
-        if sizes != own_sizes:
-            refuse(
-                f"its optimizer has {len(sizes)} groups with {sum(sizes)} parameters, "
-                f"the config's has {len(own_sizes)} with {sum(own_sizes)}"
-            )
-        for old, new in zip(*map(_groups, states)):
-            rate = "initial_lr" if "initial_lr" in new else "lr"
-            if old.get(rate):
-                old["lr"] *= new[rate] / old[rate]
-            # A schedule of the momentum changes Adam's betas.
-            moved = {"momentum", "betas"} if "initial_momentum" in new else set()
-            take("optimizer", old, new, {"params", "lr", *moved} - {rate})
-    schedules = checkpoint.get("param_schedulers") or []
-    own_schedules = runner.param_schedulers or []
-    if len(schedules) != len(own_schedules):
-        refuse(
-            f"it has {len(schedules)} param_schedulers, the config has "
-            f"{len(own_schedules)}"
-        )
-    for number, (old, own) in enumerate(zip(schedules, own_schedules)):
-        take(f"param_scheduler.{number}", old, own.state_dict(), _PROGRESS)
+    length = meta.get("epoch_length")
+    by_epoch = isinstance(runner.train_loop, EpochBasedTrainLoop)
+    other_length = by_epoch and length not in (None, len(runner.train_loop.dataloader))
+    if not changes and not other_length:
+        return
+    plateau = any("best" in old for old in schedules)  # follows what was measured
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # PyTorch expects steps of the optimiser
+        for old, own in zip(schedules, own_schedules):
+            steps = old["_global_step"]
+            if other_length and not own.by_epoch:
+                steps = meta["epoch"] * len(runner.train_loop.dataloader)
+            for _ in range(0 if plateau else steps):
+                own.step()
+    for old, new in zip(_groups(saved), _groups(runner.optim_wrapper.state_dict())):
+        kept = {"params", "lr"} if plateau else {"params"}
+        old.update({key: value for key, value in new.items() if key not in kept})
+    for old, own in zip(schedules, own_schedules):
+        kept = _PROGRESS if plateau else set()
+        old.update({k: v for k, v in own.state_dict().items() if k not in kept})
     if changes:
         print_log(
             f"Resumed with values of the config: {', '.join(changes)}",
             logger="current",
         )
+
+
+def component_kinds(runner: Runner) -> list[str]:
+    """List the classes of a run's optimiser and schedules."""
+    optimizer = getattr(runner.optim_wrapper, "optimizer", runner.optim_wrapper)
+    return [
+        type(part).__name__ for part in (optimizer, *(runner.param_schedulers or []))
+    ]
 
 
 def _groups(optimizer: dict[str, Any]) -> list[dict[str, Any]]:

@@ -153,6 +153,7 @@ SHORT = {"train_cfg.val_interval": 100, "param_scheduler": [WARMUP, COSINE]}
         {"optim_wrapper.optimizer.lr": 7e-4},
         {"optim_wrapper.optimizer.weight_decay": 0.3},
         {"param_scheduler": [WARMUP, {**COSINE, "T_max": 20, "eta_min": 1e-5}]},
+        {"param_scheduler": [{**WARMUP, "end": 4}, {**COSINE, "begin": 1}]},
         {"train_dataloader.batch_size": 4},
     ],
 )
@@ -169,8 +170,9 @@ def test_resumed_with_other_rates(tiny, tmp_path, options, caplog):
         assert rates == pytest.approx(others)
 
 
-def test_resumed_with_another_epoch_length(tiny, tmp_path):
-    """Schedules by iteration are at the same place of their epoch."""
+@pytest.mark.parametrize("warmup", [2, 100])
+def test_resumed_with_another_epoch_length(tiny, tmp_path, warmup):
+    """Rates are as in a run that had such epochs from its start."""
 
     def run(epochs, batch_size, resume=None, folder="run"):
         options = {
@@ -185,7 +187,8 @@ def test_resumed_with_another_epoch_length(tiny, tmp_path):
             type="EpochBasedTrainLoop", max_epochs=epochs, val_interval=9
         )
         cosine = dict(type="CosineAnnealingLR", T_max=4, end=4, by_epoch=True)
-        cfg.param_scheduler = [dict(cosine, convert_to_iter_based=True)]
+        cosine["convert_to_iter_based"] = True
+        cfg.param_scheduler = [{**WARMUP, "end": warmup}, cosine]
         return train(cfg, resume)
 
     run(2, 2)
@@ -198,13 +201,22 @@ def test_resumed_with_another_epoch_length(tiny, tmp_path):
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({"optim_wrapper.optimizer.type": "SGD"}, "its optimizer has .*betas"),
-        ({"optim_wrapper.paramwise_cfg": None}, "has .* groups with .* has 1 with"),
-        ({"param_scheduler": [WARMUP]}, "has 2 param_schedulers, the config has 1"),
-        ({"param_scheduler": [COSINE, WARMUP]}, "param_scheduler.0 has .*end_factor"),
+        (
+            {"optim_wrapper.optimizer.type": "SGD"},
+            "trained with AdamW, .* the config has SGD",
+        ),
+        ({"optim_wrapper.paramwise_cfg": None}, "groups of .* config makes 1 of"),
+        (
+            {"param_scheduler": [WARMUP]},
+            "CosineAnnealingLR, and the config has AdamW, LinearLR.*load_from",
+        ),
+        (
+            {"param_scheduler": [COSINE, WARMUP]},
+            "trained with AdamW, LinearLR, .*load_from=.*iter_2.pth",
+        ),
     ],
 )
 def test_resumed_with_another_kind(tiny, options, message):
     train(tiny({**SHORT, "train_cfg.max_iters": 2}))
-    with pytest.raises(UserError, match=f"{message}.*load_from=.*iter_2.pth"):
+    with pytest.raises(UserError, match=message):
         train(tiny(SHORT | options), resume="auto")

@@ -12,7 +12,11 @@ from mmengine.hooks import CheckpointHook
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
-from ghostdet.engine.resume import last_checkpoint, use_config_rates
+from ghostdet.engine.resume import (
+    component_kinds,
+    last_checkpoint,
+    use_config_rates,
+)
 from ghostdet.errors import UserError
 from ghostdet.utils.components import type_name
 from ghostdet.utils.files import PARTIAL, atomic_write
@@ -33,8 +37,11 @@ class AtomicBackend(LocalBackend):
         """Write a file atomically, then remove the outdated ones."""
         atomic_write(Path(filepath), obj)
         self.outdated.discard(Path(filepath))
-        while self.outdated:
-            self.outdated.pop().unlink(missing_ok=True)
+        best = Path(filepath).name.startswith("best_")  # no run is resumed from it
+        for path in list(self.outdated):
+            if not best or path.name.startswith("best_"):
+                self.outdated.remove(path)
+                path.unlink(missing_ok=True)
 
     def remove(self, filepath: str | Path) -> None:
         """Remove a file after the next write."""
@@ -85,8 +92,11 @@ class SafeCheckpointHook(CheckpointHook):
             use_config_rates(runner, checkpoint)
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Note the epoch's length; raise ``UserError`` if weights are not finite."""
-        checkpoint["meta"]["epoch_length"] = len(runner.train_loop.dataloader)
+        """Note how the run trains; raise ``UserError`` if weights are not finite."""
+        checkpoint["meta"].update(
+            epoch_length=len(runner.train_loop.dataloader),
+            kinds=component_kinds(runner),
+        )
         broken = [
             name
             for name, value in checkpoint["state_dict"].items()

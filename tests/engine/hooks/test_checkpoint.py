@@ -88,3 +88,16 @@ def test_weights_that_are_not_finite_are_not_saved(tiny, tmp_path, monkeypatch):
     with pytest.raises(UserError, match="1 of the model's weights are not finite"):
         train(tiny(options))
     assert not list((tmp_path / "run").glob("*.pth"))
+
+
+def test_a_best_checkpoint_replaces_no_other(tmp_path):
+    """No run is resumed from it."""
+    backend = checkpoint.AtomicBackend()
+    for name in ("iter_6.pth", "best_a_epoch_1.pth"):
+        (tmp_path / name).touch()
+        backend.remove(tmp_path / name)
+    backend.put(b"", tmp_path / "best_a_epoch_2.pth")
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left == {"iter_6.pth", "best_a_epoch_2.pth"}
+    backend.put(b"", tmp_path / "epoch_2.pth")
+    assert not (tmp_path / "iter_6.pth").exists()
