@@ -27,7 +27,7 @@ def check_data(cfg: Config, part: str) -> None:
         check_dataset(cfg[f"{part}_dataloader"].dataset)
     evaluator = f"{part}_evaluator"
     for key, metric in iter_coco_metrics(cfg.get(evaluator), evaluator):
-        check_evaluation(metric["ann_file"], metric.get("backend_args"), key)
+        check_evaluation(metric, key)
 
 
 def build_runner(

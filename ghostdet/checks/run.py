@@ -1,14 +1,17 @@
-"""The check of a run: a list of findings instead of the first error."""
+"""The check of a run: a rehearsal, with a list of findings."""
 
 from __future__ import annotations
 
-import copy
 import math
 import os
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
+import tempfile
+import traceback
+from collections.abc import Iterator
+from contextlib import ExitStack, redirect_stdout, suppress
 from dataclasses import dataclass, field, replace
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -19,75 +22,56 @@ import mmengine
 import numpy as np
 import torch
 import torchvision
-from mmdet.registry import (
-    EVALUATOR,
-    HOOKS,
-    LOOPS,
-    METRICS,
-    MODELS,
-    OPTIMIZERS,
-    PARAM_SCHEDULERS,
-)
+from mmdet.evaluation import CocoMetric
+from mmdet.registry import METRICS
 from mmengine.config import Config
 from mmengine.logging import MMLogger
-from mmengine.model import initialize
-from mmengine.optim import build_optim_wrapper
-from mmengine.registry import DefaultScope, Registry
-from torch import nn
+from mmengine.registry import DefaultScope
 
 from ghostdet._version import __version__
 from ghostdet.checks.classes import check_num_classes
-from ghostdet.checks.datasets import (
-    ClassificationCheck,
-    DatasetCheck,
-    Files,
-    check_of,
-    evaluation_finding,
-)
+from ghostdet.checks.datasets import DatasetCheck, first_sentence
 from ghostdet.checks.findings import Finding
+from ghostdet.checks.rehearsal import (
+    ITERATIONS,
+    QUICK,
+    RehearsalHook,
+    RehearsalRunner,
+    RehearsedError,
+    learning_rates,
+    rehearsal,
+)
+from ghostdet.checks.truth import evaluate_truth
 from ghostdet.config import config_mistakes, require
 from ghostdet.engine.batch_size import global_batch
-from ghostdet.errors import ConfigError, UserError
-from ghostdet.evaluation.accuracy import Accuracy
+from ghostdet.errors import UserError
+from ghostdet.evaluation.coco_metric import fix_coco_metric
 from ghostdet.ops import operator_backend
-from ghostdet.utils.components import (
-    iter_coco_metrics,
-    iter_datasets,
-    iter_metrics,
-    type_name,
-)
+from ghostdet.utils.components import iter_datasets, type_name
 from ghostdet.utils.files import check_writable
 from ghostdet.utils.text import quiet, shorten
-from ghostdet.weights import check_state_dict, get_state_dict
 from ghostdet.weights.checkpoint import read_checkpoint
 from ghostdet.weights.source import REMOTE, cached
 
 SAMPLE = 200  # images that are read of each dataset
-Check = DatasetCheck | ClassificationCheck
-_REGISTRIES = {
-    "train_cfg": LOOPS,
-    "val_cfg": LOOPS,
-    "param_scheduler": PARAM_SCHEDULERS,
-    "default_hooks": HOOKS,
-    "custom_hooks": HOOKS,
-}
+_FACTOR = 10  # of the learning rate, above which scaling it is a warning
 
 
 def check_run(cfg: Config, full: bool = False, quick: bool = False) -> list[Finding]:
-    """Check all that a training run needs, without starting it.
+    """Rehearse a training run in its work directory, and leave nothing there.
 
-    Annotation files are parsed once each. Nothing is trained; the model is built on
-    the meta device, or moved there where it can only be built on the CPU. What cannot
-    be checked, and what only testing uses, is at most a warning.
+    The run's Runner is built, the datasets are loaded, the ground truth is evaluated,
+    and two iterations, a batch of the evaluation and a checkpoint are tried. What
+    only testing uses is at most a warning.
 
     Args:
         cfg: A config from :func:`~ghostdet.config.load_config`.
         full: Read all images, in a process for each core, with a progress bar; by
             default up to :data:`SAMPLE` of each dataset. Images of training and
             evaluation are compared by their pixels as well.
-        quick: Read no images but those that are tried in the pipelines, four of each
-            dataset of training and two of others, and use no network: as
-            ``tools/train.py`` does.
+        quick: As ``tools/train.py`` does, read no images but those of the iterations,
+            which are of two images; evaluate the ground truth of at most 200; use no
+            network.
 
     Returns:
         What was found, of each check at least one finding. A run is of use if none has
@@ -102,7 +86,7 @@ def check_run(cfg: Config, full: bool = False, quick: bool = False) -> list[Find
         'config'
     """
     with DefaultScope.overwrite_default_scope(cfg.get("default_scope") or "mmdet"):
-        with quiet(MMLogger.get_current_instance()):
+        with quiet(MMLogger.get_current_instance()), redirect_stdout(StringIO()):
             return list(_RunCheck(cfg, full, quick).findings())
 
 
@@ -113,160 +97,85 @@ class _RunCheck:
     cfg: Config
     full: bool
     quick: bool
-    model: nn.Module | None = None
-    files: Files = field(default_factory=dict)
     # Datasets by the parts of the config that have them, such as val and test.
-    data: list[tuple[list[str], Check]] = field(default_factory=list)
-    shapes: list[tuple[int, int]] = field(default_factory=list)
+    data: list[tuple[list[str], DatasetCheck]] = field(default_factory=list)
+    failed: bool = False
 
     def findings(self) -> Iterator[Finding]:
         yield _versions()
         yield _operators()
-        try:
-            require(self.cfg, "model", "train_dataloader", "train_cfg", "optim_wrapper")
-        except UserError as error:
-            yield Finding.of_error("config", error)
-            return
-        for name, step in (
-            ("config", self._config()),
-            ("datasets", self._data()),
-            ("evaluators", self._evaluators()),
-            ("overlap", self._overlap()),
-            ("num_classes", self._num_classes()),
-            ("pipelines", self._pipelines()),
-            ("pretrained weights", self._weights()),
-            ("work dir", self._disk()),
-            ("learning rate", self._learning_rate()),
-            ("train images", self._batches()),
-        ):
-            for finding in _guarded(name, step):
+        with ExitStack() as stack:
+            for finding in self._steps(stack):
                 # Training has no need of what is tested afterwards.
                 test_only = finding.check.startswith("test ")
                 if test_only and finding.status == "fail":
                     finding = replace(finding, status="warn")
+                self.failed = self.failed or finding.status == "fail"
                 yield finding
 
-    def _config(self) -> Iterator[Finding]:
-        """Check that the model can be built, and that all named components exist."""
+    def _steps(self, stack: ExitStack) -> Iterator[Finding]:
         cfg = self.cfg
+        runner = None
+        yield from self._data()
         try:
-            for key, registry, kind in self._named():
-                if isinstance(kind, str) and registry.get(kind) is None:
-                    raise ConfigError(
-                        f"{cfg.filename} cannot be run: {key} has the type "
-                        f"{kind!r}, which is not in the registry {registry.name}; "
-                        "correct it there or with --cfg-options"
-                    )
+            require(cfg, "model", "train_dataloader", "train_cfg", "optim_wrapper")
+            check_writable(cfg.work_dir)
+            folder = stack.enter_context(
+                tempfile.TemporaryDirectory(prefix=".check_", dir=cfg.work_dir)
+            )
             with config_mistakes(cfg):
-                self.model = _build_on_meta(cfg.model)
-        except UserError as error:
-            yield Finding.of_error("config", error)
+                runner = stack.enter_context(rehearsal(cfg, folder))
+        except Exception as error:  # constructors raise what they like
+            work_dir = isinstance(error, UserError) and "--work-dir" in error.text
+            yield _failure("work dir" if work_dir else "config", error)
+        if runner is not None:
+            runner.checks = [check for _, check in self.data]
+            yield self._model(runner)
+        yield from self._overlap()
+        if runner is None:
             return
-        backbone = type(getattr(self.model, "backbone", self.model)).__name__
-        parameters = sum(parameter.numel() for parameter in self.model.parameters())
-        yield Finding(
-            "config",
-            "pass",
-            f"{cfg.filename}: {type(self.model).__name__} on {backbone}, "
-            f"{parameters / 1e6:.2f}M parameters",
-        )
-
-    def _named(self) -> Iterator[tuple[str, Registry, str | type]]:
-        """Keys, and the types that they name of a registry."""
-        for key, registry in _REGISTRIES.items():
-            for kind in _types(self.cfg.get(key)):
-                yield key, registry, kind
-        for kind in _types(self.cfg.optim_wrapper.get("optimizer")):
-            yield "optim_wrapper.optimizer", OPTIMIZERS, kind
-        evaluator = self.cfg.get("val_evaluator")
-        if isinstance(evaluator, dict) and "metrics" in evaluator:
-            yield "val_evaluator", EVALUATOR, evaluator.get("type", "Evaluator")
-        for key, metric in iter_metrics(evaluator, "val_evaluator"):
-            for kind in _types(metric):
-                yield key, METRICS, kind
+        yield from self._num_classes(runner)
+        for name, step in (
+            ("evaluator", self._evaluators),
+            ("pretrained weights", self._weights),
+            ("train step", self._iterations),
+        ):
+            if name != "train step" or not self.failed:
+                yield from _guarded(name, step(runner))
 
     def _data(self) -> Iterator[Finding]:
-        """Check that each dataset is as its configuration says."""
-        failed: list[dict] = []
+        """Load each dataset, once, and compare it with its files."""
         for part in ("train", "val", "test"):
             loader = self.cfg.get(f"{part}_dataloader")
             if not loader:
                 continue
-            yield from _workers(f"{part}_dataloader", loader)
             for key, cfg in iter_datasets(loader.dataset, f"{part}_dataloader.dataset"):
-                same = [p for p, check in self.data if check.cfg == cfg]
-                if same and part not in same[0]:
+                same = [parts for parts, check in self.data if check.cfg == cfg]
+                if not same:
+                    self.data.append(([part], DatasetCheck(cfg, key)))
+                elif part not in same[0]:
                     same[0].append(part)
-                    continue
-                if cfg in failed:
-                    continue
-                try:
-                    self.data.append(([part], check_of(cfg, self.files, key)))
-                except UserError as error:
-                    failed.append(cfg)
-                    yield Finding.of_error(f"{part} dataset", error)
         count = 0 if self.quick else None if self.full else SAMPLE
         workers = _cores() if self.full else 0
         for parts, check in self.data:
-            found = check.findings(count, workers, hashed=self.full)
-            for finding in _guarded("dataset", found):
+            for finding in check.findings(count, workers, hashed=self.full):
                 yield replace(finding, check=f"{'+'.join(parts)} {finding.check}")
 
-    def _evaluators(self) -> Iterator[Finding]:
-        """Check that the metrics fit the datasets."""
-        seen: list[dict] = []
-        for part in ("val", "test"):
-            evaluator = self.cfg.get(f"{part}_evaluator")
-            for _, metric in iter_metrics(evaluator, f"{part}_evaluator"):
-                if METRICS.get(metric["type"]) is Accuracy:
-                    yield from self._accuracy(part, metric)
-            # COCO's has to get the annotations of what is evaluated.
-            for key, metric in iter_coco_metrics(evaluator, f"{part}_evaluator"):
-                if metric in seen:
-                    continue
-                seen.append(metric)
-                path = metric["ann_file"]
-                own = [
-                    data.dataset.ann_file
-                    for parts, data in self.data
-                    if part in parts and data.dataset is not None
-                ]
-                finding = evaluation_finding(
-                    path, self.files, metric.get("backend_args"), key
-                )
-                same = os.path.realpath(path) in map(os.path.realpath, own)
-                if finding.check == "annotations" and same:
-                    continue  # it was said of the dataset
-                if finding.status == "pass" and own and not same:
-                    finding = Finding(
-                        "evaluator",
-                        "fail" if len(own) == 1 else "warn",  # it may be all in one
-                        f"{path} is not the file of the {part} dataset, "
-                        f"{', '.join(own)}: detections would be compared with "
-                        "objects of other images",
-                        f"--cfg-options {key}.ann_file={own[0]}",
-                    )
-                yield replace(finding, check=f"{part} evaluator")
-
-    def _accuracy(self, part: str, cfg: dict) -> Iterator[Finding]:
-        """Check that there are as many classes as accuracy counts."""
-        for parts, check in self.data:
-            if part not in parts:
-                continue
-            try:
-                with config_mistakes(self.cfg):
-                    metric = METRICS.build(cfg)
-                metric.dataset_meta = dict(classes=check.classes)
-            except UserError as error:
-                yield Finding.of_error(f"{part} evaluator", error)
-                return
-            top = ", ".join(f"top-{k}" for k in metric.topk)
-            text = f"{top} of {len(check.classes):,} classes"
-            yield Finding(f"{part} evaluator", "pass", text)
+    def _model(self, runner: RehearsalRunner) -> Finding:
+        backbone = type(getattr(runner.model, "backbone", runner.model)).__name__
+        count = sum(parameter.numel() for parameter in runner.model.parameters())
+        return Finding(
+            "config",
+            "pass",
+            f"{self.cfg.filename}: {type(runner.model).__name__} on {backbone}, "
+            f"{count / 1e6:.2f}M parameters",
+        )
 
     def _overlap(self) -> Iterator[Finding]:
         """Find images that are both trained on and evaluated."""
-        read = [(parts, check) for parts, check in self.data if check.known]
+        read = [
+            (parts, check) for parts, check in self.data if check.dataset is not None
+        ]
         train = [check for parts, check in read if "train" in parts]
         found = False
         for parts, check in read:
@@ -316,7 +225,7 @@ class _RunCheck:
                 "overlap", "pass", f"no image is trained on and evaluated ({compared})"
             )
 
-    def _resolved(self, check: Check) -> dict[str, None]:
+    def _resolved(self, check: DatasetCheck) -> dict[str, None]:
         """Absolute paths of images; links of files are followed unless it is quick."""
         folders: dict[str, str] = {}
         resolved = {}
@@ -330,180 +239,267 @@ class _RunCheck:
             resolved[path] = None
         return resolved
 
-    def _num_classes(self) -> Iterator[Finding]:
+    def _num_classes(self, runner: RehearsalRunner) -> Iterator[Finding]:
         """Check that all heads have as many classes as all datasets."""
-        if self.model is None or "language_model" in self.cfg.model:
+        if "language_model" in self.cfg.model:
             return
-        sets: dict[tuple, tuple[list[str], Check]] = {}
+        sets: dict[tuple, tuple[list[str], DatasetCheck]] = {}
         for parts, check in self.data:
-            if check.known:
+            if check.classes:
                 sets.setdefault(tuple(check.classes), (parts, check))
         if not sets:
             return
-
-        def named(parts: list[str]) -> str:
-            return "test num_classes" if parts == ["test"] else "num_classes"
-
         (classes, (parts, check)), *others = sets.items()  # training's
+        name = "test num_classes" if parts == ["test"] else "num_classes"
         try:
-            check_num_classes(self.model, classes)
+            check_num_classes(runner.model, classes)
             if not others:
                 text = f"{len(classes)} in heads and datasets"
                 yield Finding("num_classes", "pass", text)
         except UserError as error:
-            yield Finding.of_error(named(parts), error)
+            yield Finding.of_error(name, error)
         for different, (other_parts, other) in others:
+            missing = [n for n in classes if n not in different]
+            added = [n for n in different if n not in classes]
+            how = [f"without {shorten(missing)}"] * bool(missing)
+            how += [f"with {shorten(added)} in addition"] * bool(added)
             yield Finding(
-                named(other_parts),
+                "test num_classes" if other_parts == ["test"] else "num_classes",
                 "fail",
                 f"{'+'.join(other_parts)} ({other.source}) has other classes than "
                 f"{'+'.join(parts)} ({check.source}): "
-                + _difference(classes, different),
-                other.same_classes,
+                f"{', '.join(how) or 'in another order'}",
+                "Set the same metainfo=dict(classes=...) in all of them, or for a "
+                "classifier give all the same folders",
             )
 
-    def _pipelines(self) -> Iterator[Finding]:
-        """Run some images through the transforms, and collect their sizes."""
-        for parts, check in self.data:
-            name = f"{'+'.join(parts)} pipeline"
-            yield from _guarded(name, self._pipeline(name, parts, check))
-
-    def _pipeline(self, name: str, parts: list[str], check: Check) -> Iterator[Finding]:
-        pipeline = check.cfg.get("pipeline") or []
-        try:
-            with config_mistakes(self.cfg):
-                run = check.compose(copy.deepcopy(pipeline))
-        except UserError as error:
-            yield Finding.of_error(name, error)
-            return
-        samples = check.samples() if check.known else []
-        samples = samples[: 2 if parts[0] != "train" else 4 if self.quick else 8]
-        results = []
-        for sample in samples:
-            path = sample["img_path"]
+    def _evaluators(self, runner: RehearsalRunner) -> Iterator[Finding]:
+        """Evaluate the ground truth."""
+        done: list[tuple] = []
+        for part in ("val", "test"):
+            loader, evaluator = (
+                self.cfg.get(f"{part}_{key}") for key in ("dataloader", "evaluator")
+            )
+            if not loader or not evaluator or (loader, evaluator) in done:
+                continue
+            done.append((loader, evaluator))
+            if any(c.dataset is None for parts, c in self.data if part in parts):
+                continue
+            name = f"{part} evaluator"
             try:
-                results.append(run(sample))
-            except UserError as error:
-                yield Finding.of_error(name, error)
-                return
-            except Exception as error:  # transforms raise what they like
-                yield Finding(
-                    name,
-                    "fail",
-                    f"{path} does not get through it: {type(error).__name__}: {error}",
-                    f"Correct {check.key}.pipeline, or this image and what is said of "
-                    "it",
+                with config_mistakes(self.cfg):
+                    if part == "val":
+                        runner._val_loop = runner.build_val_loop(runner._val_loop)
+                        loop = runner._val_loop
+                    else:
+                        loop = runner.test_loop
+                notes = []
+                for metric in loop.evaluator.metrics:
+                    if isinstance(metric, CocoMetric):
+                        notes += fix_coco_metric(metric)
+                found = evaluate_truth(
+                    loop.dataloader.dataset,
+                    loop.evaluator,
+                    notes,
+                    self.quick,
+                    f"{part}_evaluator",
                 )
-                return
-        shapes = list(filter(None, map(_image_shape, results)))
-        if "train" in parts:
-            self.shapes += shapes
-        if results:
-            sizes = sorted({f"{w}x{h} px" for h, w in shapes})
-            shown = ", ".join(sizes[:3]) + (", ..." if len(sizes) > 3 else "")
-            text = f"{len(results)} images tried{': ' * bool(shown)}{shown}"
-            yield Finding(name, "pass", text)
+                yield replace(found, check=name)
+            except Exception as error:  # metrics raise what they like
+                remedy = f"Correct {part}_evaluator and {part}_dataloader"
+                yield _failure(name, error, remedy)
 
-    def _weights(self) -> Iterator[Finding]:
-        """Check that pretrained weights can be found, and fit."""
+    def _weights(self, runner: RehearsalRunner) -> Iterator[Finding]:
+        """Initialise the model, and load what the run starts from."""
         cfg, check = self.cfg, "pretrained weights"
         path = cfg.get("load_from")
-        if path:
-            sources = [(path, None, "load_from")]
-        else:
-            sources = [
-                (init["checkpoint"], init, key)
-                for key, part in _initialised(cfg.model)
-                for init in _listed(part.get("init_cfg"))
-                if init.get("checkpoint")
-            ]
-        if not sources:
-            yield Finding(check, "pass", "none: the network starts from nothing")
-        for source, init, key in sources:
-            try:
-                yield self._weights_of(check, source, init, key)
-            except UserError as error:
-                yield Finding.of_error(check, error)
-
-    def _weights_of(
-        self, check: str, source: str, init: dict | None, key: str
-    ) -> Finding:
-        foreign = "://" in source and not source.startswith(REMOTE)
-        if foreign and (self.quick or init is None):
-            return Finding(check, "pass", f"{source}: left to MMEngine")
-        if not foreign and cached(source) is None and self.quick:
-            return Finding(
+        parts = [("model", cfg.model), ("model.backbone", cfg.model.get("backbone"))]
+        sources = {
+            f"{key}.init_cfg.checkpoint": init["checkpoint"]
+            for key, part in parts
+            for init in _listed((part or {}).get("init_cfg"))
+            if init.get("checkpoint")
+        }
+        later = [
+            source
+            for source in (*sources.values(), *filter(None, [path]))
+            if self.quick and _is_remote(source) and not _is_cached(source)
+        ]
+        if later:
+            yield Finding(
                 check,
                 "warn",
-                f"{source} is not in the cache and will be downloaded at the start",
-                f"python tools/check.py {self.cfg.filename} downloads it and sees "
-                "whether it fits",
+                f"{later[0]} is not in the cache and will be downloaded at the start",
+                f"python tools/check.py {cfg.filename} downloads it and sees whether "
+                "it fits",
             )
-        if self.quick:
-            return Finding(check, "pass", f"{source} is at hand")
-        if init is None:
-            state = get_state_dict(read_checkpoint(source))
-            allow = [
-                pattern
-                for hook in self.cfg.get("custom_hooks") or []
-                for pattern in _listed(hook.get("allow"))
-            ]
-            if self.model is not None:
-                check_state_dict(self.model, state, source, allow)
-            return Finding(check, "pass", f"{source}: {len(state)} tensors that fit")
-        module_cfg = copy.deepcopy(dict(_initialised(self.cfg.model))[key])
-        module_cfg.init_cfg = None
-        with config_mistakes(self.cfg):
-            module = MODELS.build(module_cfg)
+            return
         try:
-            initialize(module, copy.deepcopy(init))
-        except (OSError, RuntimeError, ValueError) as error:
-            if isinstance(error, UserError):
-                raise
-            raise UserError(
-                f"{source} cannot be loaded ({str(error)[:200]}); download it by other "
-                f"means and give its path: --cfg-options {key}.init_cfg.checkpoint=FILE"
-            ) from error
-        if type_name(init.get("type")) == "Pretrained":
-            return Finding(
+            with config_mistakes(cfg):
+                runner._init_model_weights()
+            if path:
+                runner._load_from = path
+                runner.load_or_resume()
+        except Exception as error:  # of a download, a file, a hook
+            key, source = ("load_from", path) if path else next(iter(sources.items()))
+            option = f"--cfg-options {key}=FILE"
+            remedy = f"; download it by other means and give its path: {option}"
+            start = f", or start without: {option.replace('FILE', 'None')}"
+            finding = _failure(check, error)
+            own = isinstance(error, UserError)
+            yield replace(
+                finding,
+                text=finding.text
+                if own
+                else f"{source} cannot be loaded ({finding.text}){remedy}",
+                remedy=start.removeprefix(", ").capitalize()
+                if own and not sources
+                else finding.remedy,
+            )
+            return
+        skipping = [
+            key
+            for key, part in parts
+            for init in _listed((part or {}).get("init_cfg"))
+            if type_name(init.get("type")) == "Pretrained"
+        ]
+        if skipping and not path:
+            key = skipping[0]
+            yield Finding(
                 check,
                 "warn",
-                f"{source} is at hand, and with type='Pretrained' MMEngine skips what "
-                "does not fit",
+                f"with {key}.init_cfg.type='Pretrained', MMEngine skips what does not "
+                "fit",
                 "--cfg-options model.backbone.init_cfg.type=CheckedPretrained"
                 if key == "model.backbone"
-                else f"--cfg-options model.init_cfg=None load_from={source}",
+                else "--cfg-options model.init_cfg=None load_from="
+                + sources[f"{key}.init_cfg.checkpoint"],
             )
-        return Finding(check, "pass", f"{source} fills {type(module).__name__}")
+            return
+        used = [path] if path else list(sources.values())
+        text = f"{', '.join(used)}: loaded" if used else "none: the network starts anew"
+        yield Finding(check, "pass", text)
 
-    def _disk(self) -> Iterator[Finding]:
-        """Check that the disk can hold the checkpoints."""
-        cfg = self.cfg
+    def _iterations(self, runner: RehearsalRunner) -> Iterator[Finding]:
+        """Take two iterations, a batch of the evaluation, and a checkpoint."""
+        hook = RehearsalHook(QUICK if self.quick else None)
+        runner.register_hook(hook, priority="LOWEST")
+        runner._init_model_weights = lambda: None
+        runner._load_from = None
+        if self.cfg.get("val_dataloader"):
+            found = self._val_step(runner)
+            yield found
+            if found.status == "fail":
+                return
         try:
-            check_writable(cfg.work_dir)
-        except UserError as error:
-            yield Finding.of_error("work dir", error)
+            with config_mistakes(self.cfg), suppress(RehearsedError):
+                runner.train()
+        except torch.OutOfMemoryError as error:
+            size = self.cfg.train_dataloader.get("batch_size", 1)
+            yield Finding(
+                "train step",
+                "fail",
+                str(error).partition(". GPU")[0],
+                f"--cfg-options train_dataloader.batch_size={max(1, size // 2)}",
+            )
             return
-        yield Finding("work dir", "pass", f"{cfg.work_dir} can be written")
-        if self.model is None:
+        except Exception as error:  # models and transforms raise what they like
+            yield _failure("train step", error)
             return
-        hook = (cfg.get("default_hooks") or {}).get("checkpoint") or {}
-        count = self._checkpoints(hook)
-        with config_mistakes(cfg):
-            each = _checkpoint_size(cfg, self.model, hook.get("save_optimizer", True))
-        free = shutil.disk_usage(cfg.work_dir).free
-        there = sum(p.stat().st_size for p in Path(cfg.work_dir).glob("*.pth"))
+        finally:
+            if hook.begun:
+                runner.call_hook("after_train")
+        yield from self._losses(runner, hook)
+        yield self._checkpoint(runner)
+        yield from self._learning_rate(runner)
+
+    def _val_step(self, runner: RehearsalRunner) -> Finding:
+        """Predict a batch of the evaluation, before the weights change."""
+        try:
+            runner.model.eval()
+            batch = next(iter(runner.val_loop.dataloader))
+            with torch.no_grad():
+                predictions = runner.model.val_step(batch)
+            runner.val_loop.evaluator.process(predictions, batch)
+        except Exception as error:  # models and transforms raise what they like
+            return _failure("val step", error)
+        size = runner.val_loop.dataloader.batch_size
+        return Finding("val step", "pass", f"a batch of {size} images")
+
+    def _losses(self, runner: RehearsalRunner, hook: RehearsalHook) -> Iterator:
+        """Report losses, memory, and parameters that do not learn."""
+        parameters = dict(runner.model.named_parameters())
+        idle = [
+            name
+            for name, parameter in parameters.items()
+            if parameter.requires_grad and name not in hook.learnt
+        ]
+        if idle and not self.cfg.get("find_unused_parameters"):
+            yield Finding(
+                "train step",
+                "warn",
+                f"{len(idle)} of {len(parameters)} parameters get no gradient, as "
+                f"{idle[0]}",
+                "They are not trained; in several processes, add "
+                "find_unused_parameters=True",
+            )
+        zero = [
+            name
+            for name in hook.losses[0]
+            if "bbox" in name and not any(losses[name] for losses in hook.losses)
+        ]
+        if zero and any(hook.objects):
+            yield Finding(
+                "train step",
+                "warn",
+                f"{zero[0]} is 0 in {ITERATIONS} iterations with {sum(hook.objects)} "
+                "objects: the detector matches none of them",
+                "Let sizes and strides of anchors or points fit the objects' sizes at "
+                "the size to which images are resized",
+            )
+        losses = ", ".join(f"{sum(_total(x)):.3g}" for x in hook.losses)
+        images = getattr(runner.train_dataloader.batch_sampler, "batches", None)
+        images = getattr(images, "batch_size", runner.train_dataloader.batch_size)
+        text = f"{len(hook.losses)} iterations of {images} images: loss {losses}"
+        if torch.cuda.is_available():
+            peak, (_, total) = (
+                torch.cuda.max_memory_allocated(),
+                torch.cuda.mem_get_info(),
+            )
+            text += f"; at most {_size(peak)} of the GPU's {_size(total)}"
+        yield Finding("train step", "pass", text)
+
+    def _checkpoint(self, runner: RehearsalRunner) -> Finding:
+        """Write a checkpoint, read it, and see whether the disk can hold them all."""
+        hook = next(h for h in runner.hooks if "Checkpoint" in type(h).__name__)
+        hook = next((h for h in runner.hooks if hasattr(h, "max_keep_ckpts")), hook)
+        path = Path(runner.work_dir, "rehearsal.pth")
+        try:
+            runner.save_checkpoint(
+                runner.work_dir,
+                path.name,
+                save_optimizer=getattr(hook, "save_optimizer", True),
+                by_epoch=False,
+            )
+            read_checkpoint(str(path))
+        except Exception as error:  # of the disk, or hooks
+            return _failure("disk", error)
+        each = path.stat().st_size
+        for written in Path(runner.work_dir).glob("*.pth"):
+            written.unlink()
+        count = self._checkpoints(runner, hook)
+        folder = self.cfg.work_dir
+        free = shutil.disk_usage(folder).free
+        there = sum(p.stat().st_size for p in Path(folder).glob("*.pth"))
         needed = max(count * each - there, 0)  # by a run that is resumed
         have = f" ({_size(there)} are there)" if there else ""
         text = (
             f"up to {count} checkpoint{'s' * (count != 1)} of {_size(each)}, "
-            f"{_size(count * each)} in all{have}; {_size(free)} are free in "
-            f"{cfg.work_dir}"
+            f"{_size(count * each)} in all{have}; {_size(free)} are free in {folder}"
         )
         if needed <= free:
-            yield Finding("disk", "pass", text)
-            return
-        yield Finding(
+            return Finding("disk", "pass", text)
+        return Finding(
             "disk",
             "fail" if free < each else "warn",
             text,
@@ -511,58 +507,92 @@ class _RunCheck:
             "--cfg-options default_hooks.checkpoint.max_keep_ckpts=2",
         )
 
-    def _checkpoints(self, hook: dict) -> int:
-        """Largest number of checkpoints on the disk at once."""
-        loop, batch = self.cfg.train_cfg, global_batch(self.cfg)
-        length = loop.get("max_epochs") or loop.get("max_iters") or 1
-        if "max_epochs" in loop and not hook.get("by_epoch", True):
-            used = sum(len(c) for p, c in self.data if "train" in p and c.known)
-            length *= math.ceil(used / (batch.ranks * batch.images)) or 1
-        interval = hook.get("interval", -1)
+    def _checkpoints(self, runner: RehearsalRunner, hook: Any) -> int:
+        """Count the largest number of checkpoints on the disk at once."""
+        loop, interval = runner.train_loop, getattr(hook, "interval", -1)
+        length = loop._max_iters
+        if getattr(hook, "by_epoch", True):
+            length = self.cfg.train_cfg.get("max_epochs", 1)
         count = math.ceil(length / interval) if interval > 0 else 1
-        keep = hook.get("max_keep_ckpts", -1)
+        keep = getattr(hook, "max_keep_ckpts", -1)
         if 0 < keep < count:
             count = keep + 1  # the old one goes when the new one is there
-        return count + len(_listed(hook.get("save_best")))
+        return count + len(_listed(getattr(hook, "save_best", None)))
 
-    def _learning_rate(self) -> Iterator[Finding]:
-        batch = global_batch(self.cfg)
+    def _learning_rate(self, runner: RehearsalRunner) -> Iterator[Finding]:
+        """Follow the rate through the schedules."""
+        batch, check = global_batch(self.cfg), "learning rate"
         rate = (self.cfg.optim_wrapper.get("optimizer") or {}).get("lr")
         if rate is None:
             text = f"not one of the optimiser's; batch {batch.total}"
-            yield Finding("learning rate", "pass", text)
-        elif batch.base is None:
-            yield Finding(
-                "learning rate",
-                "warn",
-                batch.describe(rate),
-                "Add auto_scale_lr=dict(base_batch_size=N), the batch that it is for",
+            yield Finding(check, "pass", text)
+            return
+        text = batch.describe(rate)
+        schedulers = _listed(self.cfg.get("param_scheduler"))
+        found = []
+        if batch.base is None:
+            remedy = "Add auto_scale_lr=dict(base_batch_size=N), the batch it is for"
+            found.append(Finding(check, "warn", text, remedy))
+        elif batch.factor > _FACTOR:
+            remedy = "Set optim_wrapper.optimizer.lr and auto_scale_lr.base_batch_size "
+            remedy += "to a rate that is known to train, and its batch"
+            found.append(Finding(check, "warn", text, remedy))
+        if schedulers:
+            rates = [r * batch.factor for r in learning_rates(runner, self.cfg)]
+            top = max(range(len(rates)), key=rates.__getitem__)
+            text += (
+                f"; {rates[0]:g} at iteration 1, {rates[top]:g} at {top + 1:,}, "
+                f"{rates[-1]:g} at the end"
             )
-        else:
-            yield Finding("learning rate", "pass", batch.describe(rate))
-        yield from self._schedule()
+            lowest = min(range(top, len(rates)), key=rates.__getitem__)
+            found += self._schedules(runner, schedulers)
+            if rates[-1] > 1.01 * rates[lowest] and not found:
+                remedy = "Let the schedules end with the training"
+                for i, scheduler in enumerate(schedulers):
+                    if scheduler.get("T_max"):
+                        length = self._length(runner, scheduler)
+                        fitting = length - scheduler.get("begin", 0)
+                        remedy = f"--cfg-options param_scheduler.{i}.T_max={fitting}"
+                yield Finding(
+                    check,
+                    "warn",
+                    f"the rate is at its lowest, {rates[lowest]:g}, at iteration "
+                    f"{lowest + 1:,} and rises again to {rates[-1]:g}, where training "
+                    f"ends at {len(rates):,}",
+                    remedy,
+                )
+                return
+        yield from found or [Finding(check, "pass", text)]
 
-    def _schedule(self) -> Iterator[Finding]:
-        """Check that no schedule outlasts the training, and no cosine rises again."""
-        epochs = "max_epochs" in self.cfg.train_cfg
-        length = self.cfg.train_cfg["max_epochs" if epochs else "max_iters"]
-        schedulers = self.cfg.get("param_scheduler") or []
-        for i, scheduler in enumerate(_listed(schedulers)):
-            if scheduler.get("by_epoch", True) != epochs:
-                continue
-            unit = "epoch" if epochs else "iteration"
-            place = "param_scheduler" + f".{i}" * isinstance(schedulers, list)
-            bottom = scheduler.get("begin", 0) + (scheduler.get("T_max") or math.inf)
-            if bottom < min(length, scheduler.get("end", math.inf)):
+    def _length(self, runner: RehearsalRunner, scheduler: dict) -> int:
+        """Give the length of the training in what a schedule counts."""
+        if scheduler.get("by_epoch", True):
+            return self.cfg.train_cfg["max_epochs"]
+        return runner.train_loop._max_iters
+
+    def _schedules(
+        self, runner: RehearsalRunner, schedulers: list[dict]
+    ) -> Iterator[Finding]:
+        """Check that schedules count what the loop counts, and end with it."""
+        epochs = self.cfg.train_cfg.get("max_epochs")
+        several = isinstance(self.cfg.param_scheduler, list)
+        for i, scheduler in enumerate(schedulers):
+            place = "param_scheduler" + f".{i}" * several
+            by_epoch = scheduler.get("by_epoch", True)
+            if by_epoch and not epochs:
                 yield Finding(
                     "learning rate",
                     "warn",
-                    f"{place} is at its lowest at {unit} {bottom} and rises again, "
-                    f"and training ends at {length}",
-                    f"--cfg-options {place}.T_max={length - scheduler.get('begin', 0)}",
+                    f"{place} counts epochs, and {type_name(self.cfg.train_cfg.type)} "
+                    "has none, so that it changes nothing",
+                    f"--cfg-options {place}.by_epoch=False, with its numbers in "
+                    "iterations",
                 )
+                continue
+            length = self._length(runner, scheduler)
+            unit = "epoch" if by_epoch else "iteration"
             for key in ("end", "total_steps", "T_max"):
-                if scheduler.get(key, 0) > length:
+                if (scheduler.get(key) or 0) > length:
                     yield Finding(
                         "learning rate",
                         "warn",
@@ -571,73 +601,54 @@ class _RunCheck:
                         f"--cfg-options {place}.{key}=NUMBER, so that it fits",
                     )
 
-    def _batches(self) -> Iterator[Finding]:
-        """Check that the training images make a batch on each rank."""
-        loader, batch = self.cfg.train_dataloader, global_batch(self.cfg)
-        if not loader.get("drop_last") or "max_epochs" not in self.cfg.train_cfg:
-            return
-        for _, check in self.data:
-            whole = check.key == "train_dataloader.dataset" and check.known
-            if whole and len(check) < batch.ranks * batch.images:
-                yield Finding(
-                    "train images",
-                    "fail",
-                    f"{len(check):,} images make no batch of {batch.images} on "
-                    f"{batch.ranks} rank{'s' * (batch.ranks > 1)}, and drop_last=True "
-                    "leaves them out",
-                    "--cfg-options train_dataloader.batch_size="
-                    f"{max(1, len(check) // batch.ranks)}",
-                )
+
+def check_evaluation(metric: dict, key: str = "val_evaluator") -> None:
+    """Check that a metric can be built, with the file that it reads.
+
+    Args:
+        metric: Configuration of the metric.
+        key: Its place in the config.
+
+    Raises:
+        UserError: If it cannot.
+    """
+    try:
+        with redirect_stdout(StringIO()):
+            METRICS.build(metric)
+    except UserError:
+        raise
+    except Exception as error:  # metrics raise what they like
+        raise UserError(
+            f"{key} cannot be built: {first_sentence(error)}; it needs the annotation "
+            f"file of the dataset: --cfg-options {key}.ann_file=FILE"
+        ) from error
+
+
+def _failure(check: str, error: Exception, remedy: str = "") -> Finding:
+    """Describe an error, and where it was raised if it is not for users."""
+    if isinstance(error, UserError):
+        return Finding.of_error(check, error)
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    if "collate" in place.filename:
+        remedy = (
+            "Let the dataset's pipeline give tensors of one size, with CenterCrop and "
+            "PILToTensor of torchvision.transforms.v2 at its end"
+        )
+    return Finding(
+        check,
+        "fail",
+        f"{type(error).__name__}: {first_sentence(error)} ({place.filename}:"
+        f"{place.lineno})",
+        remedy or "--no-check of tools/train.py starts the run and shows the traceback",
+    )
 
 
 def _guarded(check: str, step: Iterator[Finding]) -> Iterator[Finding]:
-    """Yield a step's findings; a step that fails is a warning and stops no run."""
+    """Yield a step's findings; an error of the step is one."""
     try:
         yield from step
-    except Exception as error:  # of foreign components, or a fault of the check
-        text = f"could not be checked: {type(error).__name__}: {str(error)[:200]}"
-        yield Finding(check, "warn", text)
-
-
-def _workers(key: str, loader: dict) -> Iterator[Finding]:
-    """Check that a data loader has the processes that its options are for."""
-    for option, off in (("persistent_workers", False), ("prefetch_factor", None)):
-        if loader.get(option) and not loader.get("num_workers"):
-            yield Finding(
-                key.replace("_dataloader", " data loader"),
-                "fail",
-                f"{key}.{option} is {loader[option]} with num_workers=0, and is of "
-                "use to processes alone",
-                f"--cfg-options {key}.{option}={off}",
-            )
-
-
-def _difference(classes: Sequence[str], others: Sequence[str]) -> str:
-    """Describe how others differ from classes."""
-    missing = [name for name in classes if name not in others]
-    unexpected = [name for name in others if name not in classes]
-    differences = [f"without {shorten(missing)}"] if missing else []
-    differences += [f"with {shorten(unexpected)} in addition"] if unexpected else []
-    return ", ".join(differences) or "in another order"
-
-
-def _build_on_meta(cfg: dict) -> nn.Module:
-    """Build a model on the meta device."""
-    try:
-        with torch.device("meta"):
-            return MODELS.build(copy.deepcopy(cfg))
-    except (RuntimeError, TypeError):  # it needs values: drop path of a transformer
-        return MODELS.build(copy.deepcopy(cfg)).to("meta")
-
-
-def _image_shape(result: object) -> tuple[int, int] | None:
-    """Height and width of what a pipeline gave, if that is one image."""
-    if not isinstance(result, dict):
-        return None
-    image = result.get("inputs", result.get("img"))
-    if isinstance(image, torch.Tensor):
-        return tuple(image.shape[-2:])
-    return image.shape[:2] if isinstance(image, np.ndarray) else None
+    except Exception as error:
+        yield _failure(check, error)
 
 
 def _versions() -> Finding:
@@ -657,17 +668,16 @@ def _operators() -> Finding:
     return Finding("operators", "pass", whose)
 
 
-def _types(node: object) -> list:
-    """The types in a part of a config: its own, or its entries'."""
-    if isinstance(node, dict) and "type" in node:
-        return [node["type"]]
-    entries = node.values() if isinstance(node, dict) else node or ()
-    return [e["type"] for e in entries if isinstance(e, dict) and "type" in e]
+def _total(losses: dict[str, float]) -> list[float]:
+    return [losses["loss"]] if "loss" in losses else list(losses.values())
 
 
-def _initialised(model: dict) -> list[tuple[str, dict]]:
-    """The parts of a model that load weights, and their places in the config."""
-    return [("model", model), ("model.backbone", model.get("backbone") or {})]
+def _is_remote(source: str) -> bool:
+    return "://" in source or source.startswith(REMOTE)
+
+
+def _is_cached(source: str) -> bool:
+    return source.startswith(REMOTE) and cached(source) is not None
 
 
 def _listed(value: Any) -> list:
@@ -675,31 +685,10 @@ def _listed(value: Any) -> list:
 
 
 def _cores() -> int:
-    """Cores that this process may use, where the system can tell."""
+    """Count the cores that this process may use, where the system can tell."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
-
-
-def _checkpoint_size(cfg: Config, model: nn.Module, save_optimizer: bool) -> int:
-    """Bytes of a checkpoint of a model on the meta device."""
-    weights = sum(x.nbytes for x in (*model.parameters(), *model.buffers()))
-    kinds = [type_name(hook.get("type")) for hook in cfg.get("custom_hooks") or []]
-    size = weights * (1 + any(kind.endswith("EMAHook") for kind in kinds))
-    if save_optimizer:  # after a step, which computes nothing there
-        optimizer = copy.deepcopy(cfg.optim_wrapper.optimizer)
-        wrapper = dict(type="OptimWrapper", optimizer=optimizer)
-        optimizer = build_optim_wrapper(model, wrapper).optimizer
-        for parameter in filter(lambda p: p.requires_grad, model.parameters()):
-            parameter.grad = torch.empty_like(parameter)
-        optimizer.step()
-        size += sum(
-            value.nbytes
-            for state in optimizer.state.values()
-            for value in state.values()
-            if isinstance(value, torch.Tensor)
-        )
-    return size
 
 
 def _size(count: float) -> str:

@@ -12,7 +12,7 @@ from ghostdet.errors import UserError
 _LARGEST = 2**53  # pycocotools keeps ids as float64
 
 
-def fix_coco_metric(metric: CocoMetric) -> None:
+def fix_coco_metric(metric: CocoMetric) -> list[str]:
     """Make a metric read all annotations right, and compute what it can.
 
     pycocotools marks a match by the annotation's id, so an object with the id 0 counts
@@ -23,6 +23,9 @@ def fix_coco_metric(metric: CocoMetric) -> None:
 
     Args:
         metric: The metric, which is changed, with a warning.
+
+    Returns:
+        What was fixed.
 
     Raises:
         UserError: If an ``iscrowd`` is no number.
@@ -61,3 +64,4 @@ def fix_coco_metric(metric: CocoMetric) -> None:
             logger="current",
             level=logging.WARNING,
         )
+    return notes

@@ -81,7 +81,8 @@ class FastCocoMetric(CocoMetric):
                 self._coco_api = self._coco(self.gt_to_coco_json(truth, f"{folder}/a"))
         names = self.dataset_meta["classes"]
         self.cat_ids = self._coco_api.get_cat_ids(cat_names=names)
-        self.img_ids = self._coco_api.get_img_ids()
+        if self.img_ids is None:
+            self.img_ids = self._coco_api.get_img_ids()
         if self.outfile_prefix is not None:
             self.results2json(found, self.outfile_prefix)
         metrics: dict[str, float] = {}

@@ -9,7 +9,6 @@ import cv2
 import mmdet
 import pytest
 import torch
-from mmengine import fileio
 
 from ghostdet import CONFIGS
 from ghostdet.checks import check_run
@@ -109,12 +108,12 @@ FAULTS = {
         ("num_classes", "fail", "set num_classes=3"),
     ),
     "box over the border": (
-        edit("train", first("annotations", bbox=[600, 400, 90, 50], area=4500)),
+        edit("train", first("annotations", bbox=[100, 60, 90, 50], area=4500)),
         ("train boxes", "warn", "width and height of their images"),
     ),
     "empty box": (
         edit("train", first("annotations", bbox=[60, 40, 0, 5])),
-        ("train boxes", "warn", "remove or correct them"),
+        ("train boxes", "warn", "less than 1 px wide"),
     ),
     "boxes as corners": (
         edit("train", corners),
@@ -145,15 +144,15 @@ FAULTS = {
     ),
     "evaluator of another file": (
         lambda root: {"val_evaluator.ann_file": str(root / "annotations/val.json")},
-        ("val evaluator", "fail", "--cfg-options val_evaluator.ann_file="),
+        ("val evaluator", "fail", "Let val_evaluator.ann_file be the file"),
     ),
     "no iscrowd": (
         edit("test", lambda coco: coco["annotations"][3].pop("iscrowd")),
-        ("val evaluator", "warn", "iscrowd=0"),
+        ("val evaluator", "warn", "iscrowd is a number in place of None in 1"),
     ),
     "unknown backbone": (
         options(model__backbone__type="GoatNet"),
-        ("config", "fail", "--cfg-options"),
+        ("config", "fail", "GoatNet is not in the mmdet::model registry"),
     ),
     "no training set": (
         options(train_dataloader=None),
@@ -163,11 +162,11 @@ FAULTS = {
         lambda root: {
             "train_dataloader.dataset.datasets.0.pipeline.2.type": "RandomFlop"
         },
-        ("train pipeline", "fail", "--cfg-options"),
+        ("train dataset", "fail", "RandomFlop is not in the"),
     ),
     "transforms in the wrong order": (
         lambda root: {"val_dataloader.dataset.pipeline.0.type": "PackDetInputs"},
-        ("val pipeline", "fail", "Correct val_dataloader.dataset.pipeline"),
+        ("val step", "fail", "KeyError: no key 'scale_factor'"),
     ),
     "no file of weights": (
         lambda root: pretrained(str(root / "nowhere.pth")),
@@ -187,7 +186,7 @@ FAULTS = {
     ),
     "workers that stay, and none": (
         options(val_dataloader__persistent_workers=True),
-        ("val data loader", "fail", "val_dataloader.persistent_workers=False"),
+        ("val evaluator", "fail", "persistent_workers option needs num_workers > 0"),
     ),
     "learning rate for no batch": (
         options(auto_scale_lr=None),
@@ -198,10 +197,12 @@ FAULTS = {
 
 @pytest.fixture
 def tiny(tiny):
-    """The small config without its schedule, which outlasts four iterations."""
+    """The small config, evaluated on all images, without its schedule."""
 
     def load(options=None, *args, **kwargs):
-        return tiny({"param_scheduler": [], **(options or {})}, *args, **kwargs)
+        whole = {f"{part}_dataloader.dataset.indices": None for part in ("val", "test")}
+        options = {"param_scheduler": [], **whole, **(options or {})}
+        return tiny(options, *args, **kwargs)
 
     return load
 
@@ -243,26 +244,23 @@ def test_faults_are_found_together(tiny, own_cells):
 
 
 def test_full_disk(tiny, trained, monkeypatch):
-    size, count = (trained / "iter_4.pth").stat().st_size, 2
+    size = (trained / "iter_4.pth").stat().st_size
     cfg = tiny({"default_hooks.checkpoint.max_keep_ckpts": 1})
     usage = shutil.disk_usage("/")
 
-    def check_of(free):
-        monkeypatch.setattr(
-            shutil, "disk_usage", lambda _: usage._replace(free=int(free))
-        )
-        (disk,) = (f for f in check_run(cfg, quick=True) if f.check == "disk")
-        assert f"up to {count} checkpoints" in disk.text
-        return disk
+    def with_free(free):
+        free = usage._replace(free=int(free))
+        monkeypatch.setattr(shutil, "disk_usage", lambda _: free)
+        return {f.check: f for f in check_run(cfg, quick=True)}
 
-    assert check_of(count * size * 1.1).status == "pass"
-    assert check_of(count * size * 0.8).status == "warn"
-    disk = check_of(size * 0.8)
-    assert disk.status == "fail" and "max_keep_ckpts=" in disk.remedy
-    # A run that is resumed has written them already.
-    for i in range(1, count):
-        shutil.copy(trained / "iter_4.pth", f"{cfg.work_dir}/iter_{i}.pth")
-    assert check_of(size * 1.1).status == "pass"
+    found = with_free(2.2 * size)["disk"]
+    assert found.status == "pass" and "up to 2 checkpoints" in found.text
+    found = with_free(1.6 * size)["disk"]
+    assert found.status == "warn" and "max_keep_ckpts=" in found.remedy
+    assert "the disk has" in with_free(0.8 * size)["train step"].text
+    # A run that is resumed has written one already.
+    shutil.copy(trained / "iter_4.pth", f"{cfg.work_dir}/iter_1.pth")
+    assert with_free(1.1 * size)["disk"].status == "pass"
 
 
 @pytest.mark.parametrize(
@@ -277,20 +275,26 @@ def test_clean_bccd(cells, tmp_path, name):
     assert {f.check for f in findings} >= {
         "versions", "operators", "config", "train annotations", "val+test classes",
         "train boxes", "train images", "val evaluator", "overlap", "num_classes",
-        "train pipeline", "pretrained weights", "work dir", "disk", "learning rate",
+        "train step", "val step", "pretrained weights", "disk", "learning rate",
     }  # fmt: skip
 
 
 @pytest.mark.parametrize("detector", ["retinanet", "faster_rcnn"])
 def test_clean_coco(coco, tmp_path, detector):
-    # Its weights are on the Hub.
-    options = {"model.backbone.init_cfg": None}
+    options = {
+        "model.backbone.init_cfg": None,  # on the Hub
+        "param_scheduler.0.end": 50,  # of 72 iterations
+        "train_dataloader.dataset.pipeline.2.scale": (160, 120),
+        "val_dataloader.dataset.pipeline.1.scale": (160, 120),
+    }
     config = f"{CONFIGS}/{detector}_ghostnet_fpn.py"
     findings = check_run(load_config(config, tmp_path, coco, options))
     assert not not_passed(findings), findings_table(findings)
     text = {f.check: f.text for f in findings}
     assert "12 images (1 without objects), 58 objects" in text["train annotations"]
-    assert "11 are there, read" in text["train images"]  # empty ones are left out
+    assert (
+        "instances_train2017.json: 11, read" in text["train images"]
+    )  # empty ones are left out
 
 
 @pytest.mark.data
@@ -308,11 +312,6 @@ def test_clean_demo(trees_wheel, tmp_path):
         ("ssd/ssd300_coco", "SingleStageDetector on SSDVGG"),
         ("fast_rcnn/fast-rcnn_r50_fpn_1x_coco", "FastRCNN on ResNet"),
         ("detr/detr_r50_8xb2-150e_coco", "DETR on ResNet"),
-        (
-            "strong_baselines/mask-rcnn_r50_fpn_rpn-2conv_4conv1fc_syncbn-all_lsj-50e"
-            "_coco",
-            "config WARN could not be checked: ValueError: Default process group",
-        ),
     ],
 )
 def test_foreign_config(tmp_path, name, known):
@@ -325,14 +324,6 @@ def test_foreign_config(tmp_path, name, known):
             assert "no such annotation file" in finding.text
     shown = [f"{f.check} {f.status.upper()} {f.text}" for f in findings]
     assert any(known in text for text in shown), shown
-
-
-def test_what_cannot_be_checked_is_a_warning(tiny):
-    cfg = tiny()
-    cfg.optim_wrapper.optimizer = dict(type="AdamW", lr=1e-4, fused=True)
-    (found,) = not_passed(check_run(cfg, quick=True)).values()
-    assert (found.check, found.status) == ("work dir", "warn")
-    assert "could not be checked" in found.text
 
 
 def epochs(cfg):
@@ -362,19 +353,19 @@ def test_other_forms(tiny, change):
 
 
 @pytest.mark.parametrize(
-    "key, value, check",
+    "key, value, message",
     [
-        ("type", "CoccoMetric", "config"),
-        ("ann_file", "nowhere.json", "val evaluator"),
+        ("type", "CoccoMetric", "CoccoMetric is not in the"),
+        ("ann_file", "nowhere.json", "No such file or directory: 'nowhere.json'"),
     ],
 )
-def test_fault_within_an_evaluator(tiny, key, value, check):
+def test_fault_within_an_evaluator(tiny, key, value, message):
     cfg = tiny()
     evaluators("Evaluator")(cfg)
     cfg.val_evaluator.metrics[1][key] = value
     (found,) = not_passed(check_run(cfg, quick=True)).values()
-    assert (found.check, found.status) == (check, "fail")
-    assert "val_evaluator.metrics.1" in f"{found.text} {found.remedy}"
+    assert (found.check, found.status) == ("val evaluator", "fail")
+    assert message in found.text
 
 
 def test_what_is_tested_later(tiny):
@@ -384,10 +375,8 @@ def test_what_is_tested_later(tiny):
     cfg.test_evaluator.ann_file = "secret.json"
     found = not_passed(check_run(cfg, quick=True))
     assert {name: finding.status for name, finding in found.items()} == {
-        "test annotations": "warn",
-        "test evaluator": "warn",
+        "test annotations": "warn"
     }
-    assert "test_evaluator.ann_file=FILE" in found["test evaluator"].remedy
     cfg = tiny({"test_dataloader.dataset.metainfo.classes": ("RBC",)})
     found = not_passed(check_run(cfg, quick=True))
     assert found["test num_classes"].status == "warn"
@@ -395,13 +384,7 @@ def test_what_is_tested_later(tiny):
 
 
 def test_quick_is_cheap(tiny, own_cells, monkeypatch):
-    parsed, read = [], []
-    get, read_image = fileio.get, LoadReadableImage.read
-
-    def counting_get(path, *arguments, **keywords):
-        if str(path).endswith(".json"):
-            parsed.append(path)
-        return get(path, *arguments, **keywords)
+    read, read_image = [], LoadReadableImage.read
 
     def counting_read(self, path):
         read.append(path)
@@ -410,14 +393,12 @@ def test_quick_is_cheap(tiny, own_cells, monkeypatch):
     def connect(*_):
         raise AssertionError("a network was used")
 
-    monkeypatch.setattr(fileio, "get", counting_get)
     monkeypatch.setattr(LoadReadableImage, "read", counting_read)
     monkeypatch.setattr(socket.socket, "connect", connect)
     monkeypatch.setattr(socket, "getaddrinfo", connect)
     cfg = tiny(pretrained("hf-hub:nobody/nothing"), own_cells)
     found = not_passed(check_run(cfg, quick=True))
-    assert len(parsed) == len(set(parsed)) == 3
-    assert 0 < len(read) <= 10
+    assert 0 < len(read) <= 6
     weights = found.pop("pretrained weights")
     assert weights.status == "warn" and "tools/check.py" in weights.remedy
     assert not found
@@ -430,7 +411,8 @@ def test_quick_with_weights_at_hand(tiny, address):
     (before,) = not_passed(check_run(cfg, quick=True)).values()
     assert "not in the cache" in before.text
     fetch(f"{url}/w.pth")
-    assert not not_passed(check_run(cfg, quick=True))
+    (found,) = not_passed(check_run(cfg, quick=True)).values()
+    assert (found.check, found.status) == ("pretrained weights", "fail")
 
 
 def test_full_reads_all_images(tiny, own_cells, monkeypatch):

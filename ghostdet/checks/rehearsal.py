@@ -1,0 +1,214 @@
+"""A run in small: the run's own Runner, for two iterations in a folder of its own."""
+
+from __future__ import annotations
+
+import copy
+import gc
+import math
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from mmengine.config import Config
+from mmengine.hooks import Hook
+from mmengine.logging import MMLogger
+from mmengine.runner import Runner
+from mmengine.utils import ManagerMixin
+from mmengine.visualization import Visualizer
+from torch.utils.data import DataLoader
+
+from ghostdet.checks.datasets import DatasetCheck
+from ghostdet.engine.setup import use_run_components
+from ghostdet.utils.components import iter_datasets
+
+ITERATIONS = 2
+QUICK = 2  # images in a batch of a quick rehearsal
+
+
+class RehearsalRunner(Runner):
+    """MMEngine's Runner that writes no log, and uses datasets that are loaded.
+
+    Attributes:
+        checks: The datasets.
+    """
+
+    checks: Sequence[DatasetCheck] = ()
+
+    def dump_config(self) -> None:
+        """Write nothing."""
+
+    def _log_env(self, env_cfg: dict) -> None:
+        """Log nothing: MMEngine formats the config for it, which takes a second."""
+
+    def build_visualizer(self, visualizer: Any = None) -> Visualizer:
+        """Build the visualizer, and send nothing to its back ends."""
+        built = super().build_visualizer(visualizer)
+        built._vis_backends.clear()
+        return built
+
+    def build_dataloader(self, dataloader: dict, *args: Any, **kwargs: Any) -> Any:
+        """Build a data loader that loads in this process."""
+        cfg = copy.deepcopy(dataloader)
+        for _, own in iter_datasets(cfg["dataset"]):
+            for check in self.checks:
+                if check.cfg == own and check.dataset is not None:
+                    own.clear()
+                    own["type"] = lambda dataset=check.dataset: dataset
+                    break
+        loader: DataLoader = Runner.build_dataloader(cfg, *args, **kwargs)
+        loader.num_workers = loader.timeout = 0
+        return loader
+
+
+@contextmanager
+def rehearsal(cfg: Config, folder: str) -> Iterator[RehearsalRunner]:
+    """Build a run's Runner for a rehearsal, and forget what it leaves in MMEngine.
+
+    Args:
+        cfg: The run's config, which is not changed.
+        folder: Folder that the Runner writes into.
+
+    Yields:
+        The Runner, with the run's loops and hooks, in one process, without weights.
+    """
+    cfg = copy.deepcopy(cfg)
+    use_run_components(cfg)
+    cfg.default_hooks.checkpoint.pop("out_dir", None)
+    cfg.update(
+        work_dir=folder,
+        experiment_name="rehearsal",
+        log_level="ERROR",
+        launcher="none",
+        model_wrapper_cfg=None,
+        resume=False,
+        load_from=None,
+    )
+    managers = list(_subclasses(ManagerMixin))
+    before = [list(manager._instance_dict.items()) for manager in managers]
+    is_initialized = torch.distributed.is_initialized
+    torch.distributed.is_initialized = lambda: False  # other ranks wait for this one
+    try:
+        yield RehearsalRunner.from_cfg(cfg)
+    finally:
+        torch.distributed.is_initialized = is_initialized
+        for logger in MMLogger._instance_dict.values():
+            if logger.instance_name.startswith("rehearsal"):
+                for handler in logger.handlers:
+                    handler.close()
+        for manager, instances in zip(managers, before):
+            manager._instance_dict.clear()
+            manager._instance_dict.update(instances)
+        gc.collect()
+        torch.cuda.empty_cache()
+
+
+def _subclasses(kind: type) -> Iterator[type]:
+    for sub in kind.__subclasses__():
+        yield sub
+        yield from _subclasses(sub)
+
+
+class RehearsedError(Exception):
+    """Raised after the last iteration of a rehearsal."""
+
+
+class RehearsalHook(Hook):
+    """Observe a training run, and stop it after :data:`ITERATIONS`.
+
+    Args:
+        images: The most images in a batch; None for the run's batches.
+
+    Attributes:
+        losses: The losses of each iteration by name.
+        objects: Number of objects of each iteration's batch; None for a classifier.
+        learnt: Names of the parameters that got a gradient.
+    """
+
+    priority = "LOWEST"
+
+    def __init__(self, images: int | None = None) -> None:
+        self.images = images
+        self.begun = False
+        self.losses: list[dict[str, float]] = []
+        self.objects: list[int | None] = []
+        self.learnt: set[str] = set()
+
+    def before_train(self, runner: Runner) -> None:
+        """Make batches small, and watch gradients; no evaluation follows."""
+        self.begun = True
+        runner.train_loop.val_begin = math.inf
+        if self.images is not None:
+            sampler = runner.train_dataloader.batch_sampler
+            sampler = getattr(sampler, "batches", sampler)
+            sampler.batch_size = min(sampler.batch_size, self.images)
+        for name, parameter in runner.model.named_parameters():
+            if parameter.requires_grad:
+                parameter.register_post_accumulate_grad_hook(
+                    lambda _, name=name: self.learnt.add(name)
+                )
+
+    def after_train_iter(
+        self,
+        runner: Runner,
+        batch_idx: int,
+        data_batch: Any = None,
+        outputs: dict[str, Any] | None = None,
+    ) -> None:
+        """Note the losses; raise ``RehearsedError`` in the last iteration.
+
+        Args:
+            runner: The Runner.
+            batch_idx: Number of the batch in its epoch.
+            data_batch: The batch.
+            outputs: The losses by name.
+        """
+        self.losses.append(
+            {
+                name: float(torch.as_tensor(value).detach())
+                for name, value in (outputs or {}).items()
+                if "loss" in name
+            }
+        )
+        samples = data_batch.get("data_samples") if isinstance(data_batch, dict) else ()
+        counts = [
+            len(sample.gt_instances)
+            for sample in (samples if isinstance(samples, list) else ())
+            if "gt_instances" in sample
+        ]
+        self.objects.append(sum(counts) if counts else None)
+        if len(self.losses) == ITERATIONS:
+            raise RehearsedError
+
+
+def learning_rates(runner: Runner, cfg: Config) -> list[float]:
+    """Step through a run's schedules, from the first iteration to the last.
+
+    Args:
+        runner: The Runner, after a rehearsal.
+        cfg: The run's config.
+
+    Returns:
+        The first parameter group's rate at each iteration; a run whose rate no
+        longer changes is not followed to its end.
+    """
+    runner.optim_wrapper = runner.build_optim_wrapper(
+        copy.deepcopy(cfg.optim_wrapper.to_dict())
+    )
+    schedulers = runner.build_param_scheduler(copy.deepcopy(cfg.param_scheduler))
+    optimizer = runner.optim_wrapper.optimizer
+    epoch = runner.train_loop._max_iters  # an iteration loop counts as one epoch
+    if "max_epochs" in cfg.train_cfg:
+        epoch = len(runner.train_dataloader)
+    rates = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # PyTorch expects steps of the optimiser
+        for iteration in range(1, runner.train_loop._max_iters + 1):
+            rates.append(optimizer.param_groups[0]["lr"])
+            if all(s.last_step >= s.end for s in schedulers):
+                break
+            for scheduler in schedulers:
+                if not scheduler.by_epoch or iteration % epoch == 0:
+                    scheduler.step()
+    return rates
