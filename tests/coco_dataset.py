@@ -11,6 +11,12 @@ CELLS = ("RBC", "WBC", "Platelets")
 COCO = CocoDataset.METAINFO["classes"]
 # COCO's identifiers of its 80 categories have gaps.
 COCO_IDS = sorted({*range(1, 91)} - {12, 26, 29, 30, 45, 66, 68, 69, 71, 83})
+# Options of a config whose data is loaded without other processes.
+IN_PROCESS = {
+    f"{part}_dataloader.{key}": value
+    for part in ("train", "val", "test")
+    for key, value in (("num_workers", 0), ("persistent_workers", False))
+}
 # Range of the radius in pixels, and colour in BGR, of each class.
 LOOKS = (((9, 13), (90, 70, 200)), ((16, 22), (160, 40, 100)), ((4, 6), (60, 160, 60)))
 SIZE = 120, 160  # height, width

@@ -18,14 +18,14 @@ from ghostdet.ops import ensure_mmcv_ops
 
 ensure_mmcv_ops()  # before test modules import mmcv.ops
 
-from coco_dataset import write_cells, write_coco  # noqa: E402
+from coco_dataset import IN_PROCESS, write_cells, write_coco  # noqa: E402
 from mmdet.visualization import DetLocalVisualizer  # noqa: E402
 from mmengine.config import config as mmengine_config  # noqa: E402
 from mmengine.logging import MessageHub, MMLogger  # noqa: E402
 from mmengine.registry import DefaultScope  # noqa: E402
 from mmengine.visualization import Visualizer  # noqa: E402
+from unchecked import train  # noqa: E402
 
-from ghostdet.apis import train  # noqa: E402
 from ghostdet.config import load_config  # noqa: E402
 from ghostdet.datasets import Digits  # noqa: E402
 from ghostdet.errors import UserError  # noqa: E402
@@ -42,11 +42,7 @@ TINY = {
     "train_dataloader.batch_size": 2,
     "model.test_cfg.score_thr": 0.0,  # an untrained detector scores low
     **{f"{part}_dataloader.dataset.indices": 4 for part in ("val", "test")},
-    **{
-        f"{part}_dataloader.{key}": value
-        for part in ("train", "val", "test")
-        for key, value in (("num_workers", 0), ("persistent_workers", False))
-    },
+    **IN_PROCESS,
 }
 
 # Small tensors gain nothing from threads, which wait for each other on busy cores.

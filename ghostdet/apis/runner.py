@@ -17,16 +17,16 @@ from ghostdet.engine.setup import add_hook
 from ghostdet.errors import UserError
 from ghostdet.evaluation.coco_metric import fix_coco_metric
 from ghostdet.models.exported_detector import ExportedDetector
-from ghostdet.utils.components import is_classifier, iter_coco_metrics
+from ghostdet.utils.components import is_classifier, iter_metrics
 from ghostdet.utils.text import shorten
 
 
 def check_data(cfg: Config, part: str) -> None:
-    """Check the dataset and the evaluator's file of ``train``, ``val`` or ``test``."""
+    """Check the dataset and the metrics of ``train``, ``val`` or ``test``."""
     if cfg.get(f"{part}_dataloader"):
         check_dataset(cfg[f"{part}_dataloader"].dataset)
     evaluator = f"{part}_evaluator"
-    for key, metric in iter_coco_metrics(cfg.get(evaluator), evaluator):
+    for key, metric in iter_metrics(cfg.get(evaluator), evaluator):
         check_evaluation(metric, key)
 
 

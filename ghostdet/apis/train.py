@@ -56,12 +56,8 @@ def train(
 def _check(cfg: Config) -> None:
     """Check quickly what the run needs, and print the findings."""
     findings = check_run(cfg, quick=True)
-    errors = [f.error().text for f in findings if f.status == "fail"]
-    if errors:
-        text = errors[0]
-        if len(errors) > 1:
-            names = [f.check for f in findings if f.status == "fail"]
-            reasons = "\n".join(f"- {n}: {e}" for n, e in zip(names, errors))
-            text = f"{cfg.filename} cannot be run:\n{reasons}"
+    failures = [finding for finding in findings if finding.status == "fail"]
+    if failures:
+        text = "\n".join(f"{f.check}: {f.error().text}" for f in failures)
         raise UserError(f"{text}\n--no-check starts the run all the same")
     print(findings_table(findings))

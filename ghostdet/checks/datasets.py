@@ -10,10 +10,9 @@ import os
 import re
 import traceback
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass, field
-from functools import partial
 from io import StringIO
 from typing import Any
 
@@ -89,7 +88,6 @@ class DatasetCheck:
     Attributes:
         dataset: The dataset; None if it cannot be loaded.
         failure: Why it cannot be loaded.
-        unreadable: Images that were found to be missing or broken.
         contents: Checksum of the pixels of each image that was read, by path.
     """
 
@@ -97,7 +95,6 @@ class DatasetCheck:
     key: str = "dataset"
     dataset: Any = field(init=False, default=None)
     failure: Finding | None = field(init=False, default=None)
-    unreadable: set[str] = field(init=False, default_factory=set)
     contents: dict[str, bytes] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -109,13 +106,14 @@ class DatasetCheck:
         try:
             self.dataset = self._load()
         except UserError as error:
-            self.failure = Finding.of_error("dataset", error)
+            self.failure, self.dataset = Finding.of_error("dataset", error), None
         except Exception as error:  # datasets raise what they like
-            self.failure = self._explain(error)
+            self.failure, self.dataset = self._explain(error), None
 
     def _load(self) -> Any:
-        kind, cfg = self.cfg.get("type"), copy.deepcopy(dict(self.cfg))
+        kind = self.cfg.get("type")
         kind = DATASETS.get(kind) if isinstance(kind, str) else kind
+        cfg = copy.deepcopy(dict(self.cfg))
         if not (isinstance(kind, type) and issubclass(kind, BaseDataset)):
             return DATASETS.build(cfg)
         dataset = self.dataset = DATASETS.build({**cfg, "lazy_init": True})
@@ -125,52 +123,53 @@ class DatasetCheck:
                 f"metainfo.classes is the word {classes!r}, expected a tuple or a "
                 f"file; write classes=({classes!r},)"
             )
-        parse, select = dataset.parse_data_info, dataset.filter_data
-
-        def parsed(raw: Any) -> Any:
-            info = parse(raw)
-            self._parsed.append((raw["raw_img_info"], raw["raw_ann_info"], info))
-            return info
-
-        def selected() -> list[dict]:
-            self._infos = select()
-            return self._infos
+        own = {"filter_data": self._note(dataset.filter_data, self._select)}
 
         from mmdet.datasets import CocoDataset  # needs MMCV's operators
 
         if getattr(kind, "parse_data_info", None) is CocoDataset.parse_data_info:
-            dataset.parse_data_info = parsed
-            dataset.COCOAPI = partial(self._kept, dataset.COCOAPI)
-        dataset.filter_data = selected
-        try:
-            dataset.full_init()
-        finally:
-            for name in ("parse_data_info", "COCOAPI", "filter_data"):
-                vars(dataset).pop(name, None)
+            own["parse_data_info"] = self._note(dataset.parse_data_info, self._parse)
+            own["COCOAPI"] = self._note(dataset.COCOAPI, self._read)
+        vars(dataset).update(own)
+        dataset.full_init()
+        for name in own:
+            del vars(dataset)[name]
         if len(self._infos) != len(dataset):
             self._infos = list(map(dataset.get_data_info, range(len(dataset))))
         return dataset
 
-    def _kept(self, api: type, path: str) -> Any:
-        """Load a file in COCO's format, and keep its lists."""
-        coco = api(path)
+    def _note(self, function: Callable, note: Callable) -> Callable:
+        """Let a method of the dataset note what it is given and returns."""
+
+        def noted(*args: Any) -> Any:
+            result = function(*args)
+            note(result, *args)
+            return result
+
+        return noted
+
+    def _select(self, infos: list[dict]) -> None:
+        self._infos = infos
+
+    def _parse(self, info: dict, raw: dict) -> None:
+        self._parsed.append((raw["raw_img_info"], raw["raw_ann_info"], info))
+
+    def _read(self, coco: Any, path: str) -> None:
         self._raw = coco.dataset
-        return coco
+
+    def _finding(self, check: str, status: str, text: str, remedy: str = "") -> Finding:
+        return Finding(check, status, f"{self.source}: {text}", remedy)
 
     def _explain(self, error: Exception) -> Finding:
         """Say why a dataset cannot be loaded, with the entry at which it failed."""
-        path = getattr(self.dataset, "ann_file", None)
-        if "at least one array" in str(error) and self._raw:
-            finding, self.dataset = self._nothing_left(), None
-            return finding
-        self.dataset, text = None, first_sentence(error)
-        if path is None:
-            return Finding(
-                "dataset",
-                "fail",
-                f"{self.key} cannot be built: {text}",
-                f"Correct it in the config, or with --cfg-options {self.key}.KEY=VALUE",
-            )
+        text = first_sentence(error)
+        if "at least one array" in text and self._raw:
+            failures = [f for f in self._annotations() if f.status == "fail"]
+            return (failures or [self._useless()])[0]
+        if not getattr(self.dataset, "ann_file", None):
+            remedy = f"Correct it there, or with --cfg-options {self.key}.KEY=VALUE"
+            text = f"{self.key} cannot be built: {text}"
+            return Finding("dataset", "fail", text, remedy)
         remedy = _EXPECTED
         if isinstance(error, FileNotFoundError):
             names = [self.cfg.get("ann_file"), *dict(self.cfg["data_prefix"]).values()]
@@ -186,21 +185,18 @@ class DatasetCheck:
         else:
             kind = type_name(self.cfg["type"])
             text = f"{kind} cannot load it: {text}{_entry(error)}"
-        return Finding("annotations", "fail", f"{path}: {text}", remedy)
-
-    def _nothing_left(self) -> Finding:
-        """Say that no image is left, by the first reason that there is."""
-        failures = [f for f in self._annotations() if f.status == "fail"]
-        return (failures or [self._useless()])[0]
+        return self._finding("annotations", "fail", text, remedy)
 
     def _useless(self) -> Finding:
-        return Finding(
+        images, annotations = (
+            f"{len(self._raw.get(name, [])):,}" for name in ("images", "annotations")
+        )
+        return self._finding(
             "annotations",
             "fail",
-            f"{self.source}: filter_cfg={self.cfg.get('filter_cfg')} leaves no image "
-            f"with objects of the classes {shorten(self.classes)}, of "
-            f"{len(self._raw.get('images', [])):,} images with "
-            f"{len(self._raw.get('annotations', [])):,} annotations",
+            f"filter_cfg={self.cfg.get('filter_cfg')} leaves no image with objects of "
+            f"the classes {shorten(self.classes)}, of {images} images with "
+            f"{annotations} annotations",
             "Give a file with annotated objects that are no crowds, or change "
             f"{self.key}.filter_cfg",
         )
@@ -255,9 +251,8 @@ class DatasetCheck:
             yield from self._annotations()
             self._raw, self._parsed = {}, []  # gigabytes, of COCO
         else:
-            kind = type_name(self.cfg["type"])
-            text = f"{self.source}: {len(self):,} images, loaded by {kind}"
-            yield Finding("annotations", "pass", text)
+            text = f"{len(self):,} images, loaded by {type_name(self.cfg['type'])}"
+            yield self._finding("annotations", "pass", text)
         yield from self._images(images, workers, hashed)
 
     def _folders(self) -> Iterator[Finding]:
@@ -265,49 +260,28 @@ class DatasetCheck:
         dataset = self.dataset
         counts = np.bincount(dataset.targets, minlength=len(self.classes))
         each = " to ".join(f"{n:,}" for n in sorted({min(counts), max(counts)}))
+        text = f"{len(counts):,}, of {each} images each: {shorten(self.classes)}"
         if len(counts) > 1:
-            text = f"{len(counts):,}, of {each} images each: {shorten(self.classes)}"
             yield Finding("classes", "pass", text)
         else:
-            yield Finding(
-                "classes",
-                "warn",
-                f"{self.source}: one class, {self.classes[0]}: there is nothing to "
-                "tell apart",
-                "Add images of others, in a folder for each",
-            )
-        root = getattr(dataset, "root", None)
+            text = f"one class, {self.classes[0]}: there is nothing to tell apart"
+            remedy = "Add images of others, in a folder for each"
+            yield self._finding("classes", "warn", text, remedy)
         if isinstance(dataset, ImageFolder):
-            names = set(filter(is_image_file, os.listdir(root)))
+            names = set(filter(is_image_file, os.listdir(dataset.root)))
             if strays := sorted(names.difference(self.classes)):
-                yield Finding(
-                    "images",
-                    "warn",
-                    f"{root}: {len(strays):,} image{'s' * (len(strays) > 1)} beside "
-                    f"the folders of classes, not used, as {strays[0]}",
-                    "Move them into the folders of their classes, or away",
-                )
+                text = f"{len(strays):,} image{'s' * (len(strays) > 1)} beside the "
+                text += f"folders of classes, not used, as {strays[0]}"
+                remedy = "Move them into the folders of their classes, or away"
+                yield self._finding("images", "warn", text, remedy)
 
     def _annotations(self) -> Iterator[Finding]:
         """Compare the images and objects of a file with those that were kept."""
-        path, found, raw = self.source, [], self._raw
-        names = {category["id"]: category["name"] for category in raw["categories"]}
-
-        def problem(status: str, text: str, remedy: str, check="annotations") -> None:
-            found.append(Finding(check, status, f"{path}: {text}", remedy))
-
-        images, annotations = raw.get("images", []), raw.get("annotations", [])
-        if len(images) > len(self._parsed):
-            (twice, times), *_ = Counter(i["id"] for i in images).most_common(1)
-            problem(
-                "fail",
-                f"{times} of its images have the id {twice!r}, and of "
-                f"{_of(len(self._parsed), images)} is anything kept",
-                "Give each its own",
-            )
-        labels = getattr(self.dataset, "cat2label", {})
+        images, annotations = (self._raw.get(k, []) for k in ("images", "annotations"))
+        names = {c["id"]: c["name"] for c in self._raw["categories"]}
+        labels = self.dataset.cat2label
+        found, learnable = [], 0
         boxes, dropped, unknown, infinite = [], [], [], []
-        learnable = 0
         for image, own, info in self._parsed:
             left = iter(info["instances"])
             instance = next(left, None)
@@ -318,23 +292,29 @@ class DatasetCheck:
                     infinite.append(annotation)
                     continue
                 x, y, w, h = box
-                if instance and (instance["bbox"], instance["bbox_label"]) == (
-                    [x, y, x + w, y + h],
-                    label,
-                ):
+                kept = instance and (instance["bbox"], instance["bbox_label"])
+                if kept == ([x, y, x + w, y + h], label):
                     instance = next(left, None)
                     boxes.append((x, y, w, h, image["width"], image["height"]))
                 elif label is not None:
                     dropped.append((annotation, image))
                 elif annotation["category_id"] not in names:
                     unknown.append(annotation)
-        if infinite:
-            first = json.dumps(infinite[0]["bbox"])[:100]
+
+        def problem(status: str, text: str, remedy: str) -> None:
+            found.append(self._finding("annotations", status, text, remedy))
+
+        if len(images) > len(self._parsed):
+            ((twice, times),) = Counter(i["id"] for i in images).most_common(1)
             problem(
                 "fail",
-                f"annotation {infinite[0]['id']} has the bbox {first}",
-                "Expected [x, y, width, height] in px",
+                f"{times} of its images have the id {twice!r}",
+                "Give each its own",
             )
+        if infinite:
+            text = f"annotation {infinite[0]['id']} has the bbox "
+            text += json.dumps(infinite[0]["bbox"])[:100]
+            problem("fail", text, "Expected [x, y, width, height] in px")
         if unknown:
             problem(
                 "fail",
@@ -343,10 +323,11 @@ class DatasetCheck:
                 f"({_of(len(unknown), annotations)})",
                 "MMDetection leaves it out: add the category, or remove it",
             )
-        belonging = sum(len(own) for _, own, _ in self._parsed)
-        if orphans := len(annotations) - belonging:
+        if orphans := len(annotations) - sum(len(own) for _, own, _ in self._parsed):
             known = {image["id"] for image in images}
-            first = next(a["id"] for a in annotations if a["image_id"] not in known)
+            first = next(
+                (a["id"] for a in annotations if a["image_id"] not in known), ""
+            )
             problem(
                 "warn",
                 f"{_of(orphans, annotations)} annotations are of no image in the "
@@ -358,206 +339,183 @@ class DatasetCheck:
             without = f" ({empty:,} without objects)" if empty else ""
             text = f"{len(images):,} images{without}, {len(annotations):,} objects"
             problem("pass", text, "")
-        found += self._classes(names)
+        yield from found
+        yield from (classes := list(self._classes(names)))
         if dropped:
             annotation, image = dropped[0]
-            size = f"{image['width']}x{image['height']}"
-            problem(
+            yield self._finding(
+                "boxes",
                 "warn",
                 f"{_of(len(dropped), annotations)} objects are left out, such as "
                 f"annotation {annotation['id']}, bbox {annotation['bbox']} and area "
-                f"{annotation['area']} in {size} px: they are less than 1 px wide or "
-                "high, without area, outside the image or marked with ignore",
+                f"{annotation['area']} in {image['width']}x{image['height']} px: they "
+                "are less than 1 px wide or high, without area, outside the image or "
+                "marked with ignore",
                 "Remove or correct them",
-                "boxes",
             )
-        found += _borders(path, np.array(boxes, float).reshape(-1, 6), bool(dropped))
-        if (self.cfg.get("filter_cfg") or {}).get("filter_empty_gt") and not (
-            self.cfg.get("test_mode")
-            or learnable
-            or any(f.status == "fail" for f in found)
-        ):
-            found.append(self._useless())
-        yield from found
+        yield from self._borders(np.array(boxes, float).reshape(-1, 6), bool(dropped))
+        needed = (self.cfg.get("filter_cfg") or {}).get("filter_empty_gt")
+        sound = all(finding.status != "fail" for finding in (*found, *classes))
+        if sound and needed and not learnable and not self.cfg.get("test_mode"):
+            yield self._useless()
 
     def _classes(self, names: dict[Any, str]) -> Iterator[Finding]:
         """Check that each label means the class of that number in the config."""
-        classes, labels = list(self.classes), self.dataset.cat2label
-        path, listed = self.source, shorten([*names.values()])
-        learnt = [names[category] for category in labels]
-        if learnt == classes:
-            others = [name for name in names.values() if name not in classes]
-            if not others:
-                text = f"{len(classes)}, as in the file: {shorten(classes)}"
-                yield Finding("classes", "pass", text)
-                return
-            yield Finding(
-                "classes",
-                "warn",
-                f"{path} has categories that are none of the {len(classes)} classes "
-                f"and become background: {shorten(others)}",
-                "To detect them as well, add them to metainfo=dict(classes=...) in the "
-                "file's order",
-            )
-            return
+        classes = list(self.classes)
+        learnt = [names[category] for category in self.dataset.cat2label]
         missing = [name for name in classes if name not in learnt]
+        others = [name for name in names.values() if name not in classes]
+        twice = [name for name, count in Counter(learnt).items() if count > 1]
+        if learnt == classes and not others:
+            text = f"{len(classes)}, as in the file: {shorten(classes)}"
+            yield Finding("classes", "pass", text)
+            return
+        if learnt == classes:
+            text = f"categories that are none of the {len(classes)} classes become "
+            text += f"background: {shorten(others)}"
+            remedy = (
+                "To detect them as well, add them to metainfo=dict(classes=...) in "
+            )
+            remedy += "the file's order"
+            yield self._finding("classes", "warn", text, remedy)
+            return
         if not learnt:
-            problem = (
-                "none of the configured classes is in the file.\n"
-                f"  configured: {shorten(classes)}\n  in the file: {listed}"
+            problem = "none of the configured classes is in the file.\n  configured: "
+            problem += (
+                f"{shorten(classes)}\n  in the file: {shorten([*names.values()])}"
             )
             remedy = "Set metainfo=dict(classes=(...)) to names from the file, and "
             remedy += "num_classes of the head to their number"
-        elif len(set(learnt)) < len(learnt):
-            twice = [name for name, count in Counter(learnt).items() if count > 1]
+        elif twice:
             problem = f"more than one of its categories is called {shorten(twice)}"
             remedy = "Make them one"
         elif missing:
-            problem = (
-                f"has no category {shorten(missing)}. Labels are numbers of the "
-                f"classes that it has, so {learnt[-1]} would be learnt or evaluated "
-                f"as {classes[len(learnt) - 1]}"
-            )
-            remedy = (
-                "Add the category to the file, also where it has no objects; or, in "
-                "all datasets, leave it out of metainfo=dict(classes=...) and of "
-                "num_classes"
-            )
+            problem = f"has no category {shorten(missing)}. Labels are numbers of the "
+            problem += f"classes that it has, so {learnt[-1]} would be learnt or "
+            problem += f"evaluated as {classes[len(learnt) - 1]}"
+            remedy = "Add the category to the file, also where it has no objects; or, "
+            remedy += "in all datasets, leave it out of metainfo=dict(classes=...) and "
+            remedy += "of num_classes"
         else:
-            problem = (
-                "lists its categories in another order than the configured classes, "
-                "and labels follow the file"
-            )
-            remedy = (
-                f"Set metainfo=dict(classes=...) to the file's order: {shorten(learnt)}"
-            )
-        yield Finding("classes", "fail", f"{path}: {problem}", remedy)
+            problem = "lists its categories in another order than the configured "
+            problem += "classes, and labels follow the file"
+            remedy = "Set metainfo=dict(classes=...) to the file's order: "
+            remedy += shorten(learnt)
+        yield self._finding("classes", "fail", problem, remedy)
+
+    def _borders(self, rows: np.ndarray, dropped: bool) -> Iterator[Finding]:
+        """Check that boxes, ``(N, 6)`` with the size of their image, are inside it."""
+        boxes, sizes = rows[:, :4], rows[:, 4:]
+        over = np.maximum(-boxes[:, :2], boxes[:, :2] + boxes[:, 2:] - sizes)
+        outside = over.max(1, initial=-np.inf) > _TOLERANCE
+        corners = (boxes[:, 2:] > boxes[:, :2]) & (boxes[:, 2:] <= sizes + _TOLERANCE)
+        if not outside.any():
+            if not dropped:
+                text = f"{len(boxes):,}, all inside their images, none empty"
+                yield Finding("boxes", "pass", text)
+            return
+        text = f"{_of(outside.sum(), boxes)} boxes reach over the border of their image"
+        if corners.all() and outside.mean() > _CORNERS:
+            text += ", and all would be inside as [x1, y1, x2, y2]"
+            remedy = "COCO's are [x, y, width, height]: subtract x1 and y1 from x2 and "
+            remedy += "y2, and write width * height as area"
+            yield self._finding("boxes", "fail", text, remedy)
+            return
+        *box, width, height = (f"{value:g}" for value in rows[outside][0])
+        text += f" by more than {_TOLERANCE} px, such as [{', '.join(box)}] in "
+        remedy = "Correct them, or width and height of their images: the part outside "
+        remedy += "is learnt and evaluated with the object"
+        yield self._finding("boxes", "warn", f"{text}{width}x{height}", remedy)
 
     def _images(
         self, count: int | None, workers: int, hashed: bool
     ) -> Iterator[Finding]:
         """Check that images exist, can be read, and have the size in the file."""
-        paths, source = self.paths(), self.source
-        images = _Images(self, hashed)
+        paths, images = self.paths(), _Images(self, hashed)
         missing = _missing(paths) if images.local else []
         if len(missing) == len(paths) > 0:
-            yield Finding(
-                "images",
-                "fail",
-                f"{source}: none of {len(paths)} images it lists is there, such as "
-                f"{paths[0]}",
-                "Set data_prefix=dict(img=...) to their folder"
-                if not os.path.isabs(self._file_name(0))
-                else "Write file_name relative to the folder data_prefix=dict(img=...)",
-            )
+            text = f"none of {len(paths)} images it lists is there, such as {paths[0]}"
+            remedy = "Set data_prefix=dict(img=...) to their folder; file_name is "
+            remedy += "relative to it, with forward slashes"
+            yield self._finding("images", "fail", text, remedy)
             return
-        self.unreadable.update(missing)
         if missing:
             text = f"{_of(len(missing), paths)} images are missing, as {missing[0]}"
-            yield self._unreadable(text, missing)
-        there = [i for i, path in enumerate(paths) if path not in self.unreadable]
+            yield self._unreadable(text, len(missing))
+        absent = set(missing)
+        there = [i for i, path in enumerate(paths) if path not in absent]
         if count is not None and count < len(there):
             chosen = np.linspace(0, len(there) - 1, count).astype(int)
             there = [there[i] for i in chosen]
-        broken, other = {}, []
+        broken, other = [], []
         for index, why, size, content in images.read(there, workers):
-            stated = self._size(index)
+            path, info = paths[index], self._infos[index] if self._infos else {}
+            stated = info.get("width", size[0]), info.get("height", size[1])
             if why:
-                broken[paths[index]] = why
-                continue
-            if hashed:
-                self.contents[paths[index]] = content
-            if stated not in (None, size):
-                other.append((paths[index], *stated, *size))
-        self.unreadable.update(broken)
+                broken.append(why if path in why else f"{path} ({why})")
+            elif stated != size:
+                other.append((path, *size, *stated))
+            elif hashed:
+                self.contents[path] = content
         if broken:
-            first, why = next(iter(broken.items()))
-            yield self._unreadable(
-                f"{_of(len(broken), there)} images that were read are broken, as "
-                + (why if first in why else f"{first} ({why})"),
-                list(broken),
-            )
+            text = f"{_of(len(broken), there)} images that were read are broken, as "
+            yield self._unreadable(text + broken[0], len(broken))
         if other:
-            file, width, height, *real = other[0]
-            yield Finding(
-                "images",
-                "fail",
-                f"{source}: {_of(len(other), there)} images that were read have "
-                f"another size than the file says, as {file}: {real[0]}x{real[1]} px, "
-                f"not {width:g}x{height:g}",
-                "Put back the images that were annotated, or correct width and height "
-                "and, if they were scaled or turned, the boxes",
+            path, *sides = other[0]
+            text = f"{_of(len(other), there)} images that were read have another size "
+            text += "than the file says, as {}: {}x{} px, not {}x{}".format(
+                path, *sides
             )
+            remedy = "Put back the images that were annotated, or correct width and "
+            remedy += "height and, if they were scaled or turned, the boxes"
+            yield self._finding("images", "fail", text, remedy)
         repeated = [name for name, times in Counter(paths).items() if times > 1]
         if repeated:
-            yield Finding(
-                "images",
-                "warn",
-                f"{source}: {len(repeated):,} files are listed as several images, as "
-                f"{repeated[0]}",
-                "Join their annotations under one image, or correct file_name",
-            )
+            text = f"{len(repeated):,} files are listed as several images, as "
+            remedy = "Join their annotations under one image, or correct file_name"
+            yield self._finding("images", "warn", text + repeated[0], remedy)
         elif not (missing or broken or other):
-            looked = f"{len(there):,} of them read" if len(there) < len(paths) else ""
-            looked = (looked or "read") if there else "not opened"
-            yield Finding("images", "pass", f"{source}: {len(paths):,}, {looked}")
+            looked = (
+                "read" if len(there) == len(paths) else f"{len(there):,} of them read"
+            )
+            text = f"{len(paths):,}, {looked if there else 'not opened'}"
+            yield self._finding("images", "pass", text)
 
-    def _unreadable(self, text: str, bad: Sequence[str]) -> Finding:
+    def _unreadable(self, text: str, count: int) -> Finding:
         """Report images, as a warning if the pipeline passes over as many."""
-        remedy = "Restore them, or remove them from the dataset"
-        allowed = 0
+        remedy, allowed = "Restore them, or remove them from the dataset", 0
         for position, step in enumerate(self.cfg.get("pipeline") or []):
             if "max_unreadable" in step:
                 allowed = step["max_unreadable"]
                 text += f", of {allowed} that are passed over" if allowed else ""
-                remedy += (
-                    "; to train without them: --cfg-options "
-                    f"{self.key}.pipeline.{position}.max_unreadable=N"
-                )
-        status = "fail" if len(bad) > allowed else "warn"
-        return Finding("images", status, f"{self.source}: {text}", remedy)
-
-    def _file_name(self, index: int) -> str:
-        folder = (getattr(self.dataset, "data_prefix", None) or {}).get("img", "")
-        return self.paths()[index].removeprefix(folder)
-
-    def _size(self, index: int) -> tuple[float, float] | None:
-        """Width and height that the annotation file states, if it does."""
-        info = self._infos[index] if self._infos else {}
-        return (
-            (info["width"], info["height"]) if {"width", "height"} <= {*info} else None
-        )
+                place = f"{self.key}.pipeline.{position}"
+                remedy += "; to train without them: --cfg-options "
+                remedy += f"{place}.max_unreadable=N"
+        status = "fail" if count > allowed else "warn"
+        return self._finding("images", status, text, remedy)
 
 
 class _Images(Dataset):
     """The images of a dataset, without its transforms."""
 
     def __init__(self, check: DatasetCheck, hashed: bool) -> None:
-        self.paths, self.hashed = check.paths(), hashed
-        self.bare = self.load = None
+        self.paths, self.hashed, self.bare = check.paths(), hashed, None
         if isinstance(check.dataset, ClassificationDataset):
             self.bare = DATASETS.build({**check.cfg, "pipeline": []})
-        else:
-            steps = getattr(getattr(check.dataset, "pipeline", None), "transforms", [])
-            loads = [step for step in steps if isinstance(step, LoadReadableImage)]
-            self.load = loads[0] if loads else LoadReadableImage()
+        steps = getattr(getattr(check.dataset, "pipeline", None), "transforms", [])
+        loads = [step for step in steps if isinstance(step, LoadReadableImage)]
+        self.load = loads[0] if loads else LoadReadableImage()
         # A request for each image would be too much to ask of a server.
-        self.local = self.load is not None and isinstance(
-            fileio.get_file_backend(
-                self.paths[0] if self.paths else "", backend_args=self.load.backend_args
-            ),
-            fileio.LocalBackend,
+        backend = fileio.get_file_backend(
+            "".join(self.paths[:1]), backend_args=self.load.backend_args
         )
+        self.local = self.bare is None and isinstance(backend, fileio.LocalBackend)
 
     def read(self, chosen: list[int], workers: int) -> Iterator[tuple]:
         """Yield of each image its index, what is wrong with it, its size and hash."""
         self.chosen = chosen
-        loader = DataLoader(
-            self,
-            batch_size=max(1, min(64, len(chosen) // (4 * (workers or 1)))),
-            num_workers=workers,
-            collate_fn=list,
-        )
+        batch_size = max(1, min(64, len(chosen) // (4 * (workers or 1))))
+        loader = DataLoader(self, batch_size, num_workers=workers, collate_fn=list)
         hidden = None if workers else True  # None: where no one looks
         with tqdm(total=len(chosen), unit="image", disable=hidden) as bar:
             for batch in loader:
@@ -567,54 +525,18 @@ class _Images(Dataset):
     def __getitem__(self, i: int) -> tuple[int, str, tuple[int, int], bytes]:
         index = self.chosen[i]
         try:
-            if self.bare is not None:
-                image = np.asarray(self.bare[index]["inputs"])
-            else:
+            if self.bare is None:
                 image = self.load.read(self.paths[index])
+            else:
+                image = np.asarray(self.bare[index]["inputs"])
         except (OSError, UserError) as error:
             return index, getattr(error, "text", str(error)), (0, 0), b""
-        content = b""
-        if self.hashed:
-            pixels = np.ascontiguousarray(image)
-            content = hashlib.blake2b(pixels, digest_size=16).digest()
+        pixels = np.ascontiguousarray(image) if self.hashed else b""
+        content = hashlib.blake2b(pixels, digest_size=16).digest()
         return index, "", image.shape[1::-1], content
 
     def __len__(self) -> int:
         return len(self.chosen)
-
-
-def _borders(path: str, rows: np.ndarray, dropped: bool) -> Iterator[Finding]:
-    """Check that boxes, ``(N, 6)`` with the size of their image, are inside it."""
-    boxes, sizes = rows[:, :4], rows[:, 4:]
-    over = np.maximum(-boxes[:, :2], boxes[:, :2] + boxes[:, 2:] - sizes)
-    outside = over.max(1, initial=-np.inf) > _TOLERANCE
-    corners = (boxes[:, 2:] > boxes[:, :2]) & (boxes[:, 2:] <= sizes + _TOLERANCE)
-    if not outside.any():
-        if not dropped:
-            text = f"{len(boxes):,}, all inside their images, none empty"
-            yield Finding("boxes", "pass", text)
-        return
-    if corners.all() and outside.mean() > _CORNERS:
-        yield Finding(
-            "boxes",
-            "fail",
-            f"{path}: {_of(outside.sum(), boxes)} boxes reach over the border of "
-            "their image, and all would be inside as [x1, y1, x2, y2]",
-            "COCO's are [x, y, width, height]: subtract x1 and y1 from x2 and y2, "
-            "and write width * height as area",
-        )
-        return
-    first = rows[outside][0]
-    yield Finding(
-        "boxes",
-        "warn",
-        f"{path}: {_of(outside.sum(), boxes)} boxes reach over the border of their "
-        f"image by more than {_TOLERANCE} px, such as "
-        f"[{', '.join(f'{value:g}' for value in first[:4])}] in "
-        f"{first[4]:g}x{first[5]:g}",
-        "Correct them, or width and height of their images: the part outside is "
-        "learnt and evaluated with the object",
-    )
 
 
 def _finite(box: list) -> bool:

@@ -20,6 +20,7 @@ from mmengine.visualization import Visualizer
 from torch.utils.data import DataLoader
 
 from ghostdet.checks.datasets import DatasetCheck
+from ghostdet.checks.findings import Finding
 from ghostdet.engine.setup import use_run_components
 from ghostdet.utils.components import iter_datasets
 
@@ -32,9 +33,13 @@ class RehearsalRunner(Runner):
 
     Attributes:
         checks: The datasets.
+        offline: Leave weights as they are built.
+        stage: What :meth:`train` is at, for the name of a failure.
     """
 
     checks: Sequence[DatasetCheck] = ()
+    offline = False
+    stage = "train step"
 
     def dump_config(self) -> None:
         """Write nothing."""
@@ -47,6 +52,16 @@ class RehearsalRunner(Runner):
         built = super().build_visualizer(visualizer)
         built._vis_backends.clear()
         return built
+
+    def _init_model_weights(self) -> None:
+        self.stage = "pretrained weights"
+        if not self.offline:
+            super()._init_model_weights()
+
+    def load_or_resume(self) -> None:
+        """Load what the run starts from."""
+        super().load_or_resume()
+        self.stage = "train step"
 
     def build_dataloader(self, dataloader: dict, *args: Any, **kwargs: Any) -> Any:
         """Build a data loader that loads in this process."""
@@ -83,7 +98,6 @@ def rehearsal(cfg: Config, folder: str) -> Iterator[RehearsalRunner]:
         launcher="none",
         model_wrapper_cfg=None,
         resume=False,
-        load_from=None,
     )
     managers = list(_subclasses(ManagerMixin))
     before = [list(manager._instance_dict.items()) for manager in managers]
@@ -139,10 +153,10 @@ class RehearsalHook(Hook):
         """Make batches small, and watch gradients; no evaluation follows."""
         self.begun = True
         runner.train_loop.val_begin = math.inf
-        if self.images is not None:
-            sampler = runner.train_dataloader.batch_sampler
-            sampler = getattr(sampler, "batches", sampler)
-            sampler.batch_size = min(sampler.batch_size, self.images)
+        sampler = runner.train_dataloader.batch_sampler
+        sampler = getattr(sampler, "batches", sampler)
+        self.images = min(sampler.batch_size, self.images or sampler.batch_size)
+        sampler.batch_size = self.images
         for name, parameter in runner.model.named_parameters():
             if parameter.requires_grad:
                 parameter.register_post_accumulate_grad_hook(
@@ -181,8 +195,56 @@ class RehearsalHook(Hook):
         if len(self.losses) == ITERATIONS:
             raise RehearsedError
 
+    def findings(self, runner: Runner, cfg: Config) -> Iterator[Finding]:
+        """Report losses, memory, and parameters that do not learn.
 
-def learning_rates(runner: Runner, cfg: Config) -> list[float]:
+        Args:
+            runner: The Runner, after the iterations.
+            cfg: The run's config.
+        """
+        check = "train step"
+        idle = [
+            name
+            for name, parameter in runner.model.named_parameters()
+            if parameter.requires_grad and name not in self.learnt
+        ]
+        if idle and not cfg.get("find_unused_parameters"):
+            yield Finding(
+                check,
+                "warn",
+                f"{len(idle)} parameters get no gradient, as {idle[0]}",
+                "They are not trained; in several processes, add "
+                "find_unused_parameters=True",
+            )
+        for name in self.losses[0]:
+            if (
+                "bbox" in name
+                and any(self.objects)
+                and not any(losses[name] for losses in self.losses)
+            ):
+                yield Finding(
+                    check,
+                    "warn",
+                    f"{name} is 0 in {len(self.losses)} iterations: the detector "
+                    f"matches none of {sum(self.objects)} objects",
+                    "Let sizes and strides of anchors or points fit the objects at the "
+                    "size to which images are resized",
+                )
+        losses = [x.get("loss", sum(x.values())) for x in self.losses]
+        text = ", ".join(f"{loss:.3g}" for loss in losses)
+        text = f"{len(losses)} iterations of {self.images} images: loss {text}"
+        if torch.cuda.is_available():
+            peak, (_, total) = (
+                torch.cuda.max_memory_allocated(),
+                torch.cuda.mem_get_info(),
+            )
+            text += f"; at most {size_text(peak)} of the GPU's {size_text(total)}"
+        yield Finding(check, "pass", text)
+
+
+def learning_rates(
+    runner: Runner, cfg: Config
+) -> tuple[list[float], list[tuple[int, int]]]:
     """Step through a run's schedules, from the first iteration to the last.
 
     Args:
@@ -190,25 +252,40 @@ def learning_rates(runner: Runner, cfg: Config) -> list[float]:
         cfg: The run's config.
 
     Returns:
-        The first parameter group's rate at each iteration; a run whose rate no
-        longer changes is not followed to its end.
+        The first parameter group's rate at each iteration, up to where it changes no
+        more, and for each schedule the last step that it counts to, and those that
+        there are.
     """
     runner.optim_wrapper = runner.build_optim_wrapper(
         copy.deepcopy(cfg.optim_wrapper.to_dict())
     )
     schedulers = runner.build_param_scheduler(copy.deepcopy(cfg.param_scheduler))
-    optimizer = runner.optim_wrapper.optimizer
-    epoch = runner.train_loop._max_iters  # an iteration loop counts as one epoch
-    if "max_epochs" in cfg.train_cfg:
-        epoch = len(runner.train_dataloader)
+    optimizer, length = runner.optim_wrapper.optimizer, runner.train_loop._max_iters
+    # An iteration loop counts as one epoch.
+    epochs = cfg.train_cfg.get("max_epochs", 1)
+    epoch = len(runner.train_dataloader) if epochs > 1 else length
+    counted, endless = [], 10**9
+    for scheduler in schedulers:
+        ends = [scheduler.end, getattr(scheduler, "T_max", 0)]
+        ends += getattr(scheduler, "milestones", ())
+        last = max(end for end in (*ends, 0) if end < endless)
+        counted.append((last, epochs if scheduler.by_epoch else length))
     rates = []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # PyTorch expects steps of the optimiser
-        for iteration in range(1, runner.train_loop._max_iters + 1):
+        for iteration in range(1, length + 1):
             rates.append(optimizer.param_groups[0]["lr"])
             if all(s.last_step >= s.end for s in schedulers):
                 break
             for scheduler in schedulers:
                 if not scheduler.by_epoch or iteration % epoch == 0:
                     scheduler.step()
-    return rates
+    return rates, counted
+
+
+def size_text(count: float) -> str:
+    """Give bytes in words, such as ``'1.5 GB'``."""
+    unit, units = "bytes", ["TB", "GB", "MB", "kB"]
+    while count >= 1000 and units:
+        count, unit = count / 1000, units.pop()
+    return f"{count:.0f} {unit}" if count >= 10 else f"{count:.1f} {unit}"

@@ -14,25 +14,30 @@ from mmengine.structures import InstanceData
 
 from ghostdet.checks.findings import Finding
 from ghostdet.evaluation.accuracy import Accuracy
+from ghostdet.evaluation.coco_metric import fix_coco_metric
 
 QUICK = 200  # images
+_MOST = 100  # detections in an image, of COCO's AP
 
 
 def evaluate_truth(
-    dataset: Any, evaluator: Evaluator, notes: list[str], quick: bool, key: str
+    dataset: Any, evaluator: Evaluator, quick: bool, key: str
 ) -> Finding:
     """Evaluate the ground truth of a dataset as if it were detections.
 
     Args:
         dataset: The dataset of an evaluation.
         evaluator: Its evaluator, with COCO's metrics of boxes or ``Accuracy``.
-        notes: What was fixed in the evaluator's annotations.
         quick: Evaluate at most :data:`QUICK` images.
         key: The evaluator's place in the config.
 
     Returns:
         A finding, which passes if each metric has its highest value.
     """
+    notes = []
+    for metric in evaluator.metrics:
+        if isinstance(metric, CocoMetric):
+            notes += fix_coco_metric(metric)
     metrics = [
         metric
         for metric in evaluator.metrics
@@ -56,11 +61,10 @@ def evaluate_truth(
         if isinstance(metric, CocoMetric):
             metric.metrics, metric.metric_items, metric.classwise = ["bbox"], None, 0
             metric.outfile_prefix = None
-            if quick and metric._coco_api is not None and count < len(dataset):
+            if metric._coco_api is not None:
                 metric.img_ids = [sample["img_id"] for sample in samples]
         metric.process(None, samples)
         found = metric.evaluate(count)
-        evaluated = getattr(metric, "img_ids", None)
         vars(metric).update(kept)
         wanted = 1 if isinstance(metric, CocoMetric) else 100
         values |= {
@@ -70,20 +74,17 @@ def evaluate_truth(
         }
     shown = ", ".join(f"{name} {value:.3f}" for name, (value, _) in values.items())
     shown = f"the ground truth of {count:,} images gets {shown or 'no metric'}"
-    if values and all(value == wanted for value, wanted in values.values()):
-        if not notes:
-            return Finding("evaluator", "pass", shown)
-        remedy = "Correct it in the annotation file"
-        return Finding("evaluator", "warn", "; ".join([shown, *notes]), remedy)
-    reasons = _reasons(metrics[0], evaluated, samples)
+    perfect = values and all(value == wanted for value, wanted in values.values())
+    reasons = notes + _reasons(dataset, metrics[0], samples)
+    if perfect and not reasons:
+        return Finding("evaluator", "pass", shown)
+    half = perfect or any(value > wanted / 2 for value, wanted in values.values())
     return Finding(
         "evaluator",
-        "warn"
-        if any(value > wanted / 2 for value, wanted in values.values())
-        else "fail",
-        "; ".join([f"{shown}, and no detector gets more", *notes, *reasons]),
+        "warn" if half else "fail",
+        "; ".join([shown, *reasons]),
         f"Let {key}.ann_file be the file of the dataset that is evaluated, and correct "
-        "what its checks name",
+        "what is named here and in the dataset's checks",
     )
 
 
@@ -112,20 +113,19 @@ def _sample(dataset: Any, index: int) -> dict:
     return sample.to_dict()
 
 
-def _reasons(metric: Any, evaluated: Any, samples: list[dict]) -> list[str]:
-    """Say why the ground truth is not evaluated as perfect, as far as it is known."""
+def _reasons(dataset: Any, metric: Any, samples: list[dict]) -> list[str]:
+    """Say why metrics will not reach their highest values, as far as it is known."""
     coco = getattr(metric, "_coco_api", None)
     if coco is None:
         return []
-    reasons = []
-    own = {sample["img_id"] for sample in samples}
-    listed = set(evaluated or coco.get_img_ids())
-    if beyond := len(listed - own):
+    reasons, own = [], {sample["img_id"] for sample in samples}
+    beyond = len(coco.getImgIds()) - len(dataset)
+    if beyond > 0:
         reasons.append(
-            f"{beyond:,} of the {len(listed):,} images in the evaluator's ann_file are "
-            "none of the dataset's, and their objects count as missed"
+            f"{beyond:,} more images in its ann_file are none of the dataset's, and "
+            "their objects will count as missed"
         )
     counts = Counter(annotation["image_id"] for annotation in coco.anns.values())
-    if crowded := sum(counts[image] > 100 for image in own):
-        reasons.append(f"COCO's AP takes 100 detections, and {crowded:,} have more")
+    if crowded := sum(counts[image] > _MOST for image in own):
+        reasons.append(f"COCO's AP takes {_MOST} detections, and {crowded:,} have more")
     return reasons

@@ -15,8 +15,6 @@ from ghostdet.models.layers import (
     GhostBottleneck,
     GhostConv,
     GhostModule,
-    compression_ratio,
-    speed_up_ratio,
 )
 from ghostdet.models.necks import GhostNetFPN, GhostPAN
 
@@ -36,6 +34,4 @@ __all__ = [
     "GhostResNet",
     "ImageClassifier",
     "MobileNetV3",
-    "compression_ratio",
-    "speed_up_ratio",
 ]

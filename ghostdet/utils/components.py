@@ -67,14 +67,3 @@ def iter_metrics(evaluator: Any, key: str) -> Iterator[tuple[str, dict]]:
     elif isinstance(evaluator, (list, tuple)):
         for i, part in enumerate(evaluator):
             yield from iter_metrics(part, f"{key}.{i}")
-
-
-def iter_coco_metrics(evaluator: Any, key: str) -> Iterator[tuple[str, dict]]:
-    """Those of :func:`iter_metrics` that are COCO's and have an ``ann_file``."""
-    for place, metric in iter_metrics(evaluator, key):
-        if (
-            type_name(metric.get("type")).endswith("CocoMetric")
-            and metric.get("ann_file")
-            and not metric.get("format_only")
-        ):
-            yield place, metric

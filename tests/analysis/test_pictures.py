@@ -1,5 +1,3 @@
-import io
-
 import numpy as np
 import pytest
 from matplotlib.colors import to_hex
@@ -58,25 +56,3 @@ def test_ghosts_are_below_their_intrinsic_map(channels, ghosts):
         assert (x, parent) in expected
     assert {str(i) for i in range(channels)} <= set(texts(figure))
     assert f"{ghosts} ghost map{'s' * (ghosts > 1)} of 4 × 4" in texts(figure)
-
-
-@pytest.mark.parametrize(
-    "channels, size",
-    [(1, (1, 40)), (16, (4, 4)), (40, (100, 10)), (300, (7, 7))],
-)
-def test_maps_fill_the_grid_and_do_not_overlap(channels, size):
-    maps = np.random.default_rng(0).normal(size=(channels, *size))
-    pairs = [(0, 1, 0.5)] if channels > 1 else []
-    figure = draw_pairs(maps, pairs, IMAGE, TITLES)
-    (left, right), (bottom, top) = figure.axes[1].get_xlim(), figure.axes[1].get_ylim()
-    extents = [tuple(image.get_extent()) for image in figure.axes[1].images]
-    assert len(extents) == channels
-    for x, x_end, y_end, y in extents:
-        assert left <= x < x_end <= right and top <= y < y_end <= bottom
-        assert (y_end - y) / (x_end - x) == pytest.approx(size[0] / size[1])
-        for other in extents:
-            if other != (x, x_end, y_end, y) and other[0] < x_end and x < other[1]:
-                assert other[2] < y or y_end < other[3]
-    width, height = figure.get_size_inches()
-    assert width < 13.1 and height < 13
-    figure.savefig(io.BytesIO(), bbox_inches="tight")

@@ -128,15 +128,6 @@ def test_runs_that_cannot_be_compared(record, edit, tmp_path, change, message):
     assert not list((tmp_path / "out").iterdir())
 
 
-def test_a_resumed_run_can_be_compared(record, tmp_path):
-    """Its weights come from its own checkpoint, whatever the config loads."""
-    options = {"load_from": "iter_2.pth", "resume": True}
-    options["model.backbone.init_cfg"] = None
-    config = "retinanet_ghostnet_fpn"
-    runs = [record("a", config, ap(0.2)), record("b", config, ap(0.2), options, seed=1)]
-    assert cells_of(write_table(runs, tmp_path / "out"))["seeds"] == "0, 1"
-
-
 @pytest.mark.parametrize(
     "other, message",
     [
@@ -210,23 +201,3 @@ def test_table_of_classifiers(record, tmp_path):
     }
     (row,) = json.loads((tmp_path / "out/table.json").read_text())["rows"]
     assert (row["params"], row["macs"], row["shape"]) == (params, macs, [32, 32])
-
-
-CROP = "train_dataloader.dataset.pipeline.0.size"
-
-
-@pytest.mark.parametrize(
-    "options, figure, counted",
-    [
-        ({"model.head.dropout": 0.1}, ("93.7", "-3.7"), True),
-        ({"model.head.num_classes": 9}, ("-", "-"), False),
-        ({CROP: 64}, ("-", "-"), True),
-    ],
-)
-def test_classifiers_beside_the_paper(record, tmp_path, options, figure, counted):
-    run = record("a", "classification/ghost_vgg16_cifar10", top(90), options)
-    cells = cells_of(write_table([run], tmp_path / "out"))
-    assert (cells["paper, top-1"], cells["difference"]) == figure
-    assert (cells["params"] != "-") == counted
-    if CROP in options:
-        assert cells["image"] == "64x64"

@@ -1,6 +1,4 @@
 import json
-import runpy
-import sys
 from pathlib import Path
 
 import cv2
@@ -163,20 +161,6 @@ def test_layer_that_does_not_do(classifier, red, tmp_path, picture, layer, messa
     assert not (tmp_path / "b.png").exists()
 
 
-@pytest.mark.parametrize(
-    "output, message",
-    [
-        (None, "x has no forward pass of its own"),
-        ((torch.rand(1, 2, 3, 3),) * 3, "x returns a tuple, expected the feature maps"),
-        (torch.rand(2, 2, 3, 3), r"x returns .*2, 2, 3, 3.*, expected .* one image"),
-        (torch.full((1, 2, 3, 3), torch.nan), "x returns values that are not finite"),
-    ],
-)
-def test_output_that_is_no_maps(output, message):
-    with pytest.raises(UserError, match=message):
-        visualization._image_part(output, (8, 8), (8, 8), "x")
-
-
 def test_layers_that_are_chosen():
     """A Ghost module of ratio 1 counts, so that plain networks show the same layer."""
     convs, ghost = [nn.Conv2d(1, 1, 1) for _ in range(3)], GhostConv(1, 4, 1)
@@ -192,42 +176,3 @@ def test_layers_that_are_chosen():
         assert visualization._find_layer(network, None, picture) == chosen
     with pytest.raises(UserError, match="no Ghost module"):
         visualization._find_layer(nn.Sequential(*convs), None, "ghosts")
-
-
-@pytest.mark.parametrize("network", ["detector", "classifier"])
-def test_image_that_cannot_be_read(request, network, tmp_path):
-    cfg, checkpoint = request.getfixturevalue(network)
-    (tmp_path / "a.jpg").write_text("no image")
-    with pytest.raises(UserError, match="a.jpg: cannot be read as an image"):
-        visualize("pairs", cfg, checkpoint, tmp_path / "a.jpg")
-    with pytest.raises(UserError, match="no image at '.*b.jpg'"):
-        visualize("pairs", cfg, checkpoint, tmp_path / "b.jpg")
-
-
-def test_files_that_do_not_do(classifier, red, tmp_path):
-    cfg, checkpoint = classifier
-    content = red.read_bytes()
-    for out, message in (
-        (red, "is the image itself"),
-        (tmp_path / "a.jpg", "expected a .png file"),
-        (checkpoint / "a.png", "cannot be written"),
-    ):
-        with pytest.raises(UserError, match=message):
-            visualize("pairs", cfg, checkpoint, red, out=out)
-    assert red.read_bytes() == content
-    with pytest.raises(UserError, match="picture is 'pair', expected 'pairs' or"):
-        visualize("pair", cfg, checkpoint, red)
-    with pytest.raises(UserError, match="is exported and has no layers"):
-        visualize("pairs", cfg, tmp_path / "a.onnx", red)
-    with pytest.raises(UserError, match="do not fit this model"):
-        visualize("pairs", IN1K, checkpoint, red)
-
-
-def test_tool(project, monkeypatch, capsys, classifier, red, tmp_path):
-    monkeypatch.syspath_prepend(project / "tools")
-    layer, out = "backbone.blocks.1.0.ghost1", tmp_path / "a.png"
-    arguments = ["ghosts", DIGITS, classifier[1], red, "--layer", layer, "--out", out]
-    monkeypatch.setattr(sys, "argv", ["visualize", *map(str, arguments)])
-    runpy.run_path(str(project / "tools/visualize.py"), run_name="__main__")
-    assert f"picture: {out}" in capsys.readouterr().out
-    assert Image.open(out).size[0] > 700

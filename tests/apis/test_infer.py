@@ -5,14 +5,10 @@ import shutil
 import sys
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 import torch
 from mmdet.apis import DetInferencer
-from mmdet.registry import MODELS
-from mmengine.registry import DefaultScope
-from pycocotools.coco import COCO
 
 from ghostdet import apis
 from ghostdet.apis import infer
@@ -51,51 +47,6 @@ def images(own_cells) -> Path:
     return own_cells / "images"
 
 
-def test_coco(tmp_path, coco, capsys):
-    # Random weights, with every class as likely as another.
-    config = write_config(
-        tmp_path / "own.py",
-        "retinanet_ghostnet_fpn.py",
-        f"""
-test_pipeline = _base_.test_pipeline
-test_pipeline[1].scale = (160, 160)
-test_dataloader = dict(
-    dataset=dict(data_root={str(coco)!r}, pipeline=test_pipeline))
-init_cfg = dict(type="Normal", layer="Conv2d", std=0.05)
-model = dict(bbox_head=dict(init_cfg=init_cfg), test_cfg=dict(score_thr=0.3))
-""",
-    )
-    cfg = load_config(config, tmp_path / "run")
-    cfg.model.backbone.init_cfg = None
-    torch.manual_seed(0)
-    with DefaultScope.overwrite_default_scope("mmdet"):
-        model = MODELS.build(cfg.model)
-    model.init_weights()
-    torch.save(model.state_dict(), tmp_path / "a.pth")
-    truth = COCO(coco / "annotations/instances_val2017.json")
-    chosen = [truth.imgs[i] for i in truth.getImgIds()[::2]]
-    (tmp_path / "images").mkdir()
-    for image in chosen:
-        link = tmp_path / "images" / image["file_name"]
-        link.symlink_to(coco / "val2017" / link.name)
-
-    results = infer(tmp_path / "images", config, tmp_path / "a.pth", tmp_path / "out")
-    detections = json.loads(results.read_text())
-    truth.loadRes(str(results))
-    assert {d["image_id"] for d in detections} == {image["id"] for image in chosen}
-    assert {d["category_id"] for d in detections} - set(range(1, 81))  # not numbers
-    for d in detections:
-        image, (x, y, width, height) = truth.imgs[d["image_id"]], d["bbox"]
-        assert truth.cats[d["category_id"]]["name"] == d["category_name"]
-        assert d["file_name"] == image["file_name"]
-        assert 0 <= x <= x + width <= image["width"] + 1e-3
-        assert 0 <= y <= y + height <= image["height"] + 1e-3
-    for image in chosen:
-        picture = cv2.imread(tmp_path / "out" / image["file_name"])
-        assert picture.shape[:2] == (image["height"], image["width"])
-    assert "3 image(s)" in capsys.readouterr().out
-
-
 @pytest.mark.parametrize("amp", [False, True])
 def test_same_as_evaluation(tmp_path, tiny, trained, config, images, amp):
     checkpoint = trained / "iter_4.pth"
@@ -122,21 +73,6 @@ def test_same_as_evaluation(tmp_path, tiny, trained, config, images, amp):
             max(d["score"] for d in found) for found in (detections, json.loads(plain))
         ]
         assert best[0] != best[1] and best[0] == pytest.approx(best[1], abs=0.02)
-
-
-def test_images_that_the_data_set_does_not_know(tmp_path, trained, config, images):
-    known = min(images.iterdir())
-    shutil.copy(known, images / "zzz")  # no suffix
-    results = infer(images / "zzz", config, trained / "iter_4.pth", tmp_path / "out")
-    shutil.move(images / "zzz", images / "zzz.JPG")
-    ids = {d["file_name"]: d["image_id"] for d in json.loads(results.read_text())}
-    assert (tmp_path / "out/zzz.jpg").is_file()
-    results = infer(images, config, trained / "iter_4.pth", tmp_path / "out")
-    both = {d["file_name"]: d["image_id"] for d in json.loads(results.read_text())}
-    assert len(both) == len(set(both.values())) == 4
-    assert ids["zzz"] not in [
-        both[p.name] for p in images.iterdir() if p.suffix == ".jpg"
-    ]
 
 
 def test_no_identifier_of_another(tmp_path, trained, config, own_cells, images):
@@ -194,20 +130,6 @@ def test_files_of_a_folder(tmp_path, trained, config, images, capsys):
     names = {d["file_name"] for d in json.loads(results.read_text())}
     assert "a.jfif" in names and len(names) == 4
     assert "skipped what is no image: a.txt" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize("kind", ["gray", "alpha", "deep", "tiny"])
-def test_kinds_of_images(tmp_path, trained, config, images, kind):
-    image = cv2.imread(min(images.iterdir()))[:100, :120]
-    image = {
-        "gray": image[:, :, 0],
-        "alpha": np.dstack([image, image[:, :, :1]]),
-        "deep": image.astype(np.uint16) * 256,
-        "tiny": image[:1, :1],
-    }[kind]
-    cv2.imwrite(tmp_path / "a.png", image)
-    infer(tmp_path / "a.png", config, trained / "iter_4.pth", tmp_path / "out")
-    assert cv2.imread(tmp_path / "out/a.png").shape == (*image.shape[:2], 3)
 
 
 @pytest.mark.parametrize(

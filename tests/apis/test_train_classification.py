@@ -2,10 +2,11 @@
 
 import pytest
 import torch
+from coco_dataset import IN_PROCESS
+from unchecked import train
 
 from ghostdet import CONFIGS
 from ghostdet.apis import test as evaluate
-from ghostdet.apis import train
 from ghostdet.apis.amp import use_amp
 from ghostdet.apis.model import build_model
 from ghostdet.config import load_config
@@ -16,8 +17,7 @@ DIGITS = f"{CONFIGS}/classification/ghostnet_digits.py"
 SHORT = {
     "train_cfg.max_epochs": 1,
     "param_scheduler": [],
-    "train_dataloader.num_workers": 0,
-    "train_dataloader.persistent_workers": False,
+    **IN_PROCESS,
 }
 
 

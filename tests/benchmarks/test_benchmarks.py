@@ -3,7 +3,6 @@
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
@@ -12,11 +11,8 @@ pytest.importorskip("openvino")
 pytest.importorskip("nncf")
 
 from benchmarks import benchmark, render, suites
-from benchmarks.loading import read_with_torchvision
 from benchmarks.networks import backbones
 from benchmarks.timing import MATRIX, summarize, take_turns
-from ghostdet.datasets import LoadReadableImage
-from ghostdet.errors import UserError
 
 PROJECT = Path(__file__).parents[2]
 
@@ -90,27 +86,6 @@ def test_results_and_their_page(monkeypatch, coco):
     assert "    python x.py\n" in page
     assert "| timm ghostnet_100, eager |" in page
     assert "| cv2 |" in page
-
-
-def test_decoders_agree(coco):
-    cv2 = LoadReadableImage()
-    for path in sorted((coco / "train2017").iterdir()):
-        if path.stem != "000000000002":  # which is grey
-            theirs = read_with_torchvision(str(path))
-            np.testing.assert_array_equal(theirs, cv2.read(str(path)))
-
-
-@pytest.mark.parametrize(
-    "arguments, message",
-    [
-        (dict(rounds=1), "rounds is 1, expected 2 or more"),
-        (dict(threads=0), "threads is 0, expected 1 or more"),
-        (dict(data_root="nowhere"), "nowhere"),
-    ],
-)
-def test_refuses(arguments, message):
-    with pytest.raises(UserError, match=message):
-        benchmark(["loading"], **arguments)
 
 
 def test_page_in_the_docs_is_current():

@@ -425,7 +425,7 @@ def test_full_reads_all_images(tiny, own_cells, monkeypatch):
     found = not_passed(check_run(tiny(data_root=own_cells), full=True))
     assert set(found) == {"train images", "overlap"}
     assert str(path) in found["train images"].text
-    assert "1 images of val+test have the pixels" in found["overlap"].text
+    assert "1 of 6 images of val+test are trained on" in found["overlap"].text
 
 
 def test_tool(own_cells, tmp_path, monkeypatch, capsys, project):

@@ -152,11 +152,3 @@ def test_in_wrappers(digit_folders):
     # Of n3 there are 3 in 21: repeated by the root of 0.5 over that.
     balanced = labels(type="ClassBalancedDataset", dataset=data, oversample_thr=0.5)
     assert [balanced.count(label) for label in range(4)] == [12, 12, 12, 6]
-
-
-def test_file_of_macos(digit_folders):
-    root = digit_folders / "train"
-    (root / "n0/._a.jpg").write_bytes(b"\0\5\26\7")
-    with pytest.raises(UserError, match="AppleDouble") as caught:
-        list(ImageFolder(str(root)))
-    assert caught.value.text.endswith(f": find {root} -name '._*' -delete")

@@ -15,8 +15,6 @@ from mmengine.registry import HOOKS
 from torch import distributed, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ghostdet.models import ImageClassifier
-
 
 class AllReduce(torch.autograd.Function):
     """Sum over all ranks; so is its gradient."""
@@ -80,16 +78,6 @@ class DoubleGFL(GFL):
         for name, parameter in self.bbox_head.named_parameters():
             if "gfl_cls" in name and name.endswith("bias"):
                 nn.init.zeros_(parameter)
-
-
-@MODELS.register_module()
-class DoubleClassifier(ImageClassifier):
-    def __init__(self, sync=False, **kwargs):
-        super().__init__(**kwargs)
-        double(self, sync)
-
-    def forward(self, inputs, data_samples=None, mode="tensor"):
-        return super().forward(inputs.double(), data_samples, mode)
 
 
 @HOOKS.register_module()

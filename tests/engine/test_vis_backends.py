@@ -2,8 +2,8 @@ import sqlite3
 from contextlib import closing
 
 import pytest
+from unchecked import train
 
-from ghostdet.apis import train
 from ghostdet.engine import vis_backends as logging
 from ghostdet.engine.vis_backends import BACKENDS, log_to
 from ghostdet.errors import UserError

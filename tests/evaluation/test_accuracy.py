@@ -27,13 +27,6 @@ def test_against_scikit_learn(classes):
         assert found[f"accuracy/top{k}"] == pytest.approx(100 * expected)
 
 
-def test_labels_as_the_model_gives_them():
-    scores, labels = torch.eye(3), torch.tensor([0, 1, 1])
-    assert evaluate(Accuracy(1), scores, labels) == {
-        "accuracy/top1": pytest.approx(200 / 3)
-    }
-
-
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
 def test_equal_scores(dtype):
     """The first of those that are equal comes first, as argmax has it."""

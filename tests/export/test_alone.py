@@ -5,7 +5,6 @@ import subprocess
 import sys
 from importlib import metadata
 
-import cv2
 import numpy as np
 import pytest
 
@@ -74,19 +73,3 @@ def test_alone(tmp_path, export, cells, suffix):
     done = run("ghostdet_runtime.py", path, image)
     assert (done.returncode, done.stderr) == (0, "")
     assert len(done.stdout.splitlines()) == len(expected.names)
-
-
-def test_package_that_is_missing(tmp_path, export):
-    path = export()
-    cv2.imwrite(tmp_path / "a.png", np.zeros((4, 4, 3), np.uint8))
-    (opencv,) = metadata.packages_distributions()["cv2"]
-    python = environment(tmp_path / "environment", ["numpy", opencv])
-    done = subprocess.run(
-        [python, "-I", "ghostdet_runtime.py", path, "a.png"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 1 and done.stdout == ""
-    assert done.stderr.startswith("error: ") and "Traceback" not in done.stderr
-    assert "type: pip install onnxruntime" in done.stderr

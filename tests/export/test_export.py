@@ -7,6 +7,7 @@ import logging
 import numpy as np
 import pytest
 import torch
+from coco_dataset import IN_PROCESS
 from mmdet.registry import MODELS
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
@@ -26,8 +27,7 @@ from .heads import assert_same, build, predicted, spread
 CONFIG = f"{CONFIGS}/bccd/retinanet_ghostnet_small_bccd.py"
 FEW = {
     "test_dataloader.dataset.indices": 4,
-    "test_dataloader.num_workers": 0,
-    "test_dataloader.persistent_workers": False,
+    **IN_PROCESS,
 }
 
 
@@ -239,13 +239,6 @@ def test_missing_package(monkeypatch):
         UserError, match=r"onnxscript.*pip install 'ghostdet\[export\]'"
     ):
         command.export(CONFIG, "a.pth")
-
-
-@pytest.mark.long
-def test_command_line(command):
-    done = command("tools/export.py", CONFIG, "none.pth", "--format", "onnx")
-    assert done.returncode == 1
-    assert done.stderr.splitlines()[-1].startswith("error: no checkpoint at 'none.pth'")
 
 
 RESIZE = dict(type="Resize", scale=(1333, 800), keep_ratio=True)

@@ -92,15 +92,6 @@ def test_inference(tmp_path, tiny, export, own_cells):
     assert (tmp_path / "out" / image.name).is_file()
 
 
-def test_command_line(tmp_path, command, export, own_cells):
-    done = command(
-        *("tools/test.py", "configs/bccd/retinanet_ghostnet_small_bccd.py", export()),
-        *("--data-root", own_cells, "--work-dir", tmp_path / "run"),
-    )
-    assert done.returncode == 0, done.stderr
-    assert "coco/bbox_mAP: " in done.stdout
-
-
 @pytest.mark.parametrize(
     "classes, message",
     [

@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 import torch
+from coco_dataset import IN_PROCESS
+from unchecked import train
 
 from ghostdet import apis
-from ghostdet.apis import train
 from ghostdet.config import load_config
 
 SMALL = {
@@ -19,11 +20,7 @@ SMALL = {
     "default_hooks.checkpoint.interval": 1,
     "default_hooks.logger.interval": 1,
     "model.test_cfg.score_thr": 0.0,  # an untrained detector scores low
-    **{
-        f"{part}_dataloader.{key}": value
-        for part in ("train", "val", "test")
-        for key, value in (("num_workers", 0), ("persistent_workers", False))
-    },
+    **IN_PROCESS,
 }
 
 

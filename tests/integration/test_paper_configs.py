@@ -5,9 +5,9 @@ import math
 import pytest
 import timm
 import torch
+from unchecked import train
 
 from ghostdet import apis
-from ghostdet.apis import train
 from ghostdet.config import load_config
 
 # One batch an epoch, and one image in validation and test: an iteration takes ten

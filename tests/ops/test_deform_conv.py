@@ -65,18 +65,3 @@ def test_gradients(geometry, device):
     assert gradcheck(plain, (x, offset, weight), **options)
     assert gradcheck(modulated, (x, offset, mask, weight, bias), **options)
     assert gradcheck(modulated, (x, offset, mask, weight, None), **options)
-
-
-def test_more_images_than_mmcv_unfolds_at_a_time(device):
-    x, offset, _, weight, _ = tensors(GEOMETRIES[0], device, batch=4)
-    expected = deform_conv2d(x, offset, weight, *GEOMETRIES[0][1:])
-    result = deform_conv2d(x, offset, weight, *GEOMETRIES[0][1:], False, 2)
-    torch.testing.assert_close(result, expected)
-
-
-def test_views(ours, device):
-    inputs = tensors(GEOMETRIES[0], device)
-    expected = modulated_deform_conv2d(*inputs, *GEOMETRIES[0][1:])
-    views = [t.transpose(0, -1).contiguous().transpose(0, -1) for t in inputs]
-    result = modulated_deform_conv2d(*views, *GEOMETRIES[0][1:])
-    torch.testing.assert_close(result, expected)

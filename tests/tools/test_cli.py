@@ -1,5 +1,4 @@
 import argparse
-import json
 import runpy
 import sys
 from importlib import import_module
@@ -193,17 +192,3 @@ def test_train_without_its_check(in_process, tmp_path, project):
     folders = ["--data-root", str(tmp_path), "--work-dir", str(tmp_path / "run")]
     with pytest.raises(FileNotFoundError, match="train.json"):
         in_process("train", config, *folders, "--no-check")
-
-
-def test_test_in_a_shell(command, own_cells, trained, tmp_path):
-    # The error is of a DataLoader's worker, and arrives with its traceback.
-    images = json.loads((own_cells / "annotations/test.json").read_text())["images"]
-    path = own_cells / "images" / images[0]["file_name"]
-    path.write_bytes(path.read_bytes()[:2000])
-    result = command(
-        *("tools/test.py", "configs/bccd/retinanet_ghostnet_small_bccd.py"),
-        *(trained / "iter_4.pth", "--data-root", own_cells),
-        *("--work-dir", tmp_path / "run"),
-        *("--cfg-options", "test_dataloader.num_workers=1"),
-    )
-    check_error(result, f"error: {path}: cannot be read as an image (the JPEG data")

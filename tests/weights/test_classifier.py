@@ -5,6 +5,7 @@ import pickle
 import pytest
 import safetensors.torch
 import torch
+from coco_dataset import IN_PROCESS
 from mmdet.registry import MODELS
 from mmengine.hooks import EMAHook
 from mmengine.registry import DefaultScope
@@ -169,16 +170,10 @@ def official_digits(classifier, tmp_path):
     return tmp_path / "digits.pth", right * 100 / len(labels)
 
 
-ONE_PROCESS = {
-    "test_dataloader.num_workers": 0,
-    "test_dataloader.persistent_workers": False,
-}
-
-
 def test_evaluated_as_it_is(official_digits, tmp_path, new_run, paddle):
     """A bare file, also where weights are averaged; all of it fits, or an error."""
     path, accuracy = official_digits
-    cfg = load_config(DIGITS, tmp_path / "run", cfg_options=ONE_PROCESS)
+    cfg = load_config(DIGITS, tmp_path / "run", cfg_options=IN_PROCESS)
     cfg.custom_hooks.append(dict(type="EMAHook"))
     new_run()
     assert apis.test(cfg, path) == {"accuracy/top1": pytest.approx(accuracy)}
@@ -203,8 +198,7 @@ def test_started_from_as_it_is(official_digits, tmp_path, new_run, monkeypatch):
         **init("nowhere.pth", "model.backbone"),
         "param_scheduler": [],
         "train_dataloader.batch_size": 2,
-        "train_dataloader.num_workers": 0,
-        "train_dataloader.persistent_workers": False,
+        **IN_PROCESS,
         "optim_wrapper.optimizer.lr": 0.0,
         "default_hooks.checkpoint.by_epoch": False,
         "log_processor.by_epoch": False,

@@ -129,28 +129,6 @@ def test_what_is_no_ghostnet(tmp_path, content, message):
         read_weights(path)
 
 
-def arrays(state_dict, path):
-    content = {n: v.numpy() for n, v in state_dict.items()}
-    path.write_bytes(pickle.dumps(content, protocol=2))
-
-
-@pytest.mark.parametrize(
-    "write, suffix",
-    [
-        (official, "pth"),
-        (old_pickle, "pth"),
-        (safe, "safetensors"),
-        (arrays, "pdparams"),
-    ],
-)
-def test_truncated(classifier, tmp_path, write, suffix):
-    path = tmp_path / f"a.{suffix}"
-    write(classifier().state_dict(), path)
-    path.write_bytes(path.read_bytes()[:5000])
-    with pytest.raises(UserError, match="cannot be read as a checkpoint"):
-        read_weights(path)
-
-
 def test_what_is_no_ghostnet_of_paddle(tmp_path):
     content = {"_ghostbottleneck_0.other._conv.weight": np.ones(1)}
     path = tmp_path / "a.pdparams"

@@ -6,7 +6,7 @@ from mmdet.registry import MODELS
 from mmengine.registry import DefaultScope
 
 from ghostdet.errors import ConfigError, UserError
-from ghostdet.models import GhostNet, GhostNetV2
+from ghostdet.models import GhostNet
 from ghostdet.weights import convert as command
 from ghostdet.weights import load_pretrained, pretrained, read_weights, widen_state_dict
 
@@ -134,28 +134,6 @@ def test_gate_that_nothing_tells(trained_detector, monkeypatch, tmp_path):
         command.convert(str(trained_detector(None)), str(path))
 
 
-def test_rounded_channels_of_a_shallow_backbone(trained_detector):
-    """From which 0.75x would be read as 0.778x."""
-    path = trained_detector(widen_factor=0.75, out_indices=(0,))
-    load_pretrained(GhostNet(0.75, out_indices=(0,)), path)
-
-
-def test_subclass(file):
-    class Own(GhostNet):
-        pass
-
-    load_pretrained(Own(1.0), file())
-
-
 def test_for_other_backbones(file):
     with pytest.raises(ConfigError, match="not for Linear; use its own init_cfg"):
         load_pretrained(torch.nn.Linear(1, 1), file())
-
-
-def test_later_versions(classifier, tmp_path):
-    theirs = classifier(1.0, "v2")
-    torch.save(theirs.state_dict(), tmp_path / "a.pth")
-    backbone = build(str(tmp_path / "a.pth"), network="GhostNetV2")
-    assert isinstance(backbone, GhostNetV2)
-    name = "blocks.4.0.ghost1.short_conv.0.weight"
-    assert torch.equal(backbone.state_dict()[name], theirs.state_dict()[name])

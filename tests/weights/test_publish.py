@@ -13,17 +13,17 @@ from pathlib import Path
 import pytest
 import safetensors.torch
 import torch
+from coco_dataset import IN_PROCESS
 from mmdet.registry import MODELS, TASK_UTILS
 from mmengine.hooks import EMAHook
 from safetensors import safe_open
+from unchecked import train
 
 from ghostdet import CONFIGS, apis
-from ghostdet.apis import infer, load_detector, load_model, train
+from ghostdet.apis import infer, load_detector, load_model
 from ghostdet.apis.model import build_model
 from ghostdet.config import load_config
-from ghostdet.errors import ConfigError, UserError
-from ghostdet.models import GhostNet
-from ghostdet.weights import load_pretrained, pretrained
+from ghostdet.errors import UserError
 from ghostdet.weights.checkpoint import read_file
 from ghostdet.weights.publish import publish, published_parts
 from ghostdet.weights.published import (
@@ -35,10 +35,6 @@ from ghostdet.weights.published import (
 
 CONFIG = f"{CONFIGS}/bccd/retinanet_ghostnet_small_bccd.py"
 DIGITS = f"{CONFIGS}/classification/ghostnet_digits.py"
-IN_PROCESS = {
-    "test_dataloader.num_workers": 0,
-    "test_dataloader.persistent_workers": False,
-}
 
 
 @pytest.fixture(scope="module")
@@ -181,15 +177,6 @@ def test_classifier_evaluates_as_the_checkpoint(
         )
     ]
     assert found[0] == found[1] == found[2]
-
-
-def test_gate_of_a_published_classifier(classifier, monkeypatch):
-    log = []
-    monkeypatch.setattr(pretrained, "print_log", lambda text, **_: log.append(text))
-    load_pretrained(GhostNet(0.5, (1, 2, 3)), classifier[1])
-    assert len(log) == 1 and "(classifier, sha256" in log[0]  # and no warning
-    with pytest.raises(ConfigError, match="has the SE gate hard_sigmoid"):
-        load_pretrained(GhostNet(0.5, se_gate="clip"), classifier[1])
 
 
 def test_classifier_on_other_classes(classifier, digit_folders, tmp_path, new_run):

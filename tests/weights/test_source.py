@@ -2,7 +2,6 @@ import hashlib
 
 import huggingface_hub
 import pytest
-import torch
 from huggingface_hub.errors import (
     EntryNotFoundError,
     HFValidationError,
@@ -117,23 +116,3 @@ def test_address_with_a_query(address):
     (folder / "a.pth").write_bytes(CONTENT)
     path = fetch(f"{url}/a.pth?download=true&signature={'a' * 300}")
     assert path.suffix == ".pth" and path.read_bytes() == CONTENT
-
-
-def test_cache_that_cannot_be_written(address, monkeypatch):
-    monkeypatch.setattr(torch.hub, "get_dir", lambda: "/proc/nowhere")
-    with pytest.raises(UserError, match="cannot be downloaded"):
-        fetch(f"{address[0]}/a.pth")
-
-
-def test_cached_of_the_hub(tmp_path, monkeypatch):
-    # The layout of its cache: https://huggingface.co/docs/huggingface_hub/guides/manage-cache
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
-    assert cached("hf-hub:timm/ghostnet_100.in1k") is None
-    repository = tmp_path / "models--timm--ghostnet_100.in1k"
-    (repository / "refs").mkdir(parents=True)
-    (repository / "refs/main").write_text("abc")
-    path = repository / "snapshots/abc/model.safetensors"
-    path.parent.mkdir(parents=True)
-    path.write_bytes(CONTENT)
-    assert cached("hf-hub:timm/ghostnet_100.in1k") == path
-    assert cached("hf-hub:timm/ghostnet_100.in1k@v2") is None

@@ -40,14 +40,6 @@ def test_clip_gate_and_unrounded_reduction():
     torch.testing.assert_close(new, old[:, index])
 
 
-def test_divisor_that_the_narrow_network_leaves_open():
-    """At 2.0x all reduced channels are multiples of 4 by themselves."""
-    arguments = dict(out_indices=(4,), se_gate="clip", se_divisor=1)
-    state_dict = GhostNet(2.0, **arguments).state_dict()
-    wide = widen_state_dict(state_dict, 2.5, se_divisor=1)
-    GhostNet(2.5, **arguments).load_state_dict(wide)
-
-
 def test_noise_parts_repeated_channels_alone():
     state_dict = GhostNet(1.0).state_dict()
     exact, noisy, again, other = (

@@ -46,49 +46,6 @@ def check_odd(**kernels: int) -> None:
             raise ConfigError(f"{name} is {kernel!r}, expected an odd integer")
 
 
-def speed_up_ratio(
-    in_channels: int,
-    out_channels: int,
-    kernel_size: int = 1,
-    ratio: int = 2,
-    dw_kernel: int = 3,
-) -> float:
-    """Compute the paper's theoretical speed-up ``r_s`` of a Ghost module.
-
-    The ordinary convolution's MACs divided by the Ghost module's, without BN and
-    activations (section 3.2, equation 4). With ``c`` and ``n`` channels of input and
-    output, kernels ``k`` and ``d`` and ``m = ceil(n / s)`` intrinsic maps::
-
-        r_s = n c k^2 / (m c k^2 + m (s - 1) d^2)
-
-    The paper writes ``n / s`` for ``m``, which is the same where ``s`` divides ``n``.
-    For ``d = k`` the result is ``s c / (s + c - 1)``, near ``s`` for many channels.
-
-    Args:
-        in_channels: ``c``.
-        out_channels: ``n``.
-        kernel_size: ``k``, kernel of the primary convolution.
-        ratio: ``s``.
-        dw_kernel: ``d``, kernel of the cheap depthwise convolution.
-
-    Returns:
-        The ratio; below 1 where the Ghost module costs more.
-
-    Example:
-        >>> round(speed_up_ratio(64, 64, kernel_size=3), 4), 2 * 64 / (2 + 64 - 1)
-        (1.9692, 1.9692307692307693)
-    """
-    check_ratio(ratio)
-    intrinsic = math.ceil(out_channels / ratio)
-    dense = in_channels * kernel_size**2
-    return out_channels * dense / intrinsic / (dense + (ratio - 1) * dw_kernel**2)
-
-
-# The paper's compression ratio ``r_c`` (equation 5) is the same: each weight is used
-# once for each pixel of the output.
-compression_ratio = speed_up_ratio
-
-
 def activation(act_cfg: dict | None) -> nn.Module:
     """Build an activation; None for the identity."""
     return nn.Identity() if act_cfg is None else build_activation_layer(act_cfg)

@@ -165,21 +165,6 @@ def test_deterministic_and_kept(tmp_path, wheel, monkeypatch):
     prepare_trees(roots[0], tile=40, overlap=8)
 
 
-def test_interrupted(tmp_path, wheel, monkeypatch):
-    root = prepare_trees(tmp_path / "a", tile=40, overlap=8, wheel=wheel)
-    before = contents(root)
-
-    def interrupt(*args):
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(trees, "_write_part", interrupt)
-        with pytest.raises(KeyboardInterrupt):
-            prepare_trees(root, tile=32, overlap=12, wheel=wheel)
-    prepare_trees(root, tile=40, overlap=8, wheel=wheel)
-    assert contents(root) == before
-
-
 def test_download(tmp_path, wheel, offline, monkeypatch, capfd):
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(wheel.parent))

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 
 from ghostdet.datasets import LoadReadableImage
 from ghostdet.datasets.transforms import loading
-from ghostdet.errors import ConfigError, UserError
+from ghostdet.errors import UserError
 from ghostdet.runtime import is_truncated_jpeg
 
 JPEGS = {
@@ -104,11 +104,6 @@ def test_not_an_image(tmp_path, content, reason):
         LoadReadableImage()({"img_path": str(path)})
 
 
-def test_directory(tmp_path):
-    with pytest.raises(UserError, match="Is a directory"):
-        LoadReadableImage()({"img_path": str(tmp_path)})
-
-
 def test_counts_distinct_images(logged):
     # A spawned worker gets a pickled copy, a forked one the object itself.
     load = LoadReadableImage(max_unreadable=2)
@@ -182,18 +177,3 @@ def test_workers_share_the_count(broken_coco, failure):
     error = failure(coco_loader(root, max_unreadable=2))
     assert error.text.startswith("3 images cannot be read")
     assert all(path in error.text for path in broken)
-
-
-def test_arguments_of_mmcv(tmp_path, logged):
-    """It replaces ``LoadImageFromFile`` and takes the same arguments."""
-    path = tmp_path / "a.jpg"
-    path.write_bytes(encode("baseline"))
-    arguments = (False, "grayscale", "cv2", None, True)
-    loads = LoadReadableImage(*arguments), LoadImageFromFile(*arguments)
-    assert "max_unreadable=inf" in repr(loads[0])
-    assert np.array_equal(*[load({"img_path": str(path)})["img"] for load in loads])
-    path.write_bytes(b"")
-    assert loads[0]({"img_path": str(path)}) is None
-    assert "the file is empty" in logged[0]
-    with pytest.raises(ConfigError, match="backend_args=None"):
-        LoadReadableImage(file_client_args=dict(backend="disk"))

@@ -4,8 +4,8 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from unchecked import train
 
-from ghostdet.apis import train
 from ghostdet.engine.hooks import checkpoint
 from ghostdet.engine.resume import find_latest_valid_checkpoint
 from ghostdet.errors import UserError

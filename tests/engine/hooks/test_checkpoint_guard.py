@@ -5,9 +5,10 @@ from types import SimpleNamespace
 
 import pytest
 from torch import nn
+from unchecked import train
 
 from ghostdet import apis
-from ghostdet.apis import load_detector, train
+from ghostdet.apis import load_detector
 from ghostdet.engine import CheckpointGuardHook
 from ghostdet.errors import UserError
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
+from unchecked import train
 
-from ghostdet.apis import train
 from ghostdet.engine.hooks import GracefulStopHook, graceful_stop
 from ghostdet.errors import UserError
 

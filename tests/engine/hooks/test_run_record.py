@@ -4,8 +4,8 @@ import json
 
 import pytest
 import torch
+from unchecked import train
 
-from ghostdet.apis import train
 from ghostdet.engine.hooks.run_record import _earlier
 
 OPTIONS = {"default_hooks.logger.interval": 1, "train_cfg.val_interval": 2}

@@ -1,14 +1,11 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from torch.utils.flop_counter import FlopCounterMode
 
 from ghostdet.errors import ConfigError
 from ghostdet.models import GhostBottleneck, GhostConv, GhostModule
 from ghostdet.models.layers.ghost_module import (
-    compression_ratio,
     join,
-    speed_up_ratio,
 )
 
 
@@ -90,27 +87,3 @@ def test_compiles_traces_and_differentiates_twice(module):
     compiled = torch.compile(module, backend="aot_eager", fullgraph=True)
     torch.testing.assert_close(compiled(x), expected)
     torch.testing.assert_close(torch.jit.trace(module, x)(x), expected)
-
-
-@pytest.mark.parametrize("out_channels, ratio", [(12, 2), (12, 4), (13, 3), (5, 1)])
-@pytest.mark.parametrize("kernel_size, dw_kernel, stride", [(1, 3, 2), (3, 5, 1)])
-def test_theoretical_ratios(out_channels, ratio, kernel_size, dw_kernel, stride):
-    counts = []
-    for s in (1, ratio):
-        module = GhostModule(7, out_channels, kernel_size, s, dw_kernel, stride).eval()
-        weights = sum(p.numel() for p in module.parameters() if p.ndim == 4)
-        with FlopCounterMode(display=False) as counter:
-            module(torch.randn(1, 7, 9, 11))
-        counts.append((counter.get_total_flops(), weights))
-    (plain_macs, plain_weights), (macs, weights) = counts
-    arguments = (7, out_channels, kernel_size, ratio, dw_kernel)
-    assert speed_up_ratio(*arguments) == pytest.approx(plain_macs / macs)
-    assert compression_ratio(*arguments) == pytest.approx(plain_weights / weights)
-
-
-@pytest.mark.parametrize("c, s", [(16, 2), (64, 3), (512, 5)])
-def test_theoretical_ratios_by_the_papers_approximation(c, s):
-    """For kernels of one size, s c / (s + c - 1): up to the ratio itself."""
-    ratio = speed_up_ratio(c, 8 * s, 3, s, 3)
-    assert ratio == pytest.approx(s * c / (s + c - 1))
-    assert 0.9 * s < ratio < s
