@@ -31,8 +31,7 @@ def train(
         amp: Train in mixed precision, on a GPU.
         auto_scale_lr: Scale the learning rate from the config's
             ``auto_scale_lr.base_batch_size``, if it has one, to this run's batch size.
-        check: Check quickly beforehand what the run needs
-            (:func:`~ghostdet.checks.check_run`).
+        check: Rehearse the run quickly first (:func:`~ghostdet.checks.check_run`).
 
     Returns:
         The Runner, after training.
@@ -54,7 +53,7 @@ def train(
 
 
 def _check(cfg: Config) -> None:
-    """Check quickly what the run needs, and print the findings."""
+    """Rehearse the run quickly, and print the findings."""
     findings = check_run(cfg, quick=True)
     failures = [finding for finding in findings if finding.status == "fail"]
     if failures:

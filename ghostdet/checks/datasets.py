@@ -98,8 +98,8 @@ class DatasetCheck:
     contents: dict[str, bytes] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
-        # Of a file in COCO's format: its lists, and of each image that was parsed the
-        # entry, its annotations and what the dataset makes of them.
+        # A file in COCO's format: its lists, and for each image that was parsed its
+        # entry, its annotations and the dataset's sample.
         self._raw: dict[str, list] = {}
         self._parsed: list[tuple[dict, list[dict], dict]] = []
         self._infos: list[dict] = []  # of the images that are used

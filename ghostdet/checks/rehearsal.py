@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import gc
 import math
+import os
+import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -144,19 +146,25 @@ class RehearsalHook(Hook):
 
     def __init__(self, images: int | None = None) -> None:
         self.images = images
-        self.begun = False
         self.losses: list[dict[str, float]] = []
         self.objects: list[int | None] = []
         self.learnt: set[str] = set()
 
     def before_train(self, runner: Runner) -> None:
-        """Make batches small, and watch gradients; no evaluation follows."""
-        self.begun = True
-        runner.train_loop.val_begin = math.inf
+        """Predict a batch; make batches small, and watch gradients."""
+        if runner.val_loop is not None:
+            runner.stage = "val step"
+            runner.model.eval()
+            batch = next(iter(runner.val_dataloader))
+            with torch.no_grad():
+                predictions = runner.model.val_step(batch)
+            runner.val_evaluator.process(predictions, batch)
+        runner.stage = "train step"
+        runner.train_loop.val_begin = math.inf  # no evaluation follows
         sampler = runner.train_dataloader.batch_sampler
         sampler = getattr(sampler, "batches", sampler)
-        self.images = min(sampler.batch_size, self.images or sampler.batch_size)
-        sampler.batch_size = self.images
+        size = getattr(sampler, "batch_size", 1)
+        self.images = sampler.batch_size = min(size, self.images or size)
         for name, parameter in runner.model.named_parameters():
             if parameter.requires_grad:
                 parameter.register_post_accumulate_grad_hook(
@@ -230,6 +238,9 @@ class RehearsalHook(Hook):
                     "Let sizes and strides of anchors or points fit the objects at the "
                     "size to which images are resized",
                 )
+        if runner.val_loop is not None:
+            text = f"a batch of {runner.val_dataloader.batch_size} images"
+            yield Finding("val step", "pass", text)
         losses = [x.get("loss", sum(x.values())) for x in self.losses]
         text = ", ".join(f"{loss:.3g}" for loss in losses)
         text = f"{len(losses)} iterations of {self.images} images: loss {text}"
@@ -239,6 +250,13 @@ class RehearsalHook(Hook):
                 torch.cuda.mem_get_info(),
             )
             text += f"; at most {size_text(peak)} of the GPU's {size_text(total)}"
+        elif sys.platform != "win32":
+            import resource
+
+            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+            peak *= 1 if sys.platform == "darwin" else 1024
+            total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+            text += f"; the process took {size_text(peak)} of {size_text(total)}"
         yield Finding(check, "pass", text)
 
 

@@ -43,7 +43,7 @@ from ghostdet.checks.rehearsal import (
 )
 from ghostdet.checks.truth import evaluate_truth
 from ghostdet.config import config_mistakes, require
-from ghostdet.engine.batch_size import global_batch
+from ghostdet.engine.batch_size import GlobalBatch, global_batch
 from ghostdet.errors import UserError
 from ghostdet.ops import operator_backend
 from ghostdet.utils.components import iter_datasets, type_name
@@ -68,9 +68,8 @@ def check_run(cfg: Config, full: bool = False, quick: bool = False) -> list[Find
         full: Read all images, in a process for each core, with a progress bar; by
             default up to :data:`SAMPLE` of each dataset. Images of training and
             evaluation are compared by their pixels as well.
-        quick: As ``tools/train.py`` does, read no images but those of the iterations,
-            which are of two images; evaluate the ground truth of at most 200; use no
-            network.
+        quick: Take two images in an iteration and evaluate the ground truth of at most
+            200; read no other images and use no network. ``tools/train.py`` does so.
 
     Returns:
         What was found, of each check at least one finding. A run is of use if none has
@@ -99,6 +98,7 @@ class _RunCheck:
     # Datasets by the parts of the config that have them, such as val and test.
     data: list[tuple[list[str], DatasetCheck]] = field(default_factory=list)
     failed: bool = False
+    batch: GlobalBatch | None = None
 
     def findings(self) -> Iterator[Finding]:
         yield _versions()
@@ -125,6 +125,7 @@ class _RunCheck:
             return
         try:
             require(cfg, "model", "train_dataloader", "train_cfg", "optim_wrapper")
+            self.batch = global_batch(cfg)  # over all ranks, of which one rehearses
             folder = stack.enter_context(
                 tempfile.TemporaryDirectory(prefix=".check_", dir=cfg.work_dir)
             )
@@ -278,10 +279,8 @@ class _RunCheck:
     def _weights(self, runner: RehearsalRunner) -> Iterator[Finding]:
         """Report weights that are not there yet, or that no iteration will load."""
         sources, check = self._sources(), "pretrained weights"
-        for source in sources.values():
-            known = "://" not in source or source.startswith(REMOTE)
-            remote = "://" in source or source.startswith(REMOTE)
-            if self.quick and remote and not (known and cached(source)):
+        for source in filter(_is_remote, sources.values()):
+            if self.quick and not (source.startswith(REMOTE) and cached(source)):
                 runner.offline, runner._load_from = True, None
                 yield Finding(
                     check,
@@ -296,21 +295,20 @@ class _RunCheck:
                 if self.cfg.get("load_from"):
                     read_checkpoint(self.cfg.load_from)
             except Exception as error:  # of a download, a file
-                yield self._weights_failure(error)
+                yield self._failed("pretrained weights", error)
 
-    def _weights_failure(self, error: Exception) -> Finding:
-        found = _failure("pretrained weights", error)
-        if "do not fit" in found.text:  # it says what to type
+    def _failed(self, stage: str, error: Exception) -> Finding:
+        """Describe an error of a stage; of weights, with how to start without them."""
+        found, sources = _failure(stage, error), self._sources()
+        if stage != "pretrained weights" or not sources or "do not fit" in found.text:
             return found
-        for key, source in self._sources().items():
-            text = found.text if source in found.text else f"{source}: {found.text}"
-            return replace(
-                found,
-                text=text,
-                remedy=f"Give a file, --cfg-options {key}=FILE, or start without: "
-                f"--cfg-options {key.removesuffix('.checkpoint')}=None",
-            )
-        return found
+        key, source = next(iter(sources.items()))
+        return replace(
+            found,
+            text=found.text if source in found.text else f"{source}: {found.text}",
+            remedy=f"Give a file, --cfg-options {key}=FILE, or start without: "
+            f"--cfg-options {key.removesuffix('.checkpoint')}=None",
+        )
 
     def _loaded(self) -> Finding:
         """Report weights that were loaded."""
@@ -335,18 +333,6 @@ class _RunCheck:
 
     def _iterations(self, runner: RehearsalRunner) -> Iterator[Finding]:
         """Try a batch of the evaluation, two iterations and a checkpoint."""
-        if self.cfg.get("val_dataloader"):
-            loop = runner.val_loop
-            try:
-                runner.model.eval()
-                batch = next(iter(loop.dataloader))
-                with torch.no_grad():
-                    loop.evaluator.process(runner.model.val_step(batch), batch)
-            except Exception as error:  # models and transforms raise what they like
-                yield _failure("val step", error)
-                return
-            text = f"a batch of {loop.dataloader.batch_size} images"
-            yield Finding("val step", "pass", text)
         hook = RehearsalHook(QUICK if self.quick else None)
         runner.register_hook(hook, priority="LOWEST")
         try:
@@ -356,18 +342,13 @@ class _RunCheck:
             size = max(1, self.cfg.train_dataloader.get("batch_size", 1) // 2)
             remedy = f"--cfg-options train_dataloader.batch_size={size}"
             text = str(error).partition(". GPU")[0]
-            yield Finding("train step", "fail", text, remedy)
+            yield Finding(runner.stage, "fail", text, remedy)
             return
         except Exception as error:  # components raise what they like
-            of_weights = runner.stage == "pretrained weights"
-            yield (
-                self._weights_failure(error)
-                if of_weights
-                else _failure("train step", error)
-            )
+            yield self._failed(runner.stage, error)
             return
         finally:
-            if hook.begun:
+            if hook.losses:
                 runner.call_hook("after_train")
         if not runner.offline:
             yield self._loaded()
@@ -389,13 +370,10 @@ class _RunCheck:
         each = path.stat().st_size
         for written in Path(runner.work_dir).glob("*.pth"):
             written.unlink()
-        # How many are there at once; an old one goes when the new one is there.
-        by_epoch, interval = (
-            getattr(hook, "by_epoch", True),
-            getattr(hook, "interval", 0),
-        )
-        length = self.cfg.train_cfg.get("max_epochs", 1)
-        length = length if by_epoch else runner.train_loop._max_iters
+        # At most, at one time: an old one goes when the new one is there.
+        length, interval = runner.train_loop._max_iters, getattr(hook, "interval", 0)
+        if getattr(hook, "by_epoch", True):
+            length = self.cfg.train_cfg.get("max_epochs", 1)
         count = math.ceil(length / interval) if interval > 0 else 1
         keep = getattr(hook, "max_keep_ckpts", -1)
         count = keep + 1 if 0 < keep < count else count
@@ -420,7 +398,7 @@ class _RunCheck:
 
     def _learning_rate(self, runner: RehearsalRunner) -> Iterator[Finding]:
         """Follow the rate through the schedules."""
-        batch, found = global_batch(self.cfg), []
+        batch, found = self.batch, []
 
         def warn(text: str, remedy: str) -> None:
             found.append(Finding("learning rate", "warn", text, remedy))

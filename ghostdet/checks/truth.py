@@ -83,8 +83,10 @@ def evaluate_truth(
         "evaluator",
         "warn" if half else "fail",
         "; ".join([shown, *reasons]),
-        f"Let {key}.ann_file be the file of the dataset that is evaluated, and correct "
-        "what is named here and in the dataset's checks",
+        "Correct the annotation file, or let the dataset have all of its images"
+        if perfect
+        else f"Let {key}.ann_file be the file of the dataset that is evaluated, and "
+        "correct what the dataset's checks name",
     )
 
 

@@ -32,6 +32,17 @@ def test_resume_goes_on_as_if_never_stopped(tiny, tmp_path, trained):
     assert losses(named) == pytest.approx(whole, rel=1e-6)
 
 
+def test_a_rehearsal_changes_nothing(tiny, tmp_path):
+    runs = {"with": apis.train, "without": train}
+    found = [
+        losses(run(tiny(NO_VALIDATION, work_dir=tmp_path / name))).tolist()
+        for name, run in runs.items()
+    ]
+    assert found[0] == found[1]
+    left, others = ({p.suffix for p in (tmp_path / n).iterdir()} for n in runs)
+    assert left == others
+
+
 def test_failed_check_can_be_overruled(tiny, own_cells):
     path = own_cells / "annotations/train.json"
     coco = json.loads(path.read_text())

@@ -4,15 +4,18 @@ import shutil
 import socket
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import mmdet
 import pytest
 import torch
+from mmengine.config import Config
 
 from ghostdet import CONFIGS
 from ghostdet.checks import check_run
 from ghostdet.checks.findings import Finding, findings_table
+from ghostdet.checks.rehearsal import RehearsalHook
 from ghostdet.config import load_config
 from ghostdet.datasets import LoadReadableImage, prepare_trees
 from ghostdet.weights import fetch
@@ -426,6 +429,18 @@ def test_full_reads_all_images(tiny, own_cells, monkeypatch):
     assert set(found) == {"train images", "overlap"}
     assert str(path) in found["train images"].text
     assert "1 of 6 images of val+test are trained on" in found["overlap"].text
+
+
+def test_what_does_not_learn():
+    hook = RehearsalHook()
+    hook.losses, hook.objects = [{"loss": 1.0, "loss_bbox": 0.0}] * 2, [0, 3]
+    hook.images, hook.learnt = 2, {"weight"}
+    runner = SimpleNamespace(model=torch.nn.Linear(1, 1), val_loop=None)
+    idle, unmatched, last = hook.findings(runner, Config())
+    assert idle.status == unmatched.status == "warn" and last.status == "pass"
+    assert "1 parameters get no gradient, as bias" in idle.text
+    assert "loss_bbox is 0 in 2 iterations" in unmatched.text
+    assert "matches none of 3 objects" in unmatched.text
 
 
 def test_tool(own_cells, tmp_path, monkeypatch, capsys, project):

@@ -64,7 +64,7 @@ def test_clean(small, tmp_path, name, full):
     assert [f.check for f in findings] == [
         "versions", "operators", "train classes", "train images", "val+test classes",
         "val+test images", "overlap", "config", "num_classes", "val evaluator",
-        "val step", "pretrained weights", "train step", "disk", "learning rate",
+        "pretrained weights", "val step", "train step", "disk", "learning rate",
     ]  # fmt: skip
     text = {f.check: f.text for f in findings}
     if name == "folders":

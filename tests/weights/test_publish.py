@@ -35,6 +35,7 @@ from ghostdet.weights.published import (
 
 CONFIG = f"{CONFIGS}/bccd/retinanet_ghostnet_small_bccd.py"
 DIGITS = f"{CONFIGS}/classification/ghostnet_digits.py"
+TEST_IN_PROCESS = {k: v for k, v in IN_PROCESS.items() if k.startswith("test_")}
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +87,7 @@ def test_what_is_written(published, trained):
 def in_layout_of(cells):
     """Options for data in another layout than COCO's."""
     return {
-        **IN_PROCESS,
+        **TEST_IN_PROCESS,
         "test_dataloader.dataset.ann_file": "annotations/test.json",
         "test_dataloader.dataset.data_prefix.img": "images/",
         "test_dataloader.dataset.indices": 4,
@@ -158,9 +159,9 @@ def test_classifier_evaluates_as_the_checkpoint(
         "test_evaluator.topk": [1],
     }
     ours = load_config(
-        DIGITS, tmp_path / "run", None, {**FOUR, **IN_PROCESS, **options}
+        DIGITS, tmp_path / "run", None, {**FOUR, **TEST_IN_PROCESS, **options}
     )
-    theirs = load_config(published, tmp_path / "run", digit_folders, IN_PROCESS)
+    theirs = load_config(published, tmp_path / "run", digit_folders, TEST_IN_PROCESS)
     assert theirs.test_dataloader.dataset.root == val
     metrics = []
     for cfg, weights in ((ours, checkpoint), (theirs, published)):
@@ -185,7 +186,7 @@ def test_classifier_on_other_classes(classifier, digit_folders, tmp_path, new_ru
     own = tmp_path / classifier[1].name
     change(own, lambda content: content["classes"].reverse())
     new_run()
-    cfg = load_config(own, tmp_path / "run", digit_folders, IN_PROCESS)
+    cfg = load_config(own, tmp_path / "run", digit_folders, TEST_IN_PROCESS)
     with pytest.raises(UserError, match="val has the classes n0, .* trained on n3, n2"):
         apis.test(cfg, own)
 

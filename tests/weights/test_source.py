@@ -108,11 +108,3 @@ def test_address(address):
     assert fetch(f"{url}/a.pth") == cached(f"{url}/a.pth") == path  # kept
     with pytest.raises(UserError, match="the file has another checksum"):
         fetch(f"{url}/a.pth#sha256=0abc0abc")
-
-
-def test_address_with_a_query(address):
-    """The format is known by the suffix, and names of files have an end."""
-    url, folder = address
-    (folder / "a.pth").write_bytes(CONTENT)
-    path = fetch(f"{url}/a.pth?download=true&signature={'a' * 300}")
-    assert path.suffix == ".pth" and path.read_bytes() == CONTENT

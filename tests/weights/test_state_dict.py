@@ -62,11 +62,6 @@ def test_detectors_that_rename_what_they_load():
         check_state_dict(teacher, weights, "a.pth")
 
 
-def test_what_are_no_tensors(model):
-    with pytest.raises(UserError, match="model is a OrderedDict; give"):
-        check_state_dict(model, {"model": model.state_dict()}, "a.pth")
-
-
 @pytest.mark.parametrize("content", [[1], {"state_dict": [1]}])
 def test_no_state_dict(content):
     with pytest.raises(UserError, match="holds no state dict but a list"):

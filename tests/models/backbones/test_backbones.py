@@ -77,12 +77,6 @@ def test_norm_eval(network):
     assert all(p.requires_grad for p in model.parameters())
 
 
-@each
-def test_norm_cfg(network):
-    model = network(0.5, (4,), norm_cfg=dict(type="GN", num_groups=1))
-    assert not any(isinstance(m, nn.BatchNorm2d) for m in model.modules())
-
-
 def step(model, x):
     """Outputs and gradients of a training step."""
     outs = model.train()(x)
