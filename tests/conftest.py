@@ -1,6 +1,7 @@
 """Fixtures shared by all tests: datasets and a detector trained for four iterations."""
 
 import functools
+import gc
 import os
 import shutil
 import subprocess
@@ -47,6 +48,8 @@ TINY = {
 
 # Small tensors gain nothing from threads, which wait for each other on busy cores.
 torch.set_num_threads(1)
+
+gc.freeze()  # MMEngine collects garbage for each dataset, through all imports
 
 # MMEngine formats a config with yapf, for seconds, each time it logs or saves it.
 format_code = mmengine_config.FormatCode

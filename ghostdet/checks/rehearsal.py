@@ -6,7 +6,9 @@ import copy
 import gc
 import math
 import os
+import signal
 import sys
+import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -43,11 +45,8 @@ class RehearsalRunner(Runner):
     offline = False
     stage = "train step"
 
-    def dump_config(self) -> None:
-        """Write nothing."""
-
     def _log_env(self, env_cfg: dict) -> None:
-        """Log nothing: MMEngine formats the config for it, which takes a second."""
+        """Log nothing: it takes a second to ask for the environment."""
 
     def build_visualizer(self, visualizer: Any = None) -> Visualizer:
         """Build the visualizer, and send nothing to its back ends."""
@@ -92,7 +91,8 @@ def rehearsal(cfg: Config, folder: str) -> Iterator[RehearsalRunner]:
     """
     cfg = copy.deepcopy(cfg)
     use_run_components(cfg)
-    cfg.default_hooks.checkpoint.pop("out_dir", None)
+    if isinstance(cfg.default_hooks.checkpoint, dict):
+        cfg.default_hooks.checkpoint.pop("out_dir", None)
     cfg.update(
         work_dir=folder,
         experiment_name="rehearsal",
@@ -103,12 +103,18 @@ def rehearsal(cfg: Config, folder: str) -> Iterator[RehearsalRunner]:
     )
     managers = list(_subclasses(ManagerMixin))
     before = [list(manager._instance_dict.items()) for manager in managers]
+    terminate = signal.getsignal(signal.SIGTERM)
     is_initialized = torch.distributed.is_initialized
     torch.distributed.is_initialized = lambda: False  # other ranks wait for this one
+    pretty_text = Config.pretty_text
+    Config.pretty_text = ""  # MMEngine formats it again and again, for a second
     try:
         yield RehearsalRunner.from_cfg(cfg)
     finally:
         torch.distributed.is_initialized = is_initialized
+        Config.pretty_text = pretty_text
+        if terminate and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, terminate)  # GracefulStopHook has set it
         for logger in MMLogger._instance_dict.values():
             if logger.instance_name.startswith("rehearsal"):
                 for handler in logger.handlers:

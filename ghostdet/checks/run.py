@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import math
 import os
 import shutil
@@ -83,6 +84,7 @@ def check_run(cfg: Config, full: bool = False, quick: bool = False) -> list[Find
         >>> [f.check for f in check_run(cfg, quick=True) if f.status == 'fail'][-1]
         'config'
     """
+    gc.freeze()  # MMEngine collects garbage for each dataset, through all imports
     with DefaultScope.overwrite_default_scope(cfg.get("default_scope") or "mmdet"):
         with quiet(MMLogger.get_current_instance()), redirect_stdout(StringIO()):
             return list(_RunCheck(cfg, full, quick).findings())
@@ -173,8 +175,12 @@ class _RunCheck:
         count = 0 if self.quick else None if self.full else SAMPLE
         workers = torch.get_num_threads() if self.full else 0
         for parts, check in self.data:
-            for finding in check.findings(count, workers, hashed=self.full):
-                yield replace(finding, check=f"{'+'.join(parts)} {finding.check}")
+            name = "+".join(parts)
+            try:
+                for finding in check.findings(count, workers, hashed=self.full):
+                    yield replace(finding, check=f"{name} {finding.check}")
+            except Exception as error:  # annotations hold what they like
+                yield _failure(f"{name} dataset", error)
 
     def _overlap(self) -> Iterator[Finding]:
         """Find images that are both trained on and evaluated."""
@@ -347,9 +353,6 @@ class _RunCheck:
         except Exception as error:  # components raise what they like
             yield self._failed(runner.stage, error)
             return
-        finally:
-            if hook.losses:
-                runner.call_hook("after_train")
         if not runner.offline:
             yield self._loaded()
         yield from hook.findings(runner, self.cfg)

@@ -78,10 +78,10 @@ def evaluate_truth(
     reasons = notes + _reasons(dataset, metrics[0], samples)
     if perfect and not reasons:
         return Finding("evaluator", "pass", shown)
-    half = perfect or any(value > wanted / 2 for value, wanted in values.values())
+    useless = any(0 <= value <= wanted / 2 for value, wanted in values.values())
     return Finding(
         "evaluator",
-        "warn" if half else "fail",
+        "fail" if useless else "warn",
         "; ".join([shown, *reasons]),
         "Correct the annotation file, or let the dataset have all of its images"
         if perfect
