@@ -123,7 +123,7 @@ class DatasetCheck:
                 f"metainfo.classes is the word {classes!r}, expected a tuple or a "
                 f"file; write classes=({classes!r},)"
             )
-        own = {"filter_data": self._note(dataset.filter_data, self._select)}
+        own = {}
 
         from mmdet.datasets import CocoDataset  # needs MMCV's operators
 
@@ -134,8 +134,10 @@ class DatasetCheck:
         dataset.full_init()
         for name in own:
             del vars(dataset)[name]
-        if len(self._infos) != len(dataset):
-            self._infos = list(map(dataset.get_data_info, range(len(dataset))))
+        keys = "img_path", "width", "height"
+        infos = map(dataset.get_data_info, range(len(dataset)))
+        infos = [{key: info[key] for key in keys if key in info} for info in infos]
+        self._infos = [info for info in infos if info.get("img_path")]
         return dataset
 
     def _note(self, function: Callable, note: Callable) -> Callable:
@@ -147,9 +149,6 @@ class DatasetCheck:
             return result
 
         return noted
-
-    def _select(self, infos: list[dict]) -> None:
-        self._infos = infos
 
     def _parse(self, info: dict, raw: dict) -> None:
         self._parsed.append((raw["raw_img_info"], raw["raw_ann_info"], info))
@@ -172,11 +171,14 @@ class DatasetCheck:
             return Finding("dataset", "fail", text, remedy)
         remedy = _EXPECTED
         if isinstance(error, FileNotFoundError):
-            names = [self.cfg.get("ann_file"), *dict(self.cfg["data_prefix"]).values()]
+            prefixes = (self.cfg.get("data_prefix") or {}).values()
+            names = list(filter(None, [self.cfg.get("ann_file"), *prefixes]))
             text = "no such annotation file"
+            if str(error.filename) != self.dataset.ann_file:
+                text = f"names {error.filename}, which does not exist"
             remedy = (
                 "Give the directory of the dataset with --data-root DIR. It must hold\n"
-                + "\n".join(f"  {fileio.join_path('DIR', n)}" for n in names if n)
+                + "\n".join(f"  {fileio.join_path('DIR', n)}" for n in names)
             )
         elif isinstance(error, json.JSONDecodeError):
             text = f"not JSON: line {error.lineno}, column {error.colno}: {error.msg}"
@@ -271,7 +273,7 @@ class DatasetCheck:
             names = set(filter(is_image_file, os.listdir(dataset.root)))
             if strays := sorted(names.difference(self.classes)):
                 text = f"{len(strays):,} image{'s' * (len(strays) > 1)} beside the "
-                text += f"folders of classes, not used, as {strays[0]}"
+                text += f"folders of classes, not used, such as {strays[0]}"
                 remedy = "Move them into the folders of their classes, or away"
                 yield self._finding("images", "warn", text, remedy)
 
@@ -287,6 +289,8 @@ class DatasetCheck:
             instance = next(left, None)
             learnable += sum(not i["ignore_flag"] for i in info["instances"])
             for annotation in own:
+                if annotation.get("ignore"):
+                    continue
                 box, label = annotation["bbox"], labels.get(annotation["category_id"])
                 if not _finite(box):
                     infinite.append(annotation)
@@ -304,8 +308,9 @@ class DatasetCheck:
         def problem(status: str, text: str, remedy: str) -> None:
             found.append(self._finding("annotations", status, text, remedy))
 
-        if len(images) > len(self._parsed):
-            ((twice, times),) = Counter(i["id"] for i in images).most_common(1)
+        ids = Counter(image["id"] for image in images)
+        ((twice, times),) = ids.most_common(1) or [(None, 0)]
+        if times > 1:
             problem(
                 "fail",
                 f"{times} of its images have the id {twice!r}",
@@ -323,15 +328,12 @@ class DatasetCheck:
                 f"({_of(len(unknown), annotations)})",
                 "MMDetection leaves it out: add the category, or remove it",
             )
-        if orphans := len(annotations) - sum(len(own) for _, own, _ in self._parsed):
-            known = {image["id"] for image in images}
-            first = next(
-                (a["id"] for a in annotations if a["image_id"] not in known), ""
-            )
+        orphans = [a["id"] for a in annotations if a["image_id"] not in ids]
+        if orphans:
             problem(
                 "warn",
-                f"{_of(orphans, annotations)} annotations are of no image in the "
-                f"file, as annotation {first}",
+                f"{_of(len(orphans), annotations)} annotations are of no image in the "
+                f"file, such as annotation {orphans[0]}",
                 "They are left out; add the images, or remove the annotations",
             )
         if not found:
@@ -343,14 +345,14 @@ class DatasetCheck:
         yield from (classes := list(self._classes(names)))
         if dropped:
             annotation, image = dropped[0]
+            box, size = annotation["bbox"], f"{image['width']}x{image['height']}"
             yield self._finding(
                 "boxes",
                 "warn",
                 f"{_of(len(dropped), annotations)} objects are left out, such as "
-                f"annotation {annotation['id']}, bbox {annotation['bbox']} and area "
-                f"{annotation['area']} in {image['width']}x{image['height']} px: they "
-                "are less than 1 px wide or high, without area, outside the image or "
-                "marked with ignore",
+                f"annotation {annotation['id']}, bbox {box} and area "
+                f"{annotation.get('area')} in {size} px: less than 1 px wide or high, "
+                "without area, or outside the image",
                 "Remove or correct them",
             )
         yield from self._borders(np.array(boxes, float).reshape(-1, 6), bool(dropped))
@@ -440,10 +442,14 @@ class DatasetCheck:
             yield self._finding("images", "fail", text, remedy)
             return
         if missing:
-            text = f"{_of(len(missing), paths)} images are missing, as {missing[0]}"
+            text = (
+                f"{_of(len(missing), paths)} images are missing, such as {missing[0]}"
+            )
             yield self._unreadable(text, len(missing))
         absent = set(missing)
         there = [i for i, path in enumerate(paths) if path not in absent]
+        if images.bare is None and images.load is None:
+            there = []  # the pipeline has a loader of its own
         if count is not None and count < len(there):
             chosen = np.linspace(0, len(there) - 1, count).astype(int)
             there = [there[i] for i in chosen]
@@ -458,12 +464,14 @@ class DatasetCheck:
             elif hashed:
                 self.contents[path] = content
         if broken:
-            text = f"{_of(len(broken), there)} images that were read are broken, as "
+            text = (
+                f"{_of(len(broken), there)} images that were read are broken, such as "
+            )
             yield self._unreadable(text + broken[0], len(broken))
         if other:
             path, *sides = other[0]
             text = f"{_of(len(other), there)} images that were read have another size "
-            text += "than the file says, as {}: {}x{} px, not {}x{}".format(
+            text += "than the file says, such as {}: {}x{} px, not {}x{}".format(
                 path, *sides
             )
             remedy = "Put back the images that were annotated, or correct width and "
@@ -471,7 +479,7 @@ class DatasetCheck:
             yield self._finding("images", "fail", text, remedy)
         repeated = [name for name, times in Counter(paths).items() if times > 1]
         if repeated:
-            text = f"{len(repeated):,} files are listed as several images, as "
+            text = f"{len(repeated):,} files are listed as several images, such as "
             remedy = "Join their annotations under one image, or correct file_name"
             yield self._finding("images", "warn", text + repeated[0], remedy)
         elif not (missing or broken or other):
@@ -504,12 +512,12 @@ class _Images(Dataset):
             self.bare = DATASETS.build({**check.cfg, "pipeline": []})
         steps = getattr(getattr(check.dataset, "pipeline", None), "transforms", [])
         loads = [step for step in steps if isinstance(step, LoadReadableImage)]
-        self.load = loads[0] if loads else LoadReadableImage()
-        # A request for each image would be too much to ask of a server.
-        backend = fileio.get_file_backend(
-            "".join(self.paths[:1]), backend_args=self.load.backend_args
-        )
-        self.local = self.bare is None and isinstance(backend, fileio.LocalBackend)
+        self.load = loads[0] if loads else None
+        self.local = False  # whether files are looked for, and not asked of a server
+        if self.load is not None and self.paths:
+            backend_args = self.load.backend_args
+            backend = fileio.get_file_backend(self.paths[0], backend_args=backend_args)
+            self.local = isinstance(backend, fileio.LocalBackend)
 
     def read(self, chosen: list[int], workers: int) -> Iterator[tuple]:
         """Yield of each image its index, what is wrong with it, its size and hash."""

@@ -18,9 +18,11 @@ import torch
 from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.logging import MMLogger
+from mmengine.optim import build_optim_wrapper
 from mmengine.runner import Runner
 from mmengine.utils import ManagerMixin
 from mmengine.visualization import Visualizer
+from torch import nn
 from torch.utils.data import DataLoader
 
 from ghostdet.checks.datasets import DatasetCheck
@@ -30,6 +32,7 @@ from ghostdet.utils.components import iter_datasets
 
 ITERATIONS = 2
 QUICK = 2  # images in a batch of a quick rehearsal
+FOLLOWED = 100_000  # iterations whose rate is computed, in a second
 
 
 class RehearsalRunner(Runner):
@@ -37,12 +40,10 @@ class RehearsalRunner(Runner):
 
     Attributes:
         checks: The datasets.
-        offline: Leave weights as they are built.
         stage: What :meth:`train` is at, for the name of a failure.
     """
 
     checks: Sequence[DatasetCheck] = ()
-    offline = False
     stage = "train step"
 
     def _log_env(self, env_cfg: dict) -> None:
@@ -56,8 +57,7 @@ class RehearsalRunner(Runner):
 
     def _init_model_weights(self) -> None:
         self.stage = "pretrained weights"
-        if not self.offline:
-            super()._init_model_weights()
+        super()._init_model_weights()
 
     def load_or_resume(self) -> None:
         """Load what the run starts from."""
@@ -79,12 +79,15 @@ class RehearsalRunner(Runner):
 
 
 @contextmanager
-def rehearsal(cfg: Config, folder: str) -> Iterator[RehearsalRunner]:
+def rehearsal(
+    cfg: Config, folder: str, offline: Sequence[str]
+) -> Iterator[RehearsalRunner]:
     """Build a run's Runner for a rehearsal, and forget what it leaves in MMEngine.
 
     Args:
         cfg: The run's config, which is not changed.
         folder: Folder that the Runner writes into.
+        offline: Weights that are not loaded.
 
     Yields:
         The Runner, with the run's loops and hooks, in one process, without weights.
@@ -101,6 +104,15 @@ def rehearsal(cfg: Config, folder: str) -> Iterator[RehearsalRunner]:
         model_wrapper_cfg=None,
         resume=False,
     )
+    for part in (cfg.model, cfg.model.get("backbone") or {}):
+        init = part.get("init_cfg")
+        source = init.get("checkpoint") if isinstance(init, dict) else None
+        if source and (source in offline or cfg.get("load_from")):
+            part["init_cfg"] = None
+    if cfg.get("load_from") in offline:
+        cfg.load_from = None
+    if "accumulative_counts" in cfg.optim_wrapper:
+        cfg.optim_wrapper.accumulative_counts = 1  # so that each iteration is a step
     managers = list(_subclasses(ManagerMixin))
     before = [list(manager._instance_dict.items()) for manager in managers]
     terminate = signal.getsignal(signal.SIGTERM)
@@ -109,11 +121,16 @@ def rehearsal(cfg: Config, folder: str) -> Iterator[RehearsalRunner]:
     pretty_text = Config.pretty_text
     Config.pretty_text = ""  # MMEngine formats it again and again, for a second
     try:
+        for manager in managers:  # a visualizer of the same name would be used
+            manager._instance_dict.clear()
         yield RehearsalRunner.from_cfg(cfg)
     finally:
         torch.distributed.is_initialized = is_initialized
         Config.pretty_text = pretty_text
-        if terminate and threading.current_thread() is threading.main_thread():
+        if (
+            terminate is not None
+            and threading.current_thread() is threading.main_thread()
+        ):
             signal.signal(signal.SIGTERM, terminate)  # GracefulStopHook has set it
         for logger in MMLogger._instance_dict.values():
             if logger.instance_name.startswith("rehearsal"):
@@ -152,6 +169,8 @@ class RehearsalHook(Hook):
 
     def __init__(self, images: int | None = None) -> None:
         self.images = images
+        self.trained = self.evaluated = 0
+        self.cuts: list[tuple[Any, int]] = []
         self.losses: list[dict[str, float]] = []
         self.objects: list[int | None] = []
         self.learnt: set[str] = set()
@@ -160,6 +179,7 @@ class RehearsalHook(Hook):
         """Predict a batch; make batches small, and watch gradients."""
         if runner.val_loop is not None:
             runner.stage = "val step"
+            self.evaluated = self._cut(runner.val_dataloader)
             runner.model.eval()
             batch = next(iter(runner.val_dataloader))
             with torch.no_grad():
@@ -167,15 +187,25 @@ class RehearsalHook(Hook):
             runner.val_evaluator.process(predictions, batch)
         runner.stage = "train step"
         runner.train_loop.val_begin = math.inf  # no evaluation follows
-        sampler = runner.train_dataloader.batch_sampler
-        sampler = getattr(sampler, "batches", sampler)
-        size = getattr(sampler, "batch_size", 1)
-        self.images = sampler.batch_size = min(size, self.images or size)
+        self.trained = self._cut(runner.train_dataloader)
         for name, parameter in runner.model.named_parameters():
             if parameter.requires_grad:
                 parameter.register_post_accumulate_grad_hook(
                     lambda _, name=name: self.learnt.add(name)
                 )
+
+    def _cut(self, loader: DataLoader) -> int:
+        """Make a loader's batches small enough; return their size."""
+        sampler = getattr(loader.batch_sampler, "batches", loader.batch_sampler)
+        size = getattr(sampler, "batch_size", 1)
+        self.cuts.append((sampler, size))
+        sampler.batch_size = min(size, self.images or size)
+        return sampler.batch_size
+
+    def restore(self) -> None:
+        """Give all loaders the run's batches again."""
+        for sampler, size in self.cuts:
+            sampler.batch_size = size
 
     def after_train_iter(
         self,
@@ -209,12 +239,15 @@ class RehearsalHook(Hook):
         if len(self.losses) == ITERATIONS:
             raise RehearsedError
 
-    def findings(self, runner: Runner, cfg: Config) -> Iterator[Finding]:
+    def findings(
+        self, runner: Runner, cfg: Config, ranks: int = 1
+    ) -> Iterator[Finding]:
         """Report losses, memory, and parameters that do not learn.
 
         Args:
             runner: The Runner, after the iterations.
             cfg: The run's config.
+            ranks: Number of processes of the run.
         """
         check = "train step"
         idle = [
@@ -225,8 +258,8 @@ class RehearsalHook(Hook):
         if idle and not cfg.get("find_unused_parameters"):
             yield Finding(
                 check,
-                "warn",
-                f"{len(idle)} parameters get no gradient, as {idle[0]}",
+                "warn" if ranks == 1 else "fail",  # DDP waits for all gradients
+                f"{len(idle)} parameters get no gradient, such as {idle[0]}",
                 "They are not trained; in several processes, add "
                 "find_unused_parameters=True",
             )
@@ -234,7 +267,7 @@ class RehearsalHook(Hook):
             if (
                 "bbox" in name
                 and any(self.objects)
-                and not any(losses[name] for losses in self.losses)
+                and not any(losses.get(name) for losses in self.losses)
             ):
                 yield Finding(
                     check,
@@ -245,11 +278,11 @@ class RehearsalHook(Hook):
                     "size to which images are resized",
                 )
         if runner.val_loop is not None:
-            text = f"a batch of {runner.val_dataloader.batch_size} images"
+            text = f"a batch of at most {self.evaluated} images"
             yield Finding("val step", "pass", text)
         losses = [x.get("loss", sum(x.values())) for x in self.losses]
         text = ", ".join(f"{loss:.3g}" for loss in losses)
-        text = f"{len(losses)} iterations of {self.images} images: loss {text}"
+        text = f"{len(losses)} iterations of at most {self.trained} images: loss {text}"
         if torch.cuda.is_available():
             peak, (_, total) = (
                 torch.cuda.max_memory_allocated(),
@@ -267,43 +300,53 @@ class RehearsalHook(Hook):
 
 
 def learning_rates(
-    runner: Runner, cfg: Config
-) -> tuple[list[float], list[tuple[int, int]]]:
+    runner: Runner, cfg: Config, ranks: int
+) -> tuple[dict[int, float], list[tuple[int, int]]]:
     """Step through a run's schedules, from the first iteration to the last.
 
     Args:
         runner: The Runner, after a rehearsal.
         cfg: The run's config.
+        ranks: Number of processes of the run.
 
     Returns:
-        The first parameter group's rate at each iteration, up to where it changes no
-        more, and for each schedule the last step that it counts to, and those that
-        there are.
+        The rate by iteration, where it may have changed, of at most
+        :data:`FOLLOWED` iterations; and for each schedule the last step that it counts
+        to, and those that there are.
     """
-    runner.optim_wrapper = runner.build_optim_wrapper(
-        copy.deepcopy(cfg.optim_wrapper.to_dict())
+    loader, loop = runner.train_dataloader, runner.train_loop
+    epochs, length = cfg.train_cfg.get("max_epochs"), loop.max_iters
+    sampler = getattr(loader.batch_sampler, "sampler", None)
+    if epochs and hasattr(sampler, "num_samples"):  # one rank has made it
+        sampler.num_samples = math.ceil(sampler.num_samples / ranks)
+    if epochs:
+        length = epochs * len(loader)
+    optimizer = copy.deepcopy(cfg.optim_wrapper.optimizer.to_dict())
+    runner.optim_wrapper = build_optim_wrapper(
+        nn.Linear(1, 1), dict(type="OptimWrapper", optimizer=optimizer)
     )
     schedulers = runner.build_param_scheduler(copy.deepcopy(cfg.param_scheduler))
-    optimizer, length = runner.optim_wrapper.optimizer, runner.train_loop._max_iters
-    # An iteration loop counts as one epoch.
-    epochs = cfg.train_cfg.get("max_epochs", 1)
-    epoch = len(runner.train_dataloader) if epochs > 1 else length
+    (group, *_) = runner.optim_wrapper.param_groups
+    epoch = len(loader) if epochs else length  # an iteration loop is one epoch
     counted, endless = [], 10**9
     for scheduler in schedulers:
         ends = [scheduler.end, getattr(scheduler, "T_max", 0)]
         ends += getattr(scheduler, "milestones", ())
         last = max(end for end in (*ends, 0) if end < endless)
-        counted.append((last, epochs if scheduler.by_epoch else length))
-    rates = []
+        counted.append((last, epochs or 1 if scheduler.by_epoch else length))
+    rates, iteration = {}, 1
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # PyTorch expects steps of the optimiser
-        for iteration in range(1, length + 1):
-            rates.append(optimizer.param_groups[0]["lr"])
-            if all(s.last_step >= s.end for s in schedulers):
-                break
-            for scheduler in schedulers:
-                if not scheduler.by_epoch or iteration % epoch == 0:
-                    scheduler.step()
+        while iteration <= length and len(rates) < FOLLOWED:
+            rates[iteration] = group["lr"]
+            busy = [s for s in schedulers if not s.by_epoch and s.last_step < s.end]
+            for scheduler in busy:
+                scheduler.step()
+            iteration += 1 if busy else epoch - (iteration - 1) % epoch
+            if (iteration - 1) % epoch == 0:
+                for scheduler in schedulers:
+                    if scheduler.by_epoch:
+                        scheduler.step()
     return rates, counted
 
 

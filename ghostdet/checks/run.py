@@ -87,7 +87,9 @@ def check_run(cfg: Config, full: bool = False, quick: bool = False) -> list[Find
     gc.freeze()  # MMEngine collects garbage for each dataset, through all imports
     with DefaultScope.overwrite_default_scope(cfg.get("default_scope") or "mmdet"):
         with quiet(MMLogger.get_current_instance()), redirect_stdout(StringIO()):
-            return list(_RunCheck(cfg, full, quick).findings())
+            findings = list(_RunCheck(cfg, full, quick).findings())
+    gc.unfreeze()
+    return findings
 
 
 @dataclass
@@ -101,6 +103,7 @@ class _RunCheck:
     data: list[tuple[list[str], DatasetCheck]] = field(default_factory=list)
     failed: bool = False
     batch: GlobalBatch | None = None
+    offline: list[str] = field(default_factory=list)
 
     def findings(self) -> Iterator[Finding]:
         yield _versions()
@@ -132,7 +135,8 @@ class _RunCheck:
                 tempfile.TemporaryDirectory(prefix=".check_", dir=cfg.work_dir)
             )
             with config_mistakes(cfg):
-                runner = stack.enter_context(rehearsal(cfg, folder))
+                self.offline = self._not_cached() if self.quick else []
+                runner = stack.enter_context(rehearsal(cfg, folder, self.offline))
         except Exception as error:  # constructors raise what they like
             yield _failure("config", error)
         yield from self._overlap()
@@ -173,7 +177,7 @@ class _RunCheck:
                 elif part not in same[0]:
                     same[0].append(part)
         count = 0 if self.quick else None if self.full else SAMPLE
-        workers = torch.get_num_threads() if self.full else 0
+        workers = (os.cpu_count() or 1) if self.full else 0
         for parts, check in self.data:
             name = "+".join(parts)
             try:
@@ -282,24 +286,30 @@ class _RunCheck:
             if init.get("checkpoint")
         }
 
+    def _not_cached(self) -> list[str]:
+        """List weights that may have to be downloaded."""
+        return [
+            source
+            for source in self._sources().values()
+            if "://" in source or source.startswith(REMOTE)
+            if not (source.startswith(REMOTE) and cached(source))
+        ]
+
     def _weights(self, runner: RehearsalRunner) -> Iterator[Finding]:
         """Report weights that are not there yet, or that no iteration will load."""
-        sources, check = self._sources(), "pretrained weights"
-        for source in filter(_is_remote, sources.values()):
-            if self.quick and not (source.startswith(REMOTE) and cached(source)):
-                runner.offline, runner._load_from = True, None
-                yield Finding(
-                    check,
-                    "warn",
-                    f"{source} is not in the cache, and the run will download it",
-                    f"python tools/check.py {self.cfg.filename} downloads it and sees "
-                    "whether it fits",
-                )
-        if self.failed and not runner.offline:  # no iteration will load them
+        for source in self.offline:
+            yield Finding(
+                "pretrained weights",
+                "warn",
+                f"{source} is not in the cache, and the run will download it",
+                f"ghostdet check {self.cfg.filename} downloads it and sees whether it "
+                "fits",
+            )
+        if self.failed:  # no iteration will load them
             try:
                 runner._init_model_weights()
-                if self.cfg.get("load_from"):
-                    read_checkpoint(self.cfg.load_from)
+                if runner._load_from:
+                    read_checkpoint(runner._load_from)
             except Exception as error:  # of a download, a file
                 yield self._failed("pretrained weights", error)
 
@@ -345,18 +355,22 @@ class _RunCheck:
             with config_mistakes(self.cfg), suppress(RehearsedError):
                 runner.train()
         except torch.OutOfMemoryError as error:
-            size = max(1, self.cfg.train_dataloader.get("batch_size", 1) // 2)
-            remedy = f"--cfg-options train_dataloader.batch_size={size}"
+            part = runner.stage.partition(" ")[0]
+            remedy = f"Lower {part}_dataloader.batch_size, or the size of images"
             text = str(error).partition(". GPU")[0]
             yield Finding(runner.stage, "fail", text, remedy)
             return
         except Exception as error:  # components raise what they like
             yield self._failed(runner.stage, error)
             return
-        if not runner.offline:
+        if not self.offline:
             yield self._loaded()
-        yield from hook.findings(runner, self.cfg)
-        yield self._checkpoint(runner)
+        yield from hook.findings(runner, self.cfg, self.batch.ranks)
+        hook.restore()
+        try:
+            yield self._checkpoint(runner)
+        except (OSError, UserError) as error:
+            yield _failure("disk", error)
         yield from self._learning_rate(runner)
 
     def _checkpoint(self, runner: RehearsalRunner) -> Finding:
@@ -419,28 +433,28 @@ class _RunCheck:
             remedy = "Set optim_wrapper.optimizer.lr and auto_scale_lr.base_batch_size "
             warn(text, remedy + "to a rate that is known to train, and its batch")
         if self.cfg.get("param_scheduler"):
-            rates, counted = learning_rates(runner, self.cfg)
-            rates = [value * batch.factor for value in rates]
+            rates, counted = learning_rates(runner, self.cfg, batch.ranks)
+            rates = {i: value * batch.factor for i, value in rates.items()}
             for number, (last, steps) in enumerate(counted):
                 if last > steps:
                     warn(
                         f"param_scheduler.{number} counts to {last:,}, and the "
                         f"training ends at {steps:,} of these, so that the rate ends "
-                        f"at {rates[-1]:g}",
+                        f"at {rates[max(rates)]:g}",
                         f"Let end, T_max or milestones of param_scheduler.{number} "
                         "fit, or count iterations with by_epoch=False",
                     )
-            top = max(range(len(rates)), key=rates.__getitem__)
-            lowest = min(range(top, len(rates)), key=rates.__getitem__)
+            top = max(rates, key=rates.get)
+            last = max(rates)
+            lowest = min((i for i in rates if i >= top), key=rates.get)
             text += (
-                f"; {rates[0]:g} at iteration 1, {rates[top]:g} at {top + 1:,}, "
-                f"{rates[-1]:g} at the end"
+                f"; {rates[1]:g} at iteration 1, {rates[top]:g} at {top:,}, "
+                f"{rates[last]:g} from {last:,} on"
             )
-            if rates[-1] > 1.01 * rates[lowest]:
+            if rates[last] > 1.01 * rates[lowest]:
                 warn(
                     f"the rate is at its lowest, {rates[lowest]:g}, at iteration "
-                    f"{lowest + 1:,} and rises again to {rates[-1]:g}, where training "
-                    f"ends at {len(rates):,}",
+                    f"{lowest:,} and rises again to {rates[last]:g}",
                     "Let T_max of the schedule be the length of the training",
                 )
         yield from found or [Finding("learning rate", "pass", text)]

@@ -11,7 +11,7 @@ from mmengine.config import Config
 from mmengine.logging import print_log
 
 from ghostdet.config import require
-from ghostdet.engine.batch_size import scale_lr
+from ghostdet.engine.batch_size import global_batch, scale_lr
 from ghostdet.engine.distributed import (
     heed_launcher,
     on_main_process,
@@ -79,6 +79,8 @@ def setup_run(
     setup = RunSetup(dataset_meta=_set_start(cfg, resume))
     if auto_scale_lr:
         setup.learning_rate = scale_lr(cfg)
+    elif cfg.get("auto_scale_lr"):
+        cfg.auto_scale_lr.scaled_to = global_batch(cfg).total  # as it is
     use_run_components(cfg)
     return setup
 

@@ -36,7 +36,7 @@ def data(tmp_path):
                 ann_file="annotations/train.json",
                 data_prefix=dict(img="images/"),
                 metainfo=dict(classes=("cat", "tree")),
-                pipeline=[dict(type="LoadImageFromFile")],
+                pipeline=[dict(type="LoadReadableImage")],
                 filter_cfg=dict(filter_empty_gt=True),
             )
             | options

@@ -75,6 +75,14 @@ def corners(coco):
         annotation["bbox"] = [x, y, x + w, y + h]
 
 
+def crowded(coco):
+    """More objects of a class in an image than AP counts."""
+    first = coco["annotations"][0]
+    coco["annotations"] += [
+        {**first, "id": 900 + i, "bbox": [i, 0, 30, 30]} for i in range(120)
+    ]
+
+
 def other_detector(root):
     torch.save({"state_dict": {"a.weight": torch.zeros(1)}}, root / "d.pth")
     return {"load_from": str(root / "d.pth")}
@@ -148,6 +156,14 @@ FAULTS = {
     "evaluator of another file": (
         lambda root: {"val_evaluator.ann_file": str(root / "annotations/val.json")},
         ("val evaluator", "fail", "Let val_evaluator.ann_file be the file"),
+    ),
+    "more than 100 objects": (
+        edit("test", crowded),
+        ("val evaluator", "warn", "AP counts 100 detections of a class"),
+    ),
+    "proposal_nums": (
+        options(val_evaluator__proposal_nums=(300,)),
+        ("val evaluator", "fail", "Correct val_dataloader or val_evaluator"),
     ),
     "no iscrowd": (
         edit("test", lambda coco: coco["annotations"][3].pop("iscrowd")),
@@ -403,7 +419,7 @@ def test_quick_is_cheap(tiny, own_cells, monkeypatch):
     found = not_passed(check_run(cfg, quick=True))
     assert 0 < len(read) <= 6
     weights = found.pop("pretrained weights")
-    assert weights.status == "warn" and "tools/check.py" in weights.remedy
+    assert weights.status == "warn" and "ghostdet check" in weights.remedy
     assert not found
 
 
@@ -434,11 +450,11 @@ def test_full_reads_all_images(tiny, own_cells, monkeypatch):
 def test_what_does_not_learn():
     hook = RehearsalHook()
     hook.losses, hook.objects = [{"loss": 1.0, "loss_bbox": 0.0}] * 2, [0, 3]
-    hook.images, hook.learnt = 2, {"weight"}
+    hook.learnt = {"weight"}
     runner = SimpleNamespace(model=torch.nn.Linear(1, 1), val_loop=None)
     idle, unmatched, last = hook.findings(runner, Config())
     assert idle.status == unmatched.status == "warn" and last.status == "pass"
-    assert "1 parameters get no gradient, as bias" in idle.text
+    assert "1 parameters get no gradient, such as bias" in idle.text
     assert "loss_bbox is 0 in 2 iterations" in unmatched.text
     assert "matches none of 3 objects" in unmatched.text
 

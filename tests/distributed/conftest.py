@@ -37,7 +37,8 @@ class Run:
 
     def __init__(self, arguments, work_dir, ranks=0, restarts=0):
         self.work_dir = Path(work_dir)
-        config, *options = [*arguments, "--no-check", "--work-dir", work_dir]
+        unchecked = [] if ranks else ["--no-check"]
+        config, *options = [*arguments, *unchecked, "--work-dir", work_dir]
         if ranks:
             command = [PROJECT / "tools/dist_train.sh", config, ranks]
         else:
