@@ -30,7 +30,6 @@ from ghostdet.checks.findings import Finding
 from ghostdet.engine.setup import use_run_components
 from ghostdet.utils.components import iter_datasets
 
-ITERATIONS = 2
 QUICK = 2  # images in a batch of a quick rehearsal
 FOLLOWED = 100_000  # iterations whose rate is computed, in a second
 
@@ -154,10 +153,11 @@ class RehearsedError(Exception):
 
 
 class RehearsalHook(Hook):
-    """Observe a training run, and stop it after :data:`ITERATIONS`.
+    """Observe a training run, and stop it.
 
     Args:
         images: The most images in a batch; None for the run's batches.
+        iterations: Number of iterations after which it stops.
 
     Attributes:
         losses: The losses of each iteration by name.
@@ -167,8 +167,8 @@ class RehearsalHook(Hook):
 
     priority = "LOWEST"
 
-    def __init__(self, images: int | None = None) -> None:
-        self.images = images
+    def __init__(self, images: int | None = None, iterations: int = 2) -> None:
+        self.images, self.iterations = images, iterations
         self.trained = self.evaluated = 0
         self.cuts: list[tuple[Any, int]] = []
         self.losses: list[dict[str, float]] = []
@@ -236,7 +236,7 @@ class RehearsalHook(Hook):
             if "gt_instances" in sample
         ]
         self.objects.append(sum(counts) if counts else None)
-        if len(self.losses) == ITERATIONS:
+        if len(self.losses) == self.iterations:
             raise RehearsedError
 
     def findings(
@@ -272,7 +272,7 @@ class RehearsalHook(Hook):
                 yield Finding(
                     check,
                     "warn",
-                    f"{name} is 0 in {len(self.losses)} iterations: the detector "
+                    f"{name} is 0 in each iteration: the detector "
                     f"matches none of {sum(self.objects)} objects",
                     "Let sizes and strides of anchors or points fit the objects at the "
                     "size to which images are resized",
@@ -282,7 +282,7 @@ class RehearsalHook(Hook):
             yield Finding("val step", "pass", text)
         losses = [x.get("loss", sum(x.values())) for x in self.losses]
         text = ", ".join(f"{loss:.3g}" for loss in losses)
-        text = f"{len(losses)} iterations of at most {self.trained} images: loss {text}"
+        text = f"{len(losses)} x {self.trained} images at most: loss {text}"
         if torch.cuda.is_available():
             peak, (_, total) = (
                 torch.cuda.max_memory_allocated(),

@@ -69,7 +69,7 @@ def check_run(cfg: Config, full: bool = False, quick: bool = False) -> list[Find
         full: Read all images, in a process for each core, with a progress bar; by
             default up to :data:`SAMPLE` of each dataset. Images of training and
             evaluation are compared by their pixels as well.
-        quick: Take two images in an iteration and evaluate the ground truth of at most
+        quick: Take one iteration of two images and evaluate the ground truth of at most
             200; read no other images and use no network. ``tools/train.py`` does so.
 
     Returns:
@@ -349,7 +349,7 @@ class _RunCheck:
 
     def _iterations(self, runner: RehearsalRunner) -> Iterator[Finding]:
         """Try a batch of the evaluation, two iterations and a checkpoint."""
-        hook = RehearsalHook(QUICK if self.quick else None)
+        hook = RehearsalHook(QUICK, 1) if self.quick else RehearsalHook()
         runner.register_hook(hook, priority="LOWEST")
         try:
             with config_mistakes(self.cfg), suppress(RehearsedError):
