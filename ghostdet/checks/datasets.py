@@ -89,6 +89,7 @@ class DatasetCheck:
         dataset: The dataset; None if it cannot be loaded.
         failure: Why it cannot be loaded.
         contents: Checksum of the pixels of each image that was read, by path.
+        objects: Number of objects to learn from, once it is known.
     """
 
     cfg: dict
@@ -96,6 +97,7 @@ class DatasetCheck:
     dataset: Any = field(init=False, default=None)
     failure: Finding | None = field(init=False, default=None)
     contents: dict[str, bytes] = field(init=False, default_factory=dict)
+    objects: int | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         # A file in COCO's format: its lists, and for each image that was parsed its
@@ -353,9 +355,10 @@ class DatasetCheck:
                 f"annotation {annotation['id']}, bbox {box} and area "
                 f"{annotation.get('area')} in {size} px: less than 1 px wide or high, "
                 "without area, or outside the image",
-                "Remove or correct them",
+                "Correct them: [x, y, width, height] in px, not in shares of the image",
             )
         yield from self._borders(np.array(boxes, float).reshape(-1, 6), bool(dropped))
+        self.objects = learnable
         needed = (self.cfg.get("filter_cfg") or {}).get("filter_empty_gt")
         sound = all(finding.status != "fail" for finding in (*found, *classes))
         if sound and needed and not learnable and not self.cfg.get("test_mode"):
@@ -392,16 +395,18 @@ class DatasetCheck:
             problem = f"more than one of its categories is called {shorten(twice)}"
             remedy = "Make them one"
         elif missing:
-            problem = f"has no category {shorten(missing)}. Labels are numbers of the "
-            problem += f"classes that it has, so {learnt[-1]} would be learnt or "
-            problem += f"evaluated as {classes[len(learnt) - 1]}"
+            problem = f"has no category {shorten(missing)}, only {shorten(learnt)}"
+            place = len(learnt) - 1
+            if learnt[place] != classes[place]:
+                problem += f", so that {learnt[place]} is taken for {classes[place]}"
             remedy = "Add the category to the file, also where it has no objects; or, "
             remedy += "in all datasets, leave it out of metainfo=dict(classes=...) and "
             remedy += "of num_classes"
         else:
             problem = "lists its categories in another order than the configured "
             problem += "classes, and labels follow the file"
-            remedy = "Set metainfo=dict(classes=...) to the file's order: "
+            remedy = "List the file's categories in the order of the classes, or set "
+            remedy += "metainfo=dict(classes=...) to the file's order: "
             remedy += shorten(learnt)
         yield self._finding("classes", "fail", problem, remedy)
 
@@ -495,10 +500,12 @@ class DatasetCheck:
         for position, step in enumerate(self.cfg.get("pipeline") or []):
             if "max_unreadable" in step:
                 allowed = step["max_unreadable"]
-                text += f", of {allowed} that are passed over" if allowed else ""
                 place = f"{self.key}.pipeline.{position}"
-                remedy += "; to train without them: --cfg-options "
-                remedy += f"{place}.max_unreadable=N"
+                if count > allowed:
+                    remedy += "; to train without them: --cfg-options "
+                    remedy += f"{place}.max_unreadable={count}"
+        if 0 < count <= allowed:
+            text += f"; up to {allowed} are passed over"
         status = "fail" if count > allowed else "warn"
         return self._finding("images", status, text, remedy)
 

@@ -185,6 +185,14 @@ class _RunCheck:
                     yield replace(finding, check=f"{name} {finding.check}")
             except Exception as error:  # annotations hold what they like
                 yield _failure(f"{name} dataset", error)
+        objects = [check.objects for parts, check in self.data if "train" in parts]
+        if objects and not any(count is None or count for count in objects):
+            yield Finding(
+                "train boxes",
+                "fail",
+                "there is no object to learn from",
+                "Give annotations with objects, as numbers of px",
+            )
 
     def _overlap(self) -> Iterator[Finding]:
         """Find images that are both trained on and evaluated."""
@@ -247,8 +255,8 @@ class _RunCheck:
                 "fail",
                 f"{other_parts} ({other.source}) has other classes than {parts} "
                 f"({check.source}): {', '.join(how) or 'in another order'}",
-                "Set the same metainfo=dict(classes=...) in all of them, or for a "
-                "classifier give all the same folders",
+                "Let all have the same classes in the same order: categories of their "
+                "files and metainfo=dict(classes=...), or folders",
             )
 
     def _evaluators(self, runner: RehearsalRunner) -> Iterator[Finding]:
@@ -269,6 +277,10 @@ class _RunCheck:
                 found = evaluate_truth(
                     loop.dataloader.dataset, loop.evaluator, self.quick, keys[1]
                 )
+            except FileNotFoundError as error:
+                text = f"no file {error.filename}"
+                remedy = f"--cfg-options {keys[1]}.ann_file=FILE"
+                found = Finding("evaluator", "fail", text, remedy)
             except Exception as error:  # metrics raise what they like
                 found = _failure("evaluator", error, f"Correct {' or '.join(keys)}")
             yield replace(found, check=f"{part} evaluator")

@@ -53,7 +53,8 @@ def evaluate_truth(
     samples = [_sample(dataset, index) for index in chosen]
     if not any(len(sample["pred_instances"]["labels"]) for sample in samples):
         text = f"none of {count:,} images has an object, so there is no AP"
-        return Finding("evaluator", "pass" if quick else "warn", text)
+        remedy = "Give a file with annotated objects"
+        return Finding("evaluator", "pass" if quick else "warn", text, remedy)
     values, reasons = {}, []
     for metric in metrics:
         kept = vars(metric).copy()

@@ -83,6 +83,13 @@ def crowded(coco):
     ]
 
 
+def no_objects(root):
+    """Where images without objects are kept."""
+    for part in ("train", "val"):
+        edit(part, lambda coco: coco.update(annotations=[]))(root)
+    return {f"train_dataloader.dataset.datasets.{i}.filter_cfg": None for i in (0, 1)}
+
+
 def other_detector(root):
     torch.save({"state_dict": {"a.weight": torch.zeros(1)}}, root / "d.pth")
     return {"load_from": str(root / "d.pth")}
@@ -136,11 +143,11 @@ FAULTS = {
     ),
     "missing image in training": (
         lambda root: image_of(root, "train", 5).unlink(),
-        ("train images", "warn", "dataset.datasets.0.pipeline.0.max_unreadable=N"),
+        ("train images", "warn", "up to 10 are passed over"),
     ),
     "broken image": (
         cut("val"),
-        ("train images", "warn", "datasets.1.pipeline.0.max_unreadable=N"),
+        ("train images", "warn", "up to 10 are passed over"),
     ),
     "image trained on and evaluated": (
         evaluate_trained,
@@ -157,6 +164,7 @@ FAULTS = {
         lambda root: {"val_evaluator.ann_file": str(root / "annotations/val.json")},
         ("val evaluator", "fail", "Let val_evaluator.ann_file be the file"),
     ),
+    "no objects": (no_objects, ("train boxes", "fail", "no object to learn from")),
     "more than 100 objects": (
         edit("test", crowded),
         ("val evaluator", "warn", "AP counts 100 detections of a class"),
@@ -244,7 +252,7 @@ def test_other_classes_in_evaluation(tiny):
     }
     found = not_passed(check_run(tiny(classes), quick=True))
     assert found["num_classes"].status == "fail"
-    assert "(classes=...) in all of them" in found["num_classes"].remedy
+    assert "Let all have the same classes" in found["num_classes"].remedy
     assert "without Platelets" in found["num_classes"].text
     assert "background: Platelets" in found["val+test classes"].text
 
@@ -375,7 +383,7 @@ def test_other_forms(tiny, change):
     "key, value, message",
     [
         ("type", "CoccoMetric", "CoccoMetric is not in the"),
-        ("ann_file", "nowhere.json", "No such file or directory: 'nowhere.json'"),
+        ("ann_file", "nowhere.json", "no file nowhere.json"),
     ],
 )
 def test_fault_within_an_evaluator(tiny, key, value, message):

@@ -138,7 +138,7 @@ FAULTS = {
     ),
     "class that is only trained on": (
         lambda root: shutil.rmtree(root / "val/n1"),
-        ("num_classes", "fail", "/train): without n1 Set the same"),
+        ("num_classes", "fail", "/train): without n1 Let all have the same"),
     ),
     "num_classes": (
         options(model__head__num_classes=3),

@@ -62,11 +62,3 @@ def test_more_than_there_are_classes(topk, fitting):
         Accuracy(topk).dataset_meta = dict(classes=tuple("abcd"))
     with pytest.raises(ConfigError, match=remedy):
         evaluate(Accuracy(topk), torch.eye(4), range(4))
-
-
-def test_as_many_as_there_are_classes():
-    metric = Accuracy((1, 4))
-    metric.dataset_meta = dict(classes=tuple("abcd"))
-    assert metric.dataset_meta == dict(classes=tuple("abcd"))
-    metric.dataset_meta = {}  # of a dataset that names none
-    assert evaluate(metric, torch.eye(4), [0, 0, 0, 0])["accuracy/top4"] == 100
