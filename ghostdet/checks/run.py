@@ -271,8 +271,6 @@ class _RunCheck:
             done.append(pair)
             try:
                 with config_mistakes(self.cfg):
-                    if part == "val":
-                        runner._val_loop = runner.build_val_loop(runner._val_loop)
                     loop = runner.val_loop if part == "val" else runner.test_loop
                 found = evaluate_truth(
                     loop.dataloader.dataset, loop.evaluator, self.quick, keys[1]
@@ -343,7 +341,8 @@ class _RunCheck:
         sources, check = self._sources(), "pretrained weights"
         for key, source in sources.items():
             place = key.removesuffix(".init_cfg.checkpoint")
-            part = self.cfg.model if place == "model" else self.cfg.model.backbone
+            model = self.cfg.model
+            part = model if place == "model" else model.get("backbone") or {}
             kinds = [type_name(i.get("type")) for i in _listed(part.get("init_cfg"))]
             if "Pretrained" in kinds and place != "load_from":
                 return Finding(
@@ -535,10 +534,6 @@ def _versions() -> Finding:
         "pass",
         ", ".join([f"ghostdet {__version__}", *names, f"Python {python}"]),
     )
-
-
-def _is_remote(source: str) -> bool:
-    return "://" in source or source.startswith(REMOTE)
 
 
 def _listed(value: Any) -> list:
