@@ -38,7 +38,8 @@ from ghostdet.export.fuse import fuse_for_inference
 from ghostdet.export.graph import DetectionGraph
 from ghostdet.export.quantize import quantize
 from ghostdet.export.validate import validate
-from ghostdet.models.exported_detector import ExportedDetector, is_exported, resize_of
+from ghostdet.models.exported_detector import ExportedDetector, is_exported
+from ghostdet.utils.components import resize_of
 from ghostdet.utils.files import atomic_outputs, check_writable
 
 

@@ -30,8 +30,7 @@ class ClassificationHead(nn.Module):
         label_smoothing: Label smoothing of the loss.
 
     Raises:
-        ConfigError: If ``dropout`` or ``label_smoothing`` is not from 0 to 1, or in
-            ``forward`` if the backbone delivers other channels.
+        ConfigError: In ``forward``, if the backbone delivers other channels.
 
     Example:
         >>> import torch
@@ -49,13 +48,6 @@ class ClassificationHead(nn.Module):
         label_smoothing: float = 0.0,
     ) -> None:
         super().__init__()
-        shares = dict(dropout=dropout, label_smoothing=label_smoothing)
-        for name, share in shares.items():
-            if not (isinstance(share, (int, float)) and 0 <= share <= 1):
-                raise ConfigError(
-                    f"{name} is {share!r}, expected 0 to 1, such as "
-                    f"--cfg-options model.head.{name}=0.1"
-                )
         self.in_channels = in_channels
         self.num_classes = num_classes
         self.label_smoothing = label_smoothing

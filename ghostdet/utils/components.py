@@ -5,6 +5,24 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import numpy as np
+from mmdet.utils import get_test_pipeline_cfg
+from mmengine.config import Config
+
+from ghostdet.errors import UserError
+
+# Transforms that a test pipeline may hold besides one Resize, and the only values of
+# their options that the runtime knows.
+LOADING = ("LoadImageFromFile", "LoadReadableImage", "LoadAnnotations", "PackDetInputs")
+OPTIONS = dict(
+    color_type=("color",),
+    to_float32=(False,),
+    imdecode_backend=("cv2",),
+    scale_factor=(None, 1, (1, 1)),
+    interpolation=("bilinear",),
+    backend=("cv2",),
+)
+
 
 def type_name(kind: str | type | None) -> str:
     """Give the name of a component from its ``type``, a name or a class.
@@ -67,3 +85,29 @@ def iter_metrics(evaluator: Any, key: str) -> Iterator[tuple[str, dict]]:
     elif isinstance(evaluator, (list, tuple)):
         for i, part in enumerate(evaluator):
             yield from iter_metrics(part, f"{key}.{i}")
+
+
+def resize_of(cfg: Config) -> dict[str, Any] | None:
+    """Return ``scale`` (width, height) and ``keep_ratio`` of the test pipeline.
+
+    None if images keep their size.
+
+    Raises:
+        UserError: If the runtime cannot do a step of the pipeline.
+    """
+    resize = None
+    for step in get_test_pipeline_cfg(cfg):
+        name = type_name(step.type)
+        is_resize = name == "Resize" and resize is None
+        if not (is_resize or name in LOADING) or any(
+            step.get(key, values[0]) not in values for key, values in OPTIONS.items()
+        ):
+            raise UserError(
+                f"the test pipeline of {cfg.filename} has {dict(step)}, which an "
+                "exported detector cannot do; use one Resize(scale=(width, height), "
+                f"keep_ratio=...) and, without options, {', '.join(LOADING)}"
+            )
+        if is_resize and "scale" in step:
+            scale = (step.scale,) * 2 if np.isscalar(step.scale) else step.scale
+            resize = dict(scale=[*scale], keep_ratio=step.get("keep_ratio", False))
+    return resize

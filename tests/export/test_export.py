@@ -21,6 +21,7 @@ from ghostdet.export import export_detector as command
 from ghostdet.export.graph import DetectionGraph
 from ghostdet.models import GhostNet
 from ghostdet.runtime import OUTPUTS, Detector
+from ghostdet.utils.components import resize_of
 
 from .heads import assert_same, build, predicted, spread
 
@@ -269,9 +270,9 @@ def test_pipelines(steps, expected):
     cfg = Config(dict(test_dataloader=dict(dataset=dict(pipeline=pipeline))))
     if isinstance(expected, str):
         with pytest.raises(UserError, match=expected):
-            command.resize_of(cfg)
+            resize_of(cfg)
     else:
-        assert command.resize_of(cfg) == expected
+        assert resize_of(cfg) == expected
 
 
 def test_module(tmp_path):

@@ -62,13 +62,13 @@ class BackboneBase(BaseModule):
 
     def __init__(
         self,
-        widen_factor: float,
-        out_indices: Sequence[int],
-        frozen_stages: int,
-        norm_eval: bool,
-        channels_last: bool | None,
-        with_cp: bool,
-        init_cfg: dict | list | None,
+        widen_factor: float = 1.0,
+        out_indices: Sequence[int] = (0, 1, 2, 3),
+        frozen_stages: int = -1,
+        norm_eval: bool = False,
+        channels_last: bool | None = None,
+        with_cp: bool = False,
+        init_cfg: dict | list | None = None,
     ) -> None:
         super().__init__(init_cfg)
         count = len(self.FEATURE_LEVELS)

@@ -8,7 +8,7 @@ https://arxiv.org/abs/1911.11907.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from mmdet.registry import MODELS
 from torch import nn
@@ -80,14 +80,14 @@ class GhostNet(BackboneBase):
     Args:
         widen_factor: Width of the network; the paper has 0.5, 1.0, 1.1 and 1.3.
         out_indices: Feature levels to return, ascending.
-        frozen_stages, norm_eval, channels_last, with_cp: See :class:`BackboneBase`.
         norm_cfg: Norm layers. The official network's BN has eps 1e-5, momentum 0.1.
         se_gate: ``'hard_sigmoid'``, or ``'clip'`` for weights from TensorFlow or
             PaddleClas.
         se_divisor: SE's reduced channels are rounded to a multiple of it; 1 for weights
             from TensorFlow or PaddleClas.
-        init_cfg: MMEngine initialiser. By default PyTorch's own initialisation, like
-            the official network.
+        **kwargs: Other arguments of :class:`BackboneBase`: ``frozen_stages``,
+            ``norm_eval``, ``channels_last``, ``with_cp`` and ``init_cfg``. Without
+            ``init_cfg``, PyTorch's own initialisation, like the official network.
 
     Raises:
         ConfigError: If ``widen_factor``, ``out_indices`` or ``frozen_stages`` is out of
@@ -109,24 +109,13 @@ class GhostNet(BackboneBase):
         self,
         widen_factor: float = 1.0,
         out_indices: Sequence[int] = (0, 1, 2, 3),
-        frozen_stages: int = -1,
-        norm_eval: bool = False,
-        channels_last: bool | None = None,
-        with_cp: bool = False,
+        *,
         norm_cfg: dict = BN,
         se_gate: str = "hard_sigmoid",
         se_divisor: int = 4,
-        init_cfg: dict | list | None = None,
+        **kwargs: Any,
     ) -> None:
-        super().__init__(
-            widen_factor,
-            out_indices,
-            frozen_stages,
-            norm_eval,
-            channels_last,
-            with_cp,
-            init_cfg,
-        )
+        super().__init__(widen_factor, out_indices, **kwargs)
         self.se_gate = se_gate
         self.se_divisor = se_divisor
         channels = level_channels(widen_factor)

@@ -7,6 +7,7 @@ GhostNet paper's COCO table.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from mmcv.cnn import build_norm_layer
 from mmdet.registry import MODELS
@@ -14,15 +15,6 @@ from torch import nn
 from torchvision.models import mobilenet_v3_large
 
 from ghostdet.models.backbones.base import BackboneBase, FeatureLevel
-
-# The last block at each stride, as in GhostNet, then the final convolution.
-FEATURE_LEVELS = (
-    FeatureLevel(2, 4, 24),
-    FeatureLevel(5, 8, 40),
-    FeatureLevel(11, 16, 112),
-    FeatureLevel(14, 32, 160),
-    FeatureLevel(15, 32, 960),
-)
 
 
 @MODELS.register_module()
@@ -36,9 +28,8 @@ class MobileNetV3(BackboneBase):
     Args:
         widen_factor: Width of the network.
         out_indices: Feature levels to return, ascending.
-        frozen_stages, norm_eval, channels_last, with_cp: See :class:`BackboneBase`.
         norm_cfg: Norm layers, with the paper's eps and momentum by default.
-        init_cfg: MMEngine initialiser.
+        **kwargs: Other arguments of :class:`BackboneBase`.
 
     Raises:
         ConfigError: If ``widen_factor``, ``out_indices`` or ``frozen_stages`` is out of
@@ -53,28 +44,24 @@ class MobileNetV3(BackboneBase):
         [(1, 40, 28, 40), (1, 112, 14, 20), (1, 160, 7, 10)]
     """
 
-    FEATURE_LEVELS = FEATURE_LEVELS
+    # The last block at each stride, as in GhostNet, then the final convolution.
+    FEATURE_LEVELS = (
+        FeatureLevel(2, 4, 24),
+        FeatureLevel(5, 8, 40),
+        FeatureLevel(11, 16, 112),
+        FeatureLevel(14, 32, 160),
+        FeatureLevel(15, 32, 960),
+    )
 
     def __init__(
         self,
         widen_factor: float = 1.0,
         out_indices: Sequence[int] = (0, 1, 2, 3),
-        frozen_stages: int = -1,
-        norm_eval: bool = False,
-        channels_last: bool | None = None,
-        with_cp: bool = False,
+        *,
         norm_cfg: dict = dict(type="BN", eps=0.001, momentum=0.01),  # noqa: B006
-        init_cfg: dict | list | None = None,
+        **kwargs: Any,
     ) -> None:
-        super().__init__(
-            widen_factor,
-            out_indices,
-            frozen_stages,
-            norm_eval,
-            channels_last,
-            with_cp,
-            init_cfg,
-        )
+        super().__init__(widen_factor, out_indices, **kwargs)
         network = mobilenet_v3_large(
             width_mult=widen_factor,
             norm_layer=lambda channels: build_norm_layer(norm_cfg, channels)[1],

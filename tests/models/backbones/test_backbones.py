@@ -55,7 +55,7 @@ def test_states_its_outputs(network, out_indices):
 @pytest.mark.parametrize("frozen_stages", range(-1, 6))
 def test_frozen_stages(network, frozen_stages):
     """Before and after ``train()``; frozen BN stays in evaluation mode."""
-    model = network(0.5, (4,), frozen_stages)
+    model = network(0.5, (4,), frozen_stages=frozen_stages)
     frozen = []
     if frozen_stages >= 0:
         frozen = [*model.stem, *model.blocks[: BLOCKS[network][frozen_stages]]]
