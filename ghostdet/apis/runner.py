@@ -11,23 +11,15 @@ from mmengine.config import Config
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
-from ghostdet.checks import check_dataset, check_evaluation
 from ghostdet.checks.classes import check_num_classes
+from ghostdet.checks.run import evaluator_mistakes
+from ghostdet.config import config_mistakes
 from ghostdet.engine.setup import add_hook
 from ghostdet.errors import UserError
 from ghostdet.evaluation.coco_metric import fix_coco_metric
 from ghostdet.models.exported_detector import ExportedDetector
-from ghostdet.utils.components import is_classifier, iter_metrics
+from ghostdet.utils.components import is_classifier
 from ghostdet.utils.text import shorten
-
-
-def check_data(cfg: Config, part: str) -> None:
-    """Check the dataset and the metrics of ``train``, ``val`` or ``test``."""
-    if cfg.get(f"{part}_dataloader"):
-        check_dataset(cfg[f"{part}_dataloader"].dataset)
-    evaluator = f"{part}_evaluator"
-    for key, metric in iter_metrics(cfg.get(evaluator), evaluator):
-        check_evaluation(metric, key)
 
 
 def build_runner(
@@ -49,8 +41,12 @@ def build_runner(
     # workers share memory that the collector does not touch.
     gc.freeze()
     runner = RUNNERS.build(cfg) if "runner_type" in cfg else Runner.from_cfg(cfg)
-    for name in loops:
-        evaluator = getattr(getattr(runner, name, None), "evaluator", None)
+    for part in ("val", "test"):
+        evaluator = None
+        if f"{part}_loop" in loops:
+            with evaluator_mistakes(f"{part}_evaluator"), config_mistakes(cfg):
+                loop = getattr(runner, f"{part}_loop", None)
+                evaluator = getattr(loop, "evaluator", None)
         for metric in getattr(evaluator, "metrics", []):
             if isinstance(metric, CocoMetric):
                 fix_coco_metric(metric)

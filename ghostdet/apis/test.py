@@ -10,7 +10,8 @@ from mmengine.config import Config
 
 from ghostdet.apis.amp import use_amp
 from ghostdet.apis.model import dataset_meta_of
-from ghostdet.apis.runner import build_runner, check_data
+from ghostdet.apis.runner import build_runner
+from ghostdet.checks import check_dataset
 from ghostdet.config import config_mistakes, require, require_detector
 from ghostdet.engine.distributed import on_main_process, start_processes
 from ghostdet.errors import UserError
@@ -77,7 +78,7 @@ def test(
         require_detector(cfg, "--tta")
         _use_tta(cfg)
     start_processes(cfg)
-    on_main_process(check_data, cfg, "test")
+    on_main_process(check_dataset, cfg.test_dataloader.dataset)
     if show_dir is not None:
         check_writable(show_dir, "--show-dir")
         hooks = cfg.get("default_hooks") or {}

@@ -25,16 +25,16 @@ def check_num_classes(model: nn.Module, classes: Sequence[str] | None) -> None:
         count = getattr(module, "num_classes", None)
         proposes = type(module).__name__.endswith("RPNHead")  # of one class by nature
         detects = "bbox_head" in name and not proposes
-        if not classes or not (detects or name == "head"):
+        if not classes or count in (None, len(classes)):
             continue
-        if count not in (None, len(classes)):
+        if detects or name == "head":
+            remedy = (
+                f"set num_classes={len(classes)}, or metainfo=dict(classes=...) of "
+            )
+            remedy += "the datasets"
+            if not detects:
+                remedy = f"--cfg-options model.head.num_classes={len(classes)}"
             raise UserError(
                 f"{name} has num_classes={count}, and the dataset has "
-                f"{len(classes)} classes: {shorten(classes)}; set "
-                f"num_classes={len(classes)}"
-                + (
-                    ", or metainfo=dict(classes=...) of the datasets"
-                    if detects
-                    else f": --cfg-options model.{name}.num_classes={len(classes)}"
-                )
+                f"{len(classes)} classes: {shorten(classes)}; {remedy}"
             )

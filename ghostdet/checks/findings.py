@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import textwrap
+import traceback
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -29,9 +31,14 @@ class Finding:
     remedy: str = ""
 
     @classmethod
-    def of_error(cls, check: str, error: UserError) -> Finding:
-        """Return a failure with an error's message."""
-        return cls(check, "fail", error.text)
+    def of_error(cls, check: str, error: Exception, remedy: str = "") -> Finding:
+        """Describe an error, and where it was raised if it is not for users."""
+        if isinstance(error, UserError):
+            return cls(check, "fail", error.text)
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        text = f"{type(error).__name__}: {reason(error)}"
+        remedy = remedy or "ghostdet train --no-check shows the traceback"
+        return cls(check, "fail", f"{text} ({place.filename}:{place.lineno})", remedy)
 
     def error(self) -> UserError:
         """Return an error with the finding's text and remedy."""
@@ -39,15 +46,21 @@ class Finding:
         return UserError(separator.join(filter(None, (self.text, self.remedy))))
 
 
+def reason(error: BaseException) -> str:
+    """Give an error's message, without the advice that registries add."""
+    text = str(error.args[0]) if error.args else type(error).__name__
+    text = str(error) if isinstance(error, OSError) else text
+    if unknown := re.match(r"\S+ is not in the .+? registry", text):
+        return unknown.group()
+    return f"no key {text!r}" if isinstance(error, KeyError) else text[:300]
+
+
 def findings_table(findings: Sequence[Finding], width: int | None = None) -> str:
     """Lay out findings for a terminal, and count them in the last line.
 
     Args:
         findings: The findings, in their order in the table.
-        width: Columns of the terminal; by default the current terminal's.
-
-    Returns:
-        The table, with each remedy below its finding.
+        width: Number of columns; by default the terminal's.
 
     Example:
         >>> print(findings_table([

@@ -34,18 +34,17 @@ def evaluate_truth(
     Returns:
         A finding, which passes if AP is 1.
     """
-    kinds = CocoMetric, FastCocoMetric
-    notes = []
-    for metric in evaluator.metrics:
-        if isinstance(metric, CocoMetric):
-            notes += fix_coco_metric(metric)
-    metrics = [
+    coco = [metric for metric in evaluator.metrics if isinstance(metric, CocoMetric)]
+    notes = [note for metric in coco for note in fix_coco_metric(metric)]
+    tried = [
         metric
-        for metric in evaluator.metrics
-        if type(metric) in kinds and "bbox" in metric.metrics and not metric.format_only
+        for metric in coco
+        if type(metric) in (CocoMetric, FastCocoMetric)
+        and "bbox" in metric.metrics
+        and not metric.format_only
     ]
-    names = ", ".join(type(metric).__name__ for metric in evaluator.metrics)
-    if not metrics or type(evaluator) is not Evaluator:
+    if not tried or type(evaluator) is not Evaluator:
+        names = ", ".join(type(metric).__name__ for metric in evaluator.metrics)
         text = f"{names}: not tried with the ground truth"
         return Finding("evaluator", "pass", text)
     count = min(len(dataset), QUICK) if quick else len(dataset)
@@ -55,8 +54,8 @@ def evaluate_truth(
         text = f"none of {count:,} images has an object, so there is no AP"
         remedy = "Give a file with annotated objects"
         return Finding("evaluator", "pass" if quick else "warn", text, remedy)
-    values, reasons = {}, []
-    for metric in metrics:
+    values = {}
+    for metric in tried:
         kept = vars(metric).copy()
         metric.metrics, metric.metric_items, metric.classwise = ["bbox"], None, False
         metric.outfile_prefix = None
@@ -68,34 +67,27 @@ def evaluate_truth(
         values |= {name: v for name, v in found.items() if name.endswith("mAP")}
     shown = ", ".join(f"{name} {value:.3f}" for name, value in values.items())
     shown = f"the ground truth of {count:,} images gets {shown}"
-    coco = metrics[0]._coco_api
-    beyond = 0 if coco is None else len(coco.getImgIds()) - len(dataset)
+    source, api = getattr(dataset, "ann_file", "the dataset's"), tried[0]._coco_api
+    beyond = 0 if api is None else len(api.getImgIds()) - len(dataset)
     if beyond > 0:
-        reasons.append(
-            f"{beyond:,} more images in its ann_file are none of the dataset's, and "
-            "their objects will count as missed"
+        notes.append(
+            f"{beyond:,} more images in {key}.ann_file are not in the dataset, and "
+            "their objects count as missed"
         )
-    if all(value == 1 for value in values.values()):
-        remedy = "Correct the annotation file, or let the dataset have all its images"
-        text = "; ".join([shown, *notes, *reasons])
-        found = "warn" if notes or reasons else "pass"
-        return Finding("evaluator", found, text, remedy * (found == "warn"))
-    crowded = 0 if coco is None else _crowded(coco)
-    if crowded:
-        reasons.append(
-            f"AP counts {_MOST} detections of a class in an image, and images with "
-            f"more objects: {crowded:,}"
-        )
-    useless = any(0 <= value <= 0.5 for value in values.values()) and not crowded
-    return Finding(
-        "evaluator",
-        "fail" if useless else "warn",
-        "; ".join([shown, *notes, *reasons]),
-        f"Let {key}.ann_file be the file of the dataset that is evaluated, and "
-        "correct what the dataset's checks name"
-        if not crowded
-        else "",
-    )
+    remedy = "Correct the annotation file, or let the dataset have all its images"
+    low = any(0 <= value <= 0.5 for value in values.values())
+    if any(value != 1 for value in values.values()):
+        remedy = f"Let {key}.ann_file be {source}, and correct what its checks say"
+        if crowded := _crowded(api):
+            low, remedy = False, ""
+            notes.append(
+                f"AP counts {_MOST} detections of a class in an image, and {crowded:,} "
+                "images have more objects"
+            )
+    elif not notes:
+        return Finding("evaluator", "pass", shown)
+    text = "; ".join([shown, *notes])
+    return Finding("evaluator", "fail" if low else "warn", text, remedy)
 
 
 def _sample(dataset: Any, index: int) -> dict:
@@ -103,11 +95,6 @@ def _sample(dataset: Any, index: int) -> dict:
     info = dataset.get_data_info(index)
     objects = [i for i in info.get("instances", []) if not i.get("ignore_flag")]
     boxes = torch.tensor([i["bbox"] for i in objects], dtype=torch.float64)
-    prediction = InstanceData(
-        bboxes=boxes.reshape(-1, 4),
-        scores=torch.ones(len(objects)),
-        labels=torch.tensor([i["bbox_label"] for i in objects], dtype=torch.long),
-    )
     sample = DetDataSample(
         metainfo=dict(
             img_id=info.get("img_id", index),
@@ -115,7 +102,11 @@ def _sample(dataset: Any, index: int) -> dict:
             instances=info.get("instances", []),
         )
     )
-    sample.pred_instances = prediction
+    sample.pred_instances = InstanceData(
+        bboxes=boxes.reshape(-1, 4),
+        scores=torch.ones(len(objects)),
+        labels=torch.tensor([i["bbox_label"] for i in objects], dtype=torch.long),
+    )
     return sample.to_dict()
 
 
@@ -123,7 +114,7 @@ def _crowded(coco: Any) -> int:
     """Count images with more objects of a class than AP counts."""
     counts = Counter(
         (annotation["image_id"], annotation["category_id"])
-        for annotation in coco.anns.values()
+        for annotation in (coco.anns.values() if coco else ())
         if not annotation.get("iscrowd")
     )
     return len({image for (image, _), count in counts.items() if count > _MOST})

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import copy
+import math
+import warnings
 from dataclasses import dataclass
 
 from mmengine.config import Config
 from mmengine.dist import get_world_size
+from mmengine.optim import build_optim_wrapper
+from mmengine.runner import Runner
+from torch import nn
 
 from ghostdet.utils.components import type_name
+
+FOLLOWED = 100_000  # iterations whose rate is computed, in a second
 
 
 @dataclass(frozen=True)
@@ -108,3 +116,54 @@ def scale_lr(cfg: Config) -> str:
             if type_name(scheduler.type).endswith("LR"):
                 scheduler[key] *= batch.factor
     return text
+
+
+def learning_rates(
+    runner: Runner, cfg: Config, ranks: int
+) -> tuple[dict[int, float], list[tuple[int, int]]]:
+    """Step through a run's schedules, from the first iteration to the last.
+
+    Args:
+        runner: The Runner, after a rehearsal.
+        cfg: The run's config.
+        ranks: Number of processes of the run.
+
+    Returns:
+        The rate by iteration, where it may have changed, of at most
+        :data:`FOLLOWED` iterations; and for each schedule the last step that it counts
+        to, and those that there are.
+    """
+    loader, loop = runner.train_dataloader, runner.train_loop
+    epochs, length = cfg.train_cfg.get("max_epochs"), loop.max_iters
+    sampler = getattr(loader.batch_sampler, "sampler", None)
+    if epochs and hasattr(sampler, "num_samples"):  # one rank has made it
+        sampler.num_samples = math.ceil(sampler.num_samples / ranks)
+    if epochs:
+        length = epochs * len(loader)
+    optimizer = copy.deepcopy(cfg.optim_wrapper.optimizer.to_dict())
+    runner.optim_wrapper = build_optim_wrapper(
+        nn.Linear(1, 1), dict(type="OptimWrapper", optimizer=optimizer)
+    )
+    schedulers = runner.build_param_scheduler(copy.deepcopy(cfg.param_scheduler))
+    (group, *_) = runner.optim_wrapper.param_groups
+    epoch = len(loader) if epochs else length  # an iteration loop is one epoch
+    counted, endless = [], 10**9
+    for scheduler in schedulers:
+        ends = [scheduler.end, getattr(scheduler, "T_max", 0)]
+        ends += getattr(scheduler, "milestones", ())
+        last = max(end for end in (*ends, 0) if end < endless)
+        counted.append((last, epochs or 1 if scheduler.by_epoch else length))
+    rates, iteration = {}, 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # PyTorch expects steps of the optimiser
+        while iteration <= length and len(rates) < FOLLOWED:
+            rates[iteration] = group["lr"]
+            busy = [s for s in schedulers if not s.by_epoch and s.last_step < s.end]
+            for scheduler in busy:
+                scheduler.step()
+            iteration += 1 if busy else epoch - (iteration - 1) % epoch
+            if (iteration - 1) % epoch == 0:
+                for scheduler in schedulers:
+                    if scheduler.by_epoch:
+                        scheduler.step()
+    return rates, counted

@@ -23,7 +23,6 @@ from tqdm import tqdm
 
 from ghostdet import __version__, runtime
 from ghostdet.apis import load_detector
-from ghostdet.apis.runner import check_data
 from ghostdet.checks import check_dataset
 from ghostdet.config import load_config, require, require_detector
 from ghostdet.errors import UserError
@@ -91,7 +90,7 @@ def export(
             )
         require(cfg, "train_dataloader", "test_evaluator")
         for part in ("train", "test"):
-            check_data(cfg, part)
+            check_dataset(cfg[f"{part}_dataloader"].dataset)
     resize = resize_of(cfg)
     if is_exported(checkpoint):
         raise UserError(f"{checkpoint} is exported already; give a checkpoint")

@@ -68,25 +68,6 @@ def iter_datasets(cfg: dict, key: str = "dataset") -> Iterator[tuple[str, dict]]
         yield key, cfg
 
 
-def iter_metrics(evaluator: Any, key: str) -> Iterator[tuple[str, dict]]:
-    """The metrics in a configuration, out of lists and evaluators.
-
-    Args:
-        evaluator: Configuration of a metric, of several or of an evaluator of them.
-        key: Its place in the config.
-
-    Yields:
-        The dotted key and the configuration of each.
-    """
-    if isinstance(evaluator, dict) and "metrics" in evaluator:
-        yield from iter_metrics(evaluator["metrics"], f"{key}.metrics")
-    elif isinstance(evaluator, dict):
-        yield key, evaluator
-    elif isinstance(evaluator, (list, tuple)):
-        for i, part in enumerate(evaluator):
-            yield from iter_metrics(part, f"{key}.{i}")
-
-
 def resize_of(cfg: Config) -> dict[str, Any] | None:
     """Return ``scale`` (width, height) and ``keep_ratio`` of the test pipeline.
 

@@ -60,11 +60,7 @@ class GracefulStopHook(Hook):
             data_batch: The batch.
             outputs: The losses by name.
         """
-        losses = {
-            name: float(torch.as_tensor(value).detach())
-            for name, value in (outputs or {}).items()
-            if "loss" in name
-        }
+        losses = losses_of(outputs)
         diverged = not all(map(math.isfinite, losses.values()))
         state = torch.tensor([diverged, self.terminated], dtype=torch.int32)
         all_reduce(state, op="max")
@@ -86,6 +82,15 @@ class GracefulStopHook(Hook):
         """Stop listening."""
         if self._previous is not None:
             signal.signal(signal.SIGTERM, self._previous)
+
+
+def losses_of(outputs: dict[str, Any] | None) -> dict[str, float]:
+    """Give the losses of an iteration by name, from what ``train_step`` returned."""
+    return {
+        name: float(torch.as_tensor(value).detach())
+        for name, value in (outputs or {}).items()
+        if "loss" in name
+    }
 
 
 def _report(runner: Runner, losses: dict[str, float], data_batch: Any) -> None:
