@@ -14,7 +14,7 @@ from mmengine.config import Config
 
 from ghostdet.datasets import use_readable_images
 from ghostdet.errors import ConfigError, UserError
-from ghostdet.utils.components import is_classifier
+from ghostdet.utils.components import is_classifier, type_name
 from ghostdet.utils.misspelt import refuse_misspelt
 from ghostdet.weights.published import DESCRIPTION, WEIGHTS, load_published
 
@@ -163,20 +163,24 @@ def config_mistakes(cfg: Config) -> Iterator[None]:
     """Turn an error that a mistake in the config causes into a ConfigError.
 
     These are errors of the registry and of arguments that a class does not take, not
-    errors inside its constructor.
+    other errors inside its constructor.
     """
     try:
         yield
     except (KeyError, TypeError, ValueError) as error:
         message = str(error.args[0]) if error.args else ""
-        raised_in = traceback.extract_tb(error.__traceback__)[-1].name
-        workers = re.match(r"\w+ option .*num_workers.*", message)
-        if raised_in != "build_from_cfg" and workers is None:
+        frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+        builds = [f for f in frames if f.f_code.co_name == "build_from_cfg"]
+        mistake = r"\w+ option .*num_workers|.*__init__\(\) got an unexpected keyword"
+        if frames[-1] not in builds and not re.match(mistake, message):
             raise
-        unknown = re.match(r"\S+ is not in the .+? registry", message)
+        if unknown := re.match(r"\S+ is not in the .+? registry", message):
+            message = unknown.group()
+        elif builds:
+            message = f"{type_name(builds[-1].f_locals.get('obj_type'))}: {message}"
         raise ConfigError(
-            f"{cfg.filename} cannot be run: {unknown.group() if unknown else message}; "
-            "correct it there or with --cfg-options"
+            f"{cfg.filename} cannot be run: {message}; correct it there or with "
+            "--cfg-options"
         ) from error
 
 

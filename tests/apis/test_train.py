@@ -55,7 +55,7 @@ def test_failed_check_can_be_overruled(tiny, own_cells):
     options = {**NO_VALIDATION, "train_cfg.max_iters": 1}
     with pytest.raises(UserError, match="--no-check starts the run") as caught:
         apis.train(tiny(options, own_cells))
-    assert "subtract x1 and y1" in caught.value.text
+    assert "bbox is [x1, y1, x2, y2]" in caught.value.text
     assert train(tiny(options, own_cells)).iter == 1
 
 
@@ -63,7 +63,10 @@ def test_failed_check_can_be_overruled(tiny, own_cells):
     "options, message",
     [
         ({"model.backbone.out_indices": (3, 2)}, r"out_indices is \(3, 2\), expected"),
-        ({"model.backbone.depth": 50}, "cannot be run: .*argument 'depth'; correct"),
+        (
+            {"model.backbone.depth": 50},
+            "cannot be run: GhostNet: .*argument 'depth'; correct",
+        ),
         (
             {"train_dataloader.persistent_workers": True},
             "persistent_workers option needs num_workers > 0",
