@@ -2,12 +2,17 @@
 
 Importing the package registers everything in MMDetection's registries, after giving
 MMCV its operators where it was installed without compiled ones.
+pycocotools reads annotations in any encoding.
 """
+
+from pycocotools import coco
 
 from ghostdet._configs import CONFIGS
 from ghostdet._version import __version__
 from ghostdet.ops import ensure_mmcv_ops
+from ghostdet.utils.files import open_json
 
+coco.open = open_json  # for all datasets and metrics of MMDetection
 ensure_mmcv_ops()
 
 from ghostdet import datasets, engine, evaluation, models, weights  # noqa: E402

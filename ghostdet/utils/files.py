@@ -1,14 +1,16 @@
-"""Atomic writes, and checksums."""
+"""Atomic writes, checksums, and JSON in any encoding."""
 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TextIO
 
 from ghostdet.errors import UserError
 
@@ -104,3 +106,10 @@ def atomic_outputs(path: Path) -> Iterator[Path]:
 def sha256(path: Path) -> str:
     """Compute the checksum of a file, in hexadecimal."""
     return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def open_json(path: str | Path, mode: str = "r") -> TextIO:
+    """Open a file in UTF-8, with or without a byte order mark, UTF-16 or UTF-32."""
+    with open(path, "rb") as file:
+        encoding = json.detect_encoding(file.read(4))
+    return open(path, mode, encoding=encoding)
