@@ -25,6 +25,7 @@ from ghostdet.apis.amp import use_amp
 from ghostdet.apis.model import load_model
 from ghostdet.checks.classes import check_num_classes
 from ghostdet.config import load_config, require, require_detector
+from ghostdet.datasets import LoadReadableImage
 from ghostdet.datasets.classification import load_image
 from ghostdet.errors import UserError
 from ghostdet.models.exported_detector import ExportedDetector, is_exported
@@ -170,7 +171,9 @@ class _Detector:
     ) -> None:
         self.out, self.score_thr = out, score_thr
         self.model = load_detector(cfg, checkpoint, amp)
-        self.pipeline = Compose(get_test_pipeline_cfg(cfg))
+        steps = get_test_pipeline_cfg(cfg)
+        self.pipeline = Compose(steps)
+        self.read = LoadReadableImage(max_value=steps[0].get("max_value", 65535)).read
         self.visualizer = VISUALIZERS.build(
             dict(type="DetLocalVisualizer", name="infer")
         )
@@ -187,7 +190,7 @@ class _Detector:
         sample = inference_detector(self.model, str(path), self.pipeline)
         self.visualizer.add_datasample(
             path.stem,
-            mmcv.imread(str(path), channel_order="rgb"),
+            mmcv.bgr2rgb(self.read(str(path))),
             sample,
             draw_gt=False,
             pred_score_thr=self.score_thr,

@@ -18,6 +18,7 @@ OPTIONS = dict(
     color_type=("color",),
     to_float32=(False,),
     imdecode_backend=("cv2",),
+    max_value=(None,),
     scale_factor=(None, 1, (1, 1)),
     interpolation=("bilinear",),
     backend=("cv2",),

@@ -9,16 +9,19 @@ import math
 import os
 import tempfile
 import uuid
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import cv2
 import mmcv
 import numpy as np
+from mmcv.image.io import imread_flags
 from mmcv.transforms import LoadImageFromFile
 from mmdet.registry import TRANSFORMS
 from mmengine import fileio
 from mmengine.logging import print_log
+from torch.utils.data import get_worker_info
 
 from ghostdet.errors import ConfigError, UserError
 from ghostdet.runtime import is_truncated_jpeg
@@ -41,6 +44,9 @@ class LoadReadableImage(LoadImageFromFile):
         *args: Arguments of MMCV's ``LoadImageFromFile``, in its order. With
             ``ignore_empty`` any number of images is skipped.
         max_unreadable: Number of distinct unreadable images to skip.
+        max_value: Value that becomes 255 in images of more than 8 bits, such as 4095
+            for 12 bits. By default OpenCV decides: 65535 of 16 bits. A dark result is
+            warned of once.
         **kwargs: Arguments of MMCV's ``LoadImageFromFile``.
 
     Raises:
@@ -52,13 +58,20 @@ class LoadReadableImage(LoadImageFromFile):
         True
     """
 
-    def __init__(self, *args: Any, max_unreadable: int = 0, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *args: Any,
+        max_unreadable: int = 0,
+        max_value: float | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(*args, **kwargs)
         if self.file_client_args is not None:
             raise ConfigError(
                 "LoadImageFromFile has file_client_args, which MMDetection 3 no longer "
                 "reads; write backend_args=None, or backend_args=dict(backend='local')"
             )
+        self.max_value, self._warned = max_value, False
         self.max_unreadable = math.inf if self.ignore_empty else max_unreadable
         # One JSON line [path, reason] for each unreadable image. Only the file's name
         # is kept here, so that the count survives fork, spawn, pickling and copying.
@@ -112,15 +125,38 @@ class LoadReadableImage(LoadImageFromFile):
             raise OSError("the file is empty")
         if is_truncated_jpeg(content):
             raise OSError("the JPEG data ends early")
+        decode = partial(mmcv.imfrombytes, content, backend=self.imdecode_backend)
+        flag = self.color_type
         try:
-            image = mmcv.imfrombytes(
-                content, flag=self.color_type, backend=self.imdecode_backend
-            )
+            if self.imdecode_backend == "cv2" and flag != "unchanged":
+                image = decode(imread_flags[flag] | cv2.IMREAD_ANYDEPTH)
+                if image is not None and image.dtype != np.uint8:
+                    image = self._to_8_bits(image, decode(flag), path)
+            else:
+                image = decode(flag)
         except (SyntaxError, cv2.error) as err:  # SyntaxError: Pillow's PNG
             raise OSError(str(err).strip()) from err
         if image is None:
             raise OSError("not an image, or one whose data ends early")
         return image
+
+    def _to_8_bits(self, image: Any, usual: Any, path: str) -> np.ndarray | None:
+        """Scale an image, or give OpenCV's usual one, with a warning if it is dark."""
+        if self.max_value is not None:
+            scaled = image * (255 / self.max_value)
+            return scaled.round().clip(0, 255).astype(np.uint8)
+        first = not self._warned and getattr(get_worker_info(), "id", 0) == 0
+        if first and usual is not None and usual.max() < 128:
+            self._warned = True
+            print_log(
+                f"{path} has {8 * image.itemsize} bits and values up to {image.max()}: "
+                f"the network sees 0 to {usual.max()} of 255. If all images are like "
+                "this, give LoadImageFromFile in all pipelines max_value, such as "
+                "--cfg-options test_dataloader.dataset.pipeline.0.max_value=4095",
+                logger="current",
+                level=logging.WARNING,
+            )
+        return usual
 
     def _skip(self, path: str, reason: str) -> None:
         """Record an unreadable image; raise if it is one too many."""

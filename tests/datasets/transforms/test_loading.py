@@ -104,6 +104,21 @@ def test_not_an_image(tmp_path, content, reason):
         LoadReadableImage()({"img_path": str(path)})
 
 
+def test_12_bits_in_16(tmp_path, logged):
+    image = np.arange(4096, dtype=np.uint16).reshape(64, 64)
+    path = str(tmp_path / "a.png")
+    cv2.imwrite(path, image)
+    load = LoadReadableImage()
+    for _ in range(2):
+        assert (load({"img_path": path})["img"] == image[..., None] // 256).all()
+    assert len(logged) == 1 and "16 bits and values up to 4095: " in logged[0]
+    assert "sees 0 to 15 of 255" in logged[0]
+    scaled = LoadReadableImage(max_value=4095)({"img_path": path})["img"]
+    assert scaled.dtype == np.uint8 and scaled.shape == (64, 64, 3)
+    assert abs(scaled - image[..., None] * (255 / 4095)).max() <= 0.5
+    assert len(logged) == 1
+
+
 def test_counts_distinct_images(logged):
     # A spawned worker gets a pickled copy, a forked one the object itself.
     load = LoadReadableImage(max_unreadable=2)
