@@ -15,8 +15,7 @@ def parse_args() -> argparse.Namespace:
         nargs=2,
         type=int,
         metavar=("H", "W"),
-        help="size of the image (default: 800 1333, and for a classifier the size that "
-        "its config's pipeline makes)",
+        help="size of the image (default: the size that the config's pipeline makes)",
     )
     parser.add_argument("--json", metavar="FILE", help="file to write as well")
     return parser.parse_args()

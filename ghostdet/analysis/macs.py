@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+import torchvision  # noqa: F401  (registers torch.ops.torchvision)
 from mmdet.models.detectors import SingleStageDetector, TwoStageDetector
 from mmdet.models.roi_heads import CascadeRoIHead, StandardRoIHead
 from mmdet.registry import MODELS
@@ -19,7 +22,7 @@ from ghostdet.analysis import paper
 from ghostdet.config import config_mistakes, load_config, require
 from ghostdet.errors import UserError
 from ghostdet.models import ImageClassifier
-from ghostdet.utils.components import iter_datasets
+from ghostdet.utils.components import is_classifier, iter_datasets
 
 BACKBONE_SHAPE = (224, 224)  # ImageNet's, at which papers state MACs of backbones
 DETECTOR_SHAPE = (800, 1333)  # COCO's, as MMDetection resizes it
@@ -30,16 +33,17 @@ def complexity(
 ) -> dict[str, Any]:
     """Count parameters and MACs of a one-stage or two-stage detector, or a classifier.
 
-    Convolutions and matrix products count, by torch's ``FlopCounterMode``; norms,
-    activations, pooling and RoIAlign do not. A second stage is counted for
-    ``test_cfg.rpn.max_per_img`` proposals, its masks for ``test_cfg.rcnn.max_per_img``
-    boxes. The model is on the meta device, so nothing is computed.
+    Convolutions, deformable ones among them, and matrix products count, by torch's
+    ``FlopCounterMode``; norms, activations, pooling and RoIAlign do not. A second stage
+    is counted for ``test_cfg.rpn.max_per_img`` proposals, its masks for
+    ``test_cfg.rcnn.max_per_img`` boxes. The model is on the meta
+    device, so nothing is computed.
 
     Args:
         config: A config, or the path of one.
         shape: Height and width of the image, which the data preprocessor pads. Defaults
-            to 800x1333 for a detector, and for a classifier to the size its pipelines
-            make.
+            to the size that the config's pipelines make, or 800x1333 for a detector and
+            224x224 for a classifier.
 
     Returns:
         ``config``, ``shape`` (padded), ``params`` and ``macs`` of ``backbone``,
@@ -66,7 +70,7 @@ def complexity(
         classifier = isinstance(model, ImageClassifier)
         if not classifier:
             _check_kind(model, str(cfg.filename))
-        usual = _pipeline_shape(cfg) if classifier else DETECTOR_SHAPE
+        usual = _pipeline_shape(cfg)
         shape = shape or usual
         figures = _paper(cfg) if tuple(shape) == usual else None
         divisor = getattr(model.data_preprocessor, "pad_size_divisor", 1)
@@ -166,20 +170,22 @@ def _paper(cfg: Config) -> tuple[float, float, float] | None:
 
 
 def _pipeline_shape(cfg: Config) -> tuple[int, int]:
-    """Find the last ``size`` in the pipelines, 224x224 without one.
+    """Find the last ``size`` of a classifier's pipelines, ``scale`` of a detector's.
 
     The pipeline that evaluates comes first. It has no size where all images have the
     same, and then the crops of training tell.
     """
+    classifier = is_classifier(cfg)
+    key = "size" if classifier else "scale"
     for part in ("test", "val", "train"):
         loader = cfg.get(f"{part}_dataloader") or {}
         for _, dataset in iter_datasets(loader.get("dataset") or {}):
             steps = dataset.get("pipeline") or []
-            sizes = [step["size"] for step in steps if "size" in step]
+            sizes = [step[key] for step in steps if step.get(key)]
             if sizes:
-                size = [sizes[-1]] if isinstance(sizes[-1], int) else sizes[-1]
-                return size[0], size[-1]
-    return BACKBONE_SHAPE
+                size = np.ravel(sizes[-1]).tolist()[-2:]  # of a range the largest
+                return (size[0], size[-1]) if classifier else (size[-1], size[0])
+    return BACKBONE_SHAPE if classifier else DETECTOR_SHAPE
 
 
 def _check_kind(model: nn.Module, config: str) -> None:
@@ -204,9 +210,14 @@ def _params(module: nn.Module) -> int:
 
 
 def _count(run: Callable[..., Any], *inputs: Any) -> tuple[int, Any]:
-    with FlopCounterMode(display=False) as counter:
+    operators = {torch.ops.torchvision.deform_conv2d: _deform_conv_flops}
+    with FlopCounterMode(display=False, custom_mapping=operators) as counter:
         output = run(*inputs)
     return counter.get_total_flops() // 2, output
+
+
+def _deform_conv_flops(image: Any, weight: Any, *_: Any, out_shape: Any) -> int:
+    return 2 * math.prod(out_shape) * math.prod(weight[1:])
 
 
 def _head_macs(model: nn.Module, features: Sequence[Tensor]) -> int:

@@ -102,6 +102,8 @@ SIZE = "test_dataloader.dataset.pipeline.1.size"
         ("ghostnet_digits", NO_DATA, (224, 224)),
         ("ghostnet_100_in1k", {SIZE: [96]}, (96, 96)),
         ("ghostnet_100_in1k", {SIZE: [96, 128]}, (96, 128)),
+        ("../bccd/retinanet_ghostnet_small_bccd", {}, (256, 256)),
+        ("../light/light_m_800_coco", {}, (800, 1333)),
     ],
 )
 def test_shape_of_the_pipeline(name, options, shape):
@@ -162,6 +164,19 @@ def test_stages_of_a_cascade():
     rpn = complexity(MMDET / "rpn/rpn_r50_fpn_1x_coco.py", (64, 64))["macs"]["head"]
     heads = [result["macs"]["head"] - rpn for result in (plain, cascade)]
     assert heads[1] == pytest.approx(3 * heads[0], rel=0.01)  # boxes of all classes
+
+
+def test_deformable_convolutions():
+    """As many as of plain ones, beside those that make offsets and masks."""
+    names = ("faster_rcnn/faster-rcnn_r50", "dcn/faster-rcnn_r50-dconv-c3-c5")
+    names += ("dcnv2/faster-rcnn_r50-mdconv-c3-c5",)
+    plain, version1, version2 = (
+        complexity(MMDET / f"{name}_fpn_1x_coco.py", (64, 64))["macs"]["backbone"]
+        for name in names
+    )
+    # 3x3 of 128, 256, 512 channels in 4, 6, 3 blocks at 8x8, 4x4, 2x2; 18 offsets
+    offsets = 9 * 18 * (4 * 128 * 64 + 6 * 256 * 16 + 3 * 512 * 4)
+    assert version1 == plain + offsets and version2 == plain + offsets * 27 // 18
 
 
 def test_mistakes():
