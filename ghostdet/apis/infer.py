@@ -269,7 +269,8 @@ def _image_paths(images: Path) -> list[Path]:
     """List the images of a folder: those that OpenCV knows by name or content."""
     if images.is_file():
         return [images]
-    files = sorted(filter(Path.is_file, images.iterdir())) if images.is_dir() else []
+    found = sorted(images.iterdir()) if images.is_dir() else []
+    files = filter(Path.is_file, found)  # no pipes and devices, which have no end
     paths = [p for p in files if is_image_file(p.name) or cv2.haveImageReader(str(p))]
     if not paths:
         raise UserError(
@@ -277,7 +278,7 @@ def _image_paths(images: Path) -> list[Path]:
             "those in folders of it are not looked for"
         )
     known = set(paths)
-    if others := [path.name for path in files if path not in known]:
+    if others := [p.name for p in found if p not in known and not p.is_dir()]:
         print(f"{images}: skipped what is no image: {shorten(others)}")
     return paths
 
