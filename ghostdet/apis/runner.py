@@ -54,18 +54,25 @@ def build_runner(
     # with a language model.
     if not isinstance(runner, Runner) or "language_model" in cfg.model:
         return runner
-    known = dataset_meta.get("classes")
+    known = dataset_meta.get("classes") or ()
     for name in loops:
         if (loop := getattr(runner, name)) is None:
             continue
         dataset = loop.dataloader.dataset
         classes = getattr(dataset, "metainfo", {}).get("classes")
         # A head with as many other classes would give wrong names to its labels.
-        if is_classifier(cfg) and classes and known and list(classes) != list(known):
+        moved = len(known) == len(classes or ()) and any(
+            name in known and name != trained for name, trained in zip(classes, known)
+        )
+        exact = is_classifier(cfg) and (cfg.get("resume") or name == "test_loop")
+        if classes and known and (moved or (exact and list(classes) != list(known))):
+            source = getattr(dataset, "ann_file", "the dataset")
             raise UserError(
-                f"{getattr(dataset, 'source', 'the dataset')} has the classes "
+                f"{getattr(dataset, 'source', source)} has the classes "
                 f"{shorten(classes)}, and {cfg.load_from} was trained on "
-                f"{shorten(known)}; give a dataset of these with --data-root"
+                f"{shorten(known)}; give a dataset of these, in this order, with "
+                "--data-root, or reorder the categories of its file and "
+                "metainfo=dict(classes=...)"
             )
         if isinstance(runner.model, ExportedDetector):
             runner.model.check(cfg, classes)

@@ -35,7 +35,7 @@ class RunSetup:
 
     Args:
         learning_rate: How the learning rate follows from the config's, for the log.
-        dataset_meta: Classes that the resumed run was trained on, if known.
+        dataset_meta: Classes that the checkpoint was trained on, if known.
     """
 
     learning_rate: str = "the config's, unscaled"
@@ -62,7 +62,7 @@ def setup_run(
         auto_scale_lr: See there.
 
     Returns:
-        The learning rate and the classes of a resumed run.
+        The learning rate, and the classes of the checkpoint that it starts from.
 
     Raises:
         UserError: If the work directory, the checkpoint or an option cannot be used.
@@ -117,7 +117,7 @@ def _set_start(cfg: Config, resume: str | None) -> dict[str, Any]:
     """Set the checkpoint from which a run starts or resumes, and read it.
 
     Returns:
-        ``dataset_meta`` of the resumed run.
+        Its ``dataset_meta``.
     """
     if restarted() and begun(cfg.work_dir):
         resume = "auto"
@@ -137,8 +137,9 @@ def _set_start(cfg: Config, resume: str | None) -> dict[str, Any]:
         return {}  # nothing, or one of MMEngine's own schemes
     state = read_checkpoint(path)
     _drop_init_cfg(cfg, list(get_state_dict(state)))
+    meta = state.get("meta") or {}
     if not cfg.get("resume"):
-        return {}
+        return meta.get("dataset_meta") or {}
     if not {"meta", "message_hub"} <= state.keys():
         raise UserError(
             f"{path} has weights but no state of a run, so there is nothing to resume; "
@@ -147,8 +148,8 @@ def _set_start(cfg: Config, resume: str | None) -> dict[str, Any]:
     # MMEngine restores the seed only after it has built the sampler.
     randomness = dict(cfg.get("randomness") or {})
     if randomness.get("seed") is None:
-        cfg.randomness = {**randomness, "seed": state["meta"].get("seed")}
-    return state["meta"].get("dataset_meta") or {}
+        cfg.randomness = {**randomness, "seed": meta.get("seed")}
+    return meta.get("dataset_meta") or {}
 
 
 def _drop_init_cfg(cfg: Config, names: list[str]) -> None:

@@ -193,6 +193,7 @@ def _evaluate(cfg: Config, path: Path) -> dict[str, float]:
     """
     detector = ExportedDetector(path)
     loader = Runner.build_dataloader(cfg.test_dataloader)
+    detector.check(cfg, loader.dataset.metainfo.get("classes"))
     evaluator = Evaluator(cfg.test_evaluator)
     evaluator.dataset_meta = loader.dataset.metainfo
     for batch in tqdm(loader, desc="evaluating", unit="batch"):
