@@ -83,7 +83,7 @@ def load_config(
     if cfg_options:
         try:
             cfg.merge_from_dict(cfg_options)
-        except (KeyError, TypeError) as error:
+        except (AttributeError, KeyError, TypeError) as error:
             # The message ends with the whole part of the config.
             raise UserError(
                 f"--cfg-options does not fit {path}: {str(error)[:200]}"
@@ -128,12 +128,15 @@ def _cause(error: BaseException) -> str:
 
 
 def require(cfg: Config, *keys: str) -> None:
-    """Check that a config has the keys that a tool needs.
+    """Check that a config has the dictionaries that a tool needs.
 
     Raises:
-        UserError: If a key is missing or None.
+        UserError: If one is missing, None or something else.
     """
-    missing = [key for key in keys if cfg.get(key) is None]
+    for key in keys:
+        if not isinstance(cfg.get(key) or {}, (dict, list)):  # evaluators are lists
+            raise UserError(f"{key} is {cfg[key]!r}, expected dict(...)")
+    missing = [key for key in keys if not cfg.get(key)]
     if missing:
         raise UserError(
             f"{cfg.filename} has no {', '.join(missing)}; copy it from "
@@ -169,19 +172,26 @@ def config_mistakes(cfg: Config) -> Iterator[None]:
         yield
     except (KeyError, TypeError, ValueError) as error:
         message = str(error.args[0]) if error.args else ""
-        frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
-        builds = [f for f in frames if f.f_code.co_name == "build_from_cfg"]
+        raised_in = traceback.extract_tb(error.__traceback__)[-1].name
         mistake = r"\w+ option .*num_workers|.*__init__\(\) got an unexpected keyword"
-        if frames[-1] not in builds and not re.match(mistake, message):
+        if raised_in != "build_from_cfg" and not re.match(mistake, message):
             raise
         if unknown := re.match(r"\S+ is not in the .+? registry", message):
             message = unknown.group()
-        elif builds:
-            message = f"{type_name(builds[-1].f_locals.get('obj_type'))}: {message}"
+        elif component := component_of(error):
+            message = f"{component}: {message}"
         raise ConfigError(
             f"{cfg.filename} cannot be run: {message}; correct it there or with "
             "--cfg-options"
         ) from error
+
+
+def component_of(error: BaseException) -> str:
+    """Name the component whose construction raised an error, if one did."""
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    builds = [f for f in frames if f.f_code.co_name == "build_from_cfg"]
+    kinds = [frame.f_locals.get("obj_type") for frame in builds]
+    return type_name(kinds[-1]) if kinds else ""
 
 
 def _set_data_root(cfg: Config, data_root: str) -> None:

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ghostdet.config import component_of
 from ghostdet.errors import UserError, printable
 
 
@@ -36,7 +37,8 @@ class Finding:
         if isinstance(error, UserError):
             return cls(check, "fail", error.text)
         place = traceback.extract_tb(error.__traceback__)[-1]
-        text = f"{type(error).__name__}: {reason(error)}"
+        names = component_of(error), type(error).__name__, reason(error)
+        text = ": ".join(filter(None, dict.fromkeys(names)))
         remedy = remedy or "ghostdet train --no-check shows the traceback"
         return cls(check, "fail", f"{text} ({place.filename}:{place.lineno})", remedy)
 
@@ -52,7 +54,11 @@ def reason(error: BaseException) -> str:
     text = str(error) if isinstance(error, OSError) else text
     if unknown := re.match(r"\S+ is not in the .+? registry", text):
         return unknown.group()
-    return f"no key {text!r}" if isinstance(error, KeyError) else text[:300]
+    return (
+        f"no key {text!r}"
+        if isinstance(error, KeyError) and text.isidentifier()
+        else text[:300]
+    )
 
 
 def findings_table(findings: Sequence[Finding], width: int | None = None) -> str:

@@ -111,7 +111,7 @@ def rehearsal(cfg: Config, folder: str, weights: bool) -> Iterator[RehearsalRunn
     if not weights or cfg.get("load_from"):  # in place of the others
         cfg.merge_from_dict(dict.fromkeys(init_weights(cfg)))
         cfg.load_from = cfg.load_from if weights else None
-    if "accumulative_counts" in cfg.optim_wrapper:
+    if cfg.optim_wrapper.get("accumulative_counts", 1) > 1:
         cfg.optim_wrapper.accumulative_counts = 1  # so that each iteration is a step
     managers = list(_subclasses(ManagerMixin))
     before = [list(manager._instance_dict.items()) for manager in managers]
@@ -180,7 +180,9 @@ class RehearsalHook(Hook):
                 predictions = runner.model.val_step(batch)
             runner.val_evaluator.process(predictions, batch)
         runner.stage = "train step"
-        runner.train_loop.val_begin = math.inf  # no evaluation follows
+        loop = runner.train_loop
+        _ = loop.iter % getattr(loop, "val_interval", 1)  # which the run will compute
+        loop.val_begin = math.inf  # no evaluation follows
         for name, parameter in runner.model.named_parameters():
             if parameter.requires_grad:
                 parameter.register_post_accumulate_grad_hook(
@@ -199,6 +201,7 @@ class RehearsalHook(Hook):
         samples = data_batch.get("data_samples") if isinstance(data_batch, dict) else ()
         for sample in samples if isinstance(samples, list) else ():
             self.objects += len(sample.get("gt_instances", ()))
+        runner.log_processor.get_log_after_iter(runner, batch_idx, "train")
         if len(self.losses) == self.iterations:
             raise RehearsedError
 

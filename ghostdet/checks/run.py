@@ -149,8 +149,9 @@ class _RunCheck:
     def _data(self) -> Iterator[Finding]:
         """Load each dataset, once, and compare it with its files."""
         for part in ("train", "val", "test"):
-            loader = self.cfg.get(f"{part}_dataloader") or {}
-            whole = loader.get("dataset") or {"datasets": ()}
+            loader = self.cfg.get(f"{part}_dataloader")
+            whole = isinstance(loader, dict) and loader.get("dataset")
+            whole = whole or {"datasets": ()}
             for key, cfg in iter_datasets(whole, f"{part}_dataloader.dataset"):
                 same = [parts for parts, check in self.data if check.cfg == cfg]
                 if not same:
@@ -273,7 +274,11 @@ class _RunCheck:
         except Exception as error:  # components raise what they like
             yield self._failed(runner.stage, error)
             return
-        text = ", ".join(self.weights.values()) or "none"
+        if not hook.losses:
+            text = f"train_cfg={dict(self.cfg.train_cfg)} has no iteration"
+            yield Finding(runner.stage, "fail", text, "Set max_iters or max_epochs")
+            return
+        text = ", ".join(map(str, self.weights.values())) or "none"
         text += ": loaded when the run starts" if self.quick else ": loaded"
         yield Finding("pretrained weights", "pass", text)
         yield from hook.findings(runner)
@@ -322,7 +327,7 @@ class _RunCheck:
             yield Finding("learning rate", "pass", text)
             return
         text = batch.describe(rate)
-        if batch.base is None:
+        if not batch.base:
             remedy = "Add auto_scale_lr=dict(base_batch_size=N), the batch it is for"
             found.append((text, remedy))
         elif batch.factor > _FACTOR:

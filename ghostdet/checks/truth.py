@@ -75,10 +75,12 @@ def evaluate_truth(
             "their objects count as missed"
         )
     remedy = "Correct the annotation file, or let the dataset have all its images"
-    low = any(0 <= value <= 0.5 for value in values.values())
+    low = any(value <= 0.5 for value in values.values())
     if any(value != 1 for value in values.values()):
         remedy = f"Let {key}.ann_file be {source}, and correct what its checks say"
-        if crowded := _crowded(api):
+        if min(values.values()) < 0:  # no detection counted
+            remedy = f"Leave out {key}.proposal_nums, or give 100 as one of three"
+        elif crowded := _crowded(api):
             low, remedy = False, ""
             notes.append(
                 f"AP counts {_MOST} detections of a class in an image, and {crowded:,} "
