@@ -1,7 +1,6 @@
 """The command ``ghostdet``, which runs the tools: ``ghostdet train CONFIG``."""
 
 import ast
-import runpy
 import sys
 from pathlib import Path
 
@@ -22,8 +21,9 @@ def main() -> None:
             return
         sys.exit(usage if name is None else f"{usage}\nghostdet has no tool {name!r}")
     sys.path.insert(0, str(TOOLS))  # as for a script: tools import what they share
-    del sys.argv[1]
-    runpy.run_path(str(tools[name]), run_name="__main__")
+    sys.argv[:2] = [f"ghostdet {name}"]  # for its usage, which runpy would overwrite
+    code = compile(tools[name].read_text(encoding="utf-8"), tools[name], "exec")
+    exec(code, {"__name__": "__main__", "__file__": str(tools[name])})
 
 
 def _summary(path: Path) -> str:

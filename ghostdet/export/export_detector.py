@@ -94,18 +94,20 @@ def export(
     resize = resize_of(cfg)
     if is_exported(checkpoint):
         raise UserError(f"{checkpoint} is exported already; give a checkpoint")
+    print(f"loading {checkpoint} ...", flush=True)
     detector = load_detector(cfg, checkpoint).cpu()
     meta = _describe(detector, cfg, resize)
     reference = copy.deepcopy(detector)
     graph = DetectionGraph(fuse_for_inference(detector)).eval()
     preprocessor = detector.data_preprocessor
-    print(f"exporting {meta['config']} ...", flush=True)
+    print(f"converting {meta['config']}, which takes a minute ...", flush=True)
     model = detector_to_onnx(
         graph, preprocessor.pad_size_divisor, preprocessor.pad_value
     )
     with atomic_outputs(out) as folder:
         path = folder / out.name
         _write(model, path, {**meta, "precision": "fp32"})
+        print("comparing with PyTorch ...", flush=True)
         images = _validation_images(cfg, reference, resize)
         print(validate(runtime.Detector(path), reference, images), flush=True)
         if int8:
@@ -126,7 +128,13 @@ def export(
             _write(quantized, path, {**meta, "precision": "int8"})
             _compare_metrics(before, _evaluate(cfg, path))
         shutil.copy(runtime.__file__, folder / "ghostdet_runtime.py")
-    print(f"written: {out}")
+        files = ", ".join(sorted(file.name for file in folder.iterdir()))
+    package = runtime.PACKAGES[out.suffix]
+    print(
+        f"written to {out.parent}: {files}\nThey run without MMDetection and PyTorch:\n"
+        f"  pip install numpy opencv-python-headless {package}\n"
+        f"  python {out.parent / 'ghostdet_runtime.py'} {out} IMAGE..."
+    )
     return out
 
 

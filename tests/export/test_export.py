@@ -126,7 +126,9 @@ def test_batches_and_sizes(exported, detector, shape):
 def test_openvino(export, detector, capsys):
     pytest.importorskip("openvino")
     path = export("cells.xml", format="openvino")
-    assert "against PyTorch on 1x3x256x256, 2x3x171x171: " in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "against PyTorch on 1x3x256x256, 2x3x171x171: " in printed
+    assert f"  python {path.parent / 'ghostdet_runtime.py'} {path} IMAGE" in printed
     runs = Detector(path)
     for shape in [(2, 3, 100, 130), (1, 3, 1, 300), (2, 3, 256, 256)]:
         images = clouds(*shape)

@@ -87,7 +87,7 @@ def test_the_command_lists_the_tools(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["ghostdet", "train", "--help"])
     with pytest.raises(SystemExit, match="0"):
         main()
-    assert "usage: train.py" in capsys.readouterr().out
+    assert "usage: ghostdet train [" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("tool", TOOLS)
