@@ -22,6 +22,13 @@ from ghostdet.utils.components import is_classifier
 from ghostdet.utils.text import shorten
 
 
+class _Evaluation(Runner):
+    """Runner that leaves the config of the training in the work directory as it is."""
+
+    def dump_config(self) -> None:
+        """Dump none; ``vis_data/`` of the evaluation has it."""
+
+
 def build_runner(
     cfg: Config, loops: Sequence[str], dataset_meta: dict[str, Any]
 ) -> Runner:
@@ -40,7 +47,8 @@ def build_runner(
     # MMEngine collects garbage for each dataset, through all that was imported. Forked
     # workers share memory that the collector does not touch.
     gc.freeze()
-    runner = RUNNERS.build(cfg) if "runner_type" in cfg else Runner.from_cfg(cfg)
+    kind = Runner if "train_loop" in loops else _Evaluation
+    runner = RUNNERS.build(cfg) if "runner_type" in cfg else kind.from_cfg(cfg)
     for part in ("val", "test"):
         evaluator = None
         if f"{part}_loop" in loops:

@@ -17,7 +17,10 @@ from ghostdet.utils.components import iter_datasets
 
 
 def test_time_augmentation(tiny, trained, tmp_path):
-    """It adds the detections in the mirror image."""
+    """It adds the detections in the mirror image, and keeps the training's config."""
+    (tmp_path / "run").mkdir()
+    dumped = tmp_path / "run/retinanet_ghostnet_small_bccd.py"
+    dumped.touch()
     checkpoint, out, best = trained / "iter_4.pth", tmp_path / "out.pkl", []
     for tta in (False, True):
         apis.test(tiny(), checkpoint, out=str(out), tta=tta)
@@ -25,6 +28,7 @@ def test_time_augmentation(tiny, trained, tmp_path):
         scores = [p["pred_instances"]["scores"].max() for p in predictions]
         best.append(torch.stack(scores))
     assert (best[1] >= best[0] - 1e-6).all() and (best[1] > best[0]).any()
+    assert not dumped.read_text()
 
 
 def test_no_augmentation_of_an_exported_detector(tiny):
