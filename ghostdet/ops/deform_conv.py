@@ -10,11 +10,17 @@ Shapes: input ``(B, C, H, W)``, offset ``(B, 2 * DG * kH * kW, H', W')``, mask
 output ``(B, O, H', W')``. A gradient has the shape of its tensor.
 """
 
+from collections.abc import Iterable
+
 import torch
 import torchvision  # noqa: F401  (registers torch.ops.torchvision)
 from torch import Tensor
 
 from ghostdet.ops.precision import at_least_float32
+
+# Stride, padding, dilation, groups and deformable groups, as MMCV names them.
+_V1 = "dH", "dW", "padH", "padW", "dilationH", "dilationW", "group", "deformable_group"
+_V2 = "stride_h", "stride_w", "pad_h", "pad_w", "dilation_h", "dilation_w", *_V1[6:]
 
 
 def deform_conv_forward(
@@ -24,27 +30,13 @@ def deform_conv_forward(
     output: Tensor,
     columns: Tensor,
     ones: Tensor,
-    kW: int,
-    kH: int,
-    dW: int,
-    dH: int,
-    padW: int,
-    padH: int,
-    dilationW: int,
-    dilationH: int,
-    group: int,
-    deformable_group: int,
-    im2col_step: int,
+    **size: int,
 ) -> None:
     """Write a deformable convolution, version 1, into ``output``.
 
     `Deformable Convolutional Networks <https://arxiv.org/abs/1703.06211>`_.
     """
-    arguments = _arguments(
-        (input, weight, offset, None, None),
-        (dH, dW, padH, padW, dilationH, dilationW),
-        (group, deformable_group),
-    )
+    arguments = _arguments(input, weight, offset, size=map(size.get, _V1))
     output.copy_(torch.ops.torchvision.deform_conv2d(*arguments))
 
 
@@ -56,24 +48,10 @@ def deform_conv_backward_input(
     grad_offset: Tensor,
     weight: Tensor,
     columns: Tensor,
-    kW: int,
-    kH: int,
-    dW: int,
-    dH: int,
-    padW: int,
-    padH: int,
-    dilationW: int,
-    dilationH: int,
-    group: int,
-    deformable_group: int,
-    im2col_step: int,
+    **size: int,
 ) -> None:
     """Write the gradients of input and offset into ``grad_input``, ``grad_offset``."""
-    arguments = _arguments(
-        (input, weight, offset, None, None),
-        (dH, dW, padH, padW, dilationH, dilationW),
-        (group, deformable_group),
-    )
+    arguments = _arguments(input, weight, offset, size=map(size.get, _V1))
     gradients = _backward(grad_output, arguments)
     grad_input.copy_(gradients[0])
     grad_offset.copy_(gradients[2])
@@ -86,29 +64,14 @@ def deform_conv_backward_parameters(
     grad_weight: Tensor,
     columns: Tensor,
     ones: Tensor,
-    kW: int,
-    kH: int,
-    dW: int,
-    dH: int,
-    padW: int,
-    padH: int,
-    dilationW: int,
-    dilationH: int,
-    group: int,
-    deformable_group: int,
     scale: float,
-    im2col_step: int,
+    **size: int,
 ) -> None:
     """Add ``scale`` times the gradient of the weight to ``grad_weight``."""
     # The kernel reads the weight for the other gradients only.
     weight = torch.zeros_like(grad_weight)
-    arguments = _arguments(
-        (input, weight, offset, None, None),
-        (dH, dW, padH, padW, dilationH, dilationW),
-        (group, deformable_group),
-    )
-    gradients = _backward(grad_output, arguments)
-    grad_weight.add_(gradients[1], alpha=scale)
+    arguments = _arguments(input, weight, offset, size=map(size.get, _V1))
+    grad_weight.add_(_backward(grad_output, arguments)[1], alpha=scale)
 
 
 def modulated_deform_conv_forward(
@@ -120,17 +83,8 @@ def modulated_deform_conv_forward(
     mask: Tensor,
     output: Tensor,
     columns: Tensor,
-    kernel_h: int,
-    kernel_w: int,
-    stride_h: int,
-    stride_w: int,
-    pad_h: int,
-    pad_w: int,
-    dilation_h: int,
-    dilation_w: int,
-    group: int,
-    deformable_group: int,
     with_bias: bool,
+    **size: int,
 ) -> None:
     """Write a deformable convolution, version 2, into ``output``.
 
@@ -139,11 +93,8 @@ def modulated_deform_conv_forward(
     DyHead's are: see :func:`_as_read`.
     """
     offset, mask = (_as_read(t, output.shape[2:]) for t in (offset, mask))
-    arguments = _arguments(
-        (input, weight, offset, mask, bias if with_bias else None),
-        (stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w),
-        (group, deformable_group),
-    )
+    bias = bias if with_bias else None
+    arguments = _arguments(input, weight, offset, mask, bias, size=map(size.get, _V2))
     output.copy_(torch.ops.torchvision.deform_conv2d(*arguments))
 
 
@@ -161,32 +112,20 @@ def modulated_deform_conv_backward(
     grad_offset: Tensor,
     grad_mask: Tensor,
     grad_output: Tensor,
-    kernel_h: int,
-    kernel_w: int,
-    stride_h: int,
-    stride_w: int,
-    pad_h: int,
-    pad_w: int,
-    dilation_h: int,
-    dilation_w: int,
-    group: int,
-    deformable_group: int,
     with_bias: bool,
+    **size: int,
 ) -> None:
     """Write the gradients of version 2 into the five ``grad_*`` tensors.
 
     Without a bias, ``grad_bias`` is left alone.
     """
-    size = grad_output.shape[2:]
-    offset, mask = (_as_read(t, size) for t in (offset, mask))
-    arguments = _arguments(
-        (input, weight, offset, mask, bias if with_bias else None),
-        (stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w),
-        (group, deformable_group),
-    )
+    shape = grad_output.shape[2:]
+    offset, mask = (_as_read(t, shape) for t in (offset, mask))
+    bias = bias if with_bias else None
+    arguments = _arguments(input, weight, offset, mask, bias, size=map(size.get, _V2))
     grad_offset.zero_()
     grad_mask.zero_()
-    grad_offset, grad_mask = (_as_read(t, size) for t in (grad_offset, grad_mask))
+    grad_offset, grad_mask = (_as_read(t, shape) for t in (grad_offset, grad_mask))
     targets = (grad_input, grad_weight, grad_offset, grad_mask, grad_bias)
     gradients = _backward(grad_output, arguments)
     for target, gradient in zip(
@@ -215,25 +154,22 @@ def _as_read(tensor: Tensor, size: torch.Size) -> Tensor:
 
 
 def _arguments(
-    tensors: tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor | None],
-    geometry: tuple[int, int, int, int, int, int],
-    groups: tuple[int, int],
+    input: Tensor,
+    weight: Tensor,
+    offset: Tensor,
+    mask: Tensor | None = None,
+    bias: Tensor | None = None,
+    *,
+    size: Iterable[int],
 ) -> list:
-    """Return the arguments of torchvision's kernel and of its gradient.
-
-    Args:
-        tensors (tuple): Input, weight, offset, mask or None, bias or None.
-        geometry (tuple): Stride, padding and dilation, each as height, width.
-        groups (tuple): Convolution groups and deformable groups.
-    """
-    input, weight, offset, mask, bias = tensors
+    """Return the arguments of torchvision's kernel and of its gradient."""
     if bias is None:
         bias = weight.new_zeros(weight.shape[0])
     use_mask = mask is not None
     if mask is None:
         mask = weight.new_zeros(len(input), 1)
     widened = [at_least_float32(t) for t in (input, weight, offset, mask, bias)]
-    return [*widened, *geometry, *groups, use_mask]
+    return [*widened, *size, use_mask]
 
 
 def _backward(grad_output: Tensor, arguments: list) -> tuple[Tensor, ...]:
