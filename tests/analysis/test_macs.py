@@ -192,15 +192,6 @@ def test_mistakes():
         complexity_table(results)
 
 
-@pytest.mark.parametrize(
-    "options, shape", [({"model.head.num_classes": 100}, None), ({}, (64, 64))]
-)
-def test_what_counts_otherwise_is_not_beside_the_paper(options, shape):
-    cfg = config("classification/ghost_vgg16_cifar10", options)
-    row = complexity_table([complexity(cfg, shape)]).splitlines()[-1]
-    assert row.endswith(" | - | - | - |")
-
-
 def test_ablations_of_the_page(project, capsys, monkeypatch):
     """What the code on the page prints begins the rows of its table."""
     monkeypatch.chdir(project)
@@ -210,18 +201,6 @@ def test_ablations_of_the_page(project, capsys, monkeypatch):
     rows = capsys.readouterr().out.splitlines()
     assert len(rows) == 7
     assert all(f"\n{row} " in page for row in rows)
-
-
-def test_figures_of_the_cifar_page(project):
-    page = (project / "docs/cifar10.md").read_text()
-    for name in ("vgg16", "ghost_vgg16", "resnet56", "ghost_resnet56"):
-        result = classifier(f"{name}_cifar10")
-        params, macs = (result[key]["total"] / 1e6 for key in ("params", "macs"))
-        digits = 2 if params > 1 else 3
-        figures = [f"{params:.{digits}f}M", f"{macs:.1f}M"]
-        params, macs, top1 = paper.CLASSIFIERS[f"{name}_cifar10"]
-        figures += [f"{params}M", f"{macs}M", str(top1)]
-        assert f"| `{name}_cifar10.py` | {' | '.join(figures)} |" in page
 
 
 @pytest.mark.long

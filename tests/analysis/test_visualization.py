@@ -99,18 +99,6 @@ def test_maps_of_a_detector(detector, cell, tmp_path, drawn):
     assert Image.open(tmp_path / "a.png").format == "PNG"
 
 
-def test_maps_of_a_classifier(classifier, red, tmp_path, drawn):
-    cfg, checkpoint = classifier
-    visualize("pairs", cfg, checkpoint, red, "backbone.conv_stem", tmp_path / "a.png")
-    ((maps, _, shown, titles),) = drawn
-    image = np.asarray(Image.open(red))
-    assert np.array_equal(shown, image)
-    assert maps == pytest.approx(stem(image, checkpoint), abs=1e-4)
-    assert titles == ("backbone.conv_stem", "ghostnet_digits, a.pth, red.png")
-    visualize("pairs", cfg, checkpoint, red, "backbone", tmp_path / "a.png")
-    assert drawn[1][0].shape == (480, 2, 2)  # its only output
-
-
 @pytest.mark.parametrize(
     "kind, size", [("GhostNet", 64), ("GhostNetV2", 96), ("GhostNetV3", 96)]
 )

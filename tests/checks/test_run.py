@@ -13,7 +13,7 @@ import torch
 
 from ghostdet import CONFIGS
 from ghostdet.checks import check_run
-from ghostdet.checks.findings import Finding, findings_table
+from ghostdet.checks.findings import findings_table
 from ghostdet.checks.rehearsal import RehearsalHook
 from ghostdet.config import load_config
 from ghostdet.datasets import LoadReadableImage, prepare_trees
@@ -345,22 +345,6 @@ def test_other_forms(tiny, change):
     assert not not_passed(findings), findings_table(findings)
 
 
-@pytest.mark.parametrize(
-    "key, value, message",
-    [
-        ("type", "CoccoMetric", "CoccoMetric is not in the"),
-        ("ann_file", "nowhere.json", "directory: 'nowhere.json'"),
-    ],
-)
-def test_fault_within_an_evaluator(tiny, key, value, message):
-    cfg = tiny()
-    evaluators("Evaluator")(cfg)
-    cfg.val_evaluator.metrics[1][key] = value
-    (found,) = not_passed(check_run(cfg, quick=True)).values()
-    assert (found.check, found.status) == ("val evaluator", "fail")
-    assert message in found.text
-
-
 def test_what_is_tested_later(tiny):
     """Training needs neither the test set nor its evaluator."""
     cfg = tiny({"test_dataloader.dataset.metainfo.classes": ("RBC",)})
@@ -434,17 +418,3 @@ def test_tool(own_cells, tmp_path, monkeypatch, capsys, project):
         line.startswith("train annotations") and "FAIL" in line for line in lines
     )
     assert lines[-1].startswith("1 failure, 0 warnings, ")
-
-
-def test_table():
-    findings = [
-        Finding("a", "pass", "one two three four five six seven eight nine ten " * 2),
-        Finding("longer", "warn", "x", "type --this\n  and that"),
-    ]
-    lines = findings_table(findings, width=50).splitlines()
-    assert max(map(len, lines)) <= 50
-    assert lines[0].startswith("a       pass  one two")
-    assert all(line.startswith(" " * 14) for line in lines[1:3])
-    assert "longer  WARN  x" in lines
-    assert "              -> type --this" in lines
-    assert lines[-1] == "0 failures, 1 warning, 1 passed"

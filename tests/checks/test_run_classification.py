@@ -194,18 +194,6 @@ def test_planted_fault(small, digit_folders, fault):
         assert said in f"{found[name].text} {found[name].remedy}"
 
 
-def test_sizes_that_make_no_batch(small, digit_folders):
-    for path in (digit_folders / "train").glob("*/*"):
-        if int(path.stem) % 2:
-            Image.open(path).resize((40, 48)).save(path)
-    cfg = small(train_dataloader__batch_size=12)
-    pipeline = [dict(type=V2 + "Resize", size=32), dict(type=V2 + "PILToTensor")]
-    cfg.train_dataloader.dataset.pipeline = pipeline
-    (found,) = not_passed(check_run(cfg)).values()
-    assert (found.check, found.status) == ("train step", "fail")
-    assert "CenterCrop" in found.remedy
-
-
 def test_full(small, digit_folders):
     """All images are read, in threads, and compared by their pixels."""
     copy_to_val(digit_folders)

@@ -18,19 +18,11 @@ MMDET = Path(mmdet.__file__).parent / ".mim/configs"
 @pytest.mark.parametrize(
     "option, advice",
     [
-        ("optim_wraper.clip_grad", "did you mean optim_wrapper.clip_grad?"),
-        ("train_dataloder.batch_size", "did you mean train_dataloader.batch_size"),
-        ("lr", "did you mean optim_wrapper.optimizer.lr?"),
-        ("max_iters", "did you mean train_cfg.max_iters?"),
         ("metainfo.classes", "mean train_dataloader.dataset.*.metainfo.classes or"),
         ("data_root", "--data-root DIR"),
         ("mine", "list a key that your own code reads in own_keys"),
-        ("model.test_cfg.score_th", "did you mean model.test_cfg.score_thr?"),
         ("model.test_cfg.nms.iou_treshold", "mean model.test_cfg.nms.iou_threshold?"),
-        ("model.bbox_head.num_clases", "did you mean model.bbox_head.num_classes?"),
-        ("default_hooks.checkpoint.intervall", "default_hooks.checkpoint.interval?"),
         ("default_hooks.loger.interval", "did you mean default_hooks.logger?"),
-        ("val_evaluator.metrc", "did you mean val_evaluator.metric?"),
     ],
 )
 def test_options(option, advice):
