@@ -287,8 +287,8 @@ class DatasetCheck:
             found.append(("warn", text + _shown(out[0]), _KEPT))
         if not found:
             empty = sum(not own for _, own, _ in self._parsed)
-            text = f"{len(images):,} images, {len(annotations):,} objects"
-            text += f", {empty:,} images without objects" * bool(empty)
+            text = f"{len(annotations):,} objects in {len(images):,} images"
+            text += f", of which {empty:,} without" * bool(empty)
             found.append(("pass", text))
         found = [self._finding("annotations", *row) for row in found]
         found += self._classes(names, learnable)
@@ -406,8 +406,11 @@ class DatasetCheck:
             list(tqdm(looked, total=len(there), unit="image", disable=hidden))
         if broken:
             text = f"{_of(broken, paths)} images cannot be read, such as {broken[0]}"
-            remedy = "Restore them, or remove them from the dataset; LoadReadableImage("
-            remedy += f"max_unreadable={len(broken)}) in its pipeline skips them"
+            remedy = "Restore them, or remove them from the dataset"
+            if not self.cfg.get("test_mode"):  # evaluation skips none
+                remedy += (
+                    f"; LoadReadableImage(max_unreadable={len(broken)}) skips them"
+                )
             status = "fail" if len(broken) > allowed else "warn"
             if len(broken) == len(paths):
                 remedy = "Set data_prefix=dict(img=...) to their folder; file_name is "
@@ -421,7 +424,7 @@ class DatasetCheck:
             yield self._finding("images", "fail", text, remedy)
         if not (broken or other):
             looked = "read" if len(there) == len(paths) else f"{len(there):,} read"
-            text = f"{len(paths):,}, {looked if there else 'not opened'}"
+            text = f"{len(paths):,} images, {looked if there else 'not opened'}"
             yield self._finding("images", "pass", text)
 
 

@@ -69,11 +69,11 @@ def test_clean(small, tmp_path, name, full):
     text = {f.check: f.text for f in findings}
     if name == "folders":
         assert text["train classes"] == "4, of 6 images each: n0, n1, n2, n3"
-        assert text["train images"].endswith("/train: 24, read")
+        assert text["train images"].endswith("/train: 24 images, read")
     else:
         assert text["train classes"].startswith("10, of 139 to 146 images each: 0, 1")
         looked = "read" if full else "200 read"
-        assert text["train images"] == f"Digits (train): 1,437, {looked}"
+        assert text["train images"] == f"Digits (train): 1,437 images, {looked}"
 
 
 def first_image(root, name):
