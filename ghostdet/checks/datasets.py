@@ -288,7 +288,7 @@ class DatasetCheck:
         if not found:
             empty = sum(not own for _, own, _ in self._parsed)
             text = f"{len(annotations):,} objects in {len(images):,} images"
-            text += f", of which {empty:,} without" * bool(empty)
+            text += f", {empty:,} of them empty" * bool(empty)
             found.append(("pass", text))
         found = [self._finding("annotations", *row) for row in found]
         found += self._classes(names, learnable)

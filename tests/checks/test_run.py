@@ -284,7 +284,7 @@ def test_clean_coco(coco, tmp_path, detector):
     findings = check_run(load_config(config, tmp_path, coco, options))
     assert not not_passed(findings), findings_table(findings)
     text = {f.check: f.text for f in findings}
-    assert "58 objects in 12 images, of which 1 without" in text["train annotations"]
+    assert "58 objects in 12 images, 1 of them empty" in text["train annotations"]
     assert (
         "instances_train2017.json: 11 images, read" in text["train images"]
     )  # empty ones are left out
