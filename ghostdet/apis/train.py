@@ -8,11 +8,13 @@ from mmengine.runner import Runner
 from ghostdet.apis.runner import build_runner
 from ghostdet.checks.findings import findings_table
 from ghostdet.checks.run import check_run
-from ghostdet.config import config_mistakes
-from ghostdet.engine.distributed import lost_ranks, on_main_process
+from ghostdet.config import config_mistakes, require
+from ghostdet.engine.distributed import lost_ranks, on_main_process, start_processes
 from ghostdet.engine.resume import locked
 from ghostdet.engine.setup import setup_run
+from ghostdet.engine.vis_backends import forgive_logs
 from ghostdet.errors import UserError
+from ghostdet.utils.files import check_writable
 
 
 def train(
@@ -42,12 +44,16 @@ def train(
             not finite or another rank is lost.
         SystemExit: With code 143 on SIGTERM, after a checkpoint is written.
     """
-    setup = setup_run(cfg, resume, amp, auto_scale_lr)
+    require(cfg, "model", "train_dataloader", "train_cfg", "optim_wrapper")
+    start_processes(cfg)
+    check_writable(cfg.work_dir)
     with locked(cfg.work_dir), config_mistakes(cfg), lost_ranks():
+        setup = setup_run(cfg, resume, amp, auto_scale_lr)
         if check:
             on_main_process(_check, cfg)
         runner = build_runner(cfg, ("train_loop", "val_loop"), setup.dataset_meta)
         runner.logger.info(f"Learning rate: {setup.learning_rate}")
+        forgive_logs(runner)
         runner.train()
     return runner
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import socket
@@ -178,7 +179,7 @@ def archive_old_checkpoints(work_dir: str | Path, resumed: str | None = None) ->
 
 @contextmanager
 def locked(work_dir: str | Path) -> Iterator[None]:
-    """Keep other runs out of a work directory.
+    """Keep other runs out of a work directory; say in a line if its disk is full.
 
     The operating system releases the lock when the process ends, however it does.
 
@@ -186,7 +187,7 @@ def locked(work_dir: str | Path) -> Iterator[None]:
         work_dir: The run's work directory.
 
     Raises:
-        UserError: If another run has it.
+        UserError: If another run has it, or the disk is full.
     """
     lock, owner = FileLock(Path(work_dir, LOCK)), Path(work_dir, LOCK + ".owner")
 
@@ -211,9 +212,16 @@ def locked(work_dir: str | Path) -> Iterator[None]:
             f"process {os.getpid()} on {socket.gethostname()}, since {since}"
         )
 
-    on_main_process(acquire)
     try:
+        on_main_process(acquire)
         yield
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        raise UserError(
+            f"the disk is full ({error}); earlier checkpoints are intact. Make room "
+            "and continue with --resume"
+        ) from error
     finally:
         lock.release()
 

@@ -10,20 +10,17 @@ import torch
 from mmengine.config import Config
 from mmengine.logging import print_log
 
-from ghostdet.config import require
 from ghostdet.engine.batch_size import global_batch, scale_lr
 from ghostdet.engine.distributed import (
     heed_launcher,
     on_main_process,
     restarted,
-    start_processes,
 )
 from ghostdet.engine.hooks.checkpoint import use_safe_checkpoints
 from ghostdet.engine.loops import use_resumable_loops
 from ghostdet.engine.resume import begun, find_latest_valid_checkpoint
 from ghostdet.errors import UserError
 from ghostdet.utils.components import type_name
-from ghostdet.utils.files import check_writable
 from ghostdet.weights import get_state_dict
 from ghostdet.weights.checkpoint import read_checkpoint
 from ghostdet.weights.source import REMOTE
@@ -48,7 +45,7 @@ def setup_run(
     amp: bool = False,
     auto_scale_lr: bool = True,
 ) -> RunSetup:
-    """Connect the processes of a run, and change its config as the run needs it.
+    """Change a run's config as the run needs it, in a work directory that is locked.
 
     - ``resume`` and ``load_from`` name the checkpoint to start from. Weights that
       it replaces are not initialised first, and its seed is kept.
@@ -67,11 +64,8 @@ def setup_run(
     Raises:
         UserError: If the work directory, the checkpoint or an option cannot be used.
     """
-    require(cfg, "model", "train_dataloader", "train_cfg", "optim_wrapper")
-    start_processes(cfg)
     if cfg.launcher != "none":
         heed_launcher()
-    check_writable(cfg.work_dir)
     if amp:
         if not torch.cuda.is_available():
             raise UserError("--amp needs a GPU, and PyTorch finds none; leave it out")

@@ -1,7 +1,8 @@
-"""Logging to more than files: MMEngine's own backends, by name."""
+"""Logging to more than files, by MMEngine's own backends, and logs that fail."""
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Sequence
 from importlib.util import find_spec
@@ -9,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
+from mmengine.runner import Runner
 
 from ghostdet.config import require
 from ghostdet.errors import UserError
+from ghostdet.utils.files import expendable
 
 # Packages that each name needs. MLflow keeps runs in SQLite through SQLAlchemy, which
 # mlflow-skinny leaves out.
@@ -70,6 +73,19 @@ def log_to(cfg: Config, names: Sequence[str]) -> None:
         # One of a type is all that MMEngine allows.
         backends = [b for b in backends if b["type"] != backend["type"]] + [backend]
     cfg.visualizer.vis_backends = backends
+
+
+def forgive_logs(runner: Runner) -> None:
+    """Let a run continue if a log cannot be written, as on a full disk."""
+    for name, backend in runner.visualizer._vis_backends.items():
+        backend.add_scalars = expendable(name)(backend.add_scalars)
+    for handler in runner.logger.handlers:
+        handler.handleError = expendable("the log")(_fail)
+
+
+def _fail(record: logging.LogRecord) -> None:
+    """Raise the error that a handler of a log was about to print."""
+    raise
 
 
 def _backend(name: str, cfg: Config) -> dict[str, Any]:

@@ -1,9 +1,10 @@
-"""Atomic writes, checksums, and JSON in any encoding."""
+"""Atomic writes, writes that may fail, checksums, and JSON in any encoding."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import shutil
 import tempfile
@@ -11,6 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TextIO
+
+from mmengine.logging import print_log
 
 from ghostdet.errors import UserError
 
@@ -40,6 +43,8 @@ def check_writable(folder: str | Path, option: str = "--work-dir") -> None:
 def atomic_write(path: Path, content: bytes | memoryview | str) -> None:
     """Write a file under another name, flush it to the disk and rename it.
 
+    The folder is made anew if it was deleted.
+
     Args:
         path: The file. If anything fails, it keeps its earlier content.
         content: The new content.
@@ -50,6 +55,7 @@ def atomic_write(path: Path, content: bytes | memoryview | str) -> None:
     content = content.encode() if isinstance(content, str) else content
     partial = path.with_name(path.name + PARTIAL)
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(path.parent).free
         if free < len(content):
             raise OSError(
@@ -74,6 +80,16 @@ def atomic_write(path: Path, content: bytes | memoryview | str) -> None:
             f"{path} cannot be written ({error.strerror or error}); earlier files are "
             "intact. Make room and try again; training continues with --resume"
         ) from error
+
+
+@contextmanager
+def expendable(what: str) -> Iterator[None]:
+    """Turn any error into a warning, for logs, which are not worth a run."""
+    try:
+        yield
+    except Exception as error:
+        text = f"{what} is incomplete, the run continues: {error.__cause__ or error}"
+        print_log(text, logger="current", level=logging.WARNING)  # once, it filters
 
 
 @contextmanager

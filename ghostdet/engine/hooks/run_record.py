@@ -23,7 +23,7 @@ from mmengine.runner import EpochBasedTrainLoop, Runner
 from ghostdet._version import __version__
 from ghostdet.engine.batch_size import global_batch
 from ghostdet.engine.resume import RECORD, archive_old_checkpoints
-from ghostdet.utils.files import atomic_write
+from ghostdet.utils.files import atomic_write, expendable
 
 
 @HOOKS.register_module()
@@ -141,14 +141,16 @@ class RunRecordHook(Hook):
 
     def _note(self, key: str, done: int, values: dict[str, float]) -> None:
         entry = dict(iter=done, seconds=round(self._seconds, 3), **values)
-        self.record[key].append(entry)
+        others = [old for old in self.record[key] if old["iter"] != done]
+        self.record[key] = [*others, entry]
         self._write(done)
 
     def _write(self, done: int) -> None:
         self.record["trained"] = done
         if is_main_process():
             text = json.dumps(self.record, indent=1, default=_plain)
-            atomic_write(self.path, text + "\n")
+            with expendable(RECORD):
+                atomic_write(self.path, text + "\n")
 
 
 def _earlier(resumed: str | None, done: int) -> dict[str, Any]:
