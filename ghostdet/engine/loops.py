@@ -224,14 +224,16 @@ class _Resumable:
         # since NumPy pads with zeros.
         seed_all(self.runner.seed, self._iter, get_rank(), 1)
 
-    def _make_up(self) -> None:
-        """Evaluate a run that had ended, since its last evaluation may be missing."""
-        print_log(
-            f"The run ended at iteration {self._iter}: nothing is left to train",
-            logger="current",
-        )
-        if self.runner.val_loop is not None:
-            self.runner.val_loop.run()
+    def run(self) -> nn.Module:
+        """Train, and say so if nothing was left."""
+        first = self._iter
+        model = super().run()
+        if self._iter == first:
+            print_log(
+                f"The run ended at iteration {first}: nothing is left to train",
+                logger="current",
+            )
+        return model
 
 
 @LOOPS.register_module()
@@ -242,7 +244,7 @@ class ResumableEpochLoop(_Resumable, EpochBasedTrainLoop):
     resumed_length: int | None = None
 
     def run(self) -> nn.Module:
-        """Train; a run that had ended is evaluated once more."""
+        """Train."""
         length = len(self.dataloader)
         if not length:
             images = len(self.dataloader.dataset)
@@ -253,11 +255,7 @@ class ResumableEpochLoop(_Resumable, EpochBasedTrainLoop):
             )
         if self.resumed_length != length and self._iter != self._epoch * length:
             self._restart_epoch(length)
-        ended = self._epoch >= self._max_epochs
-        model = super().run()
-        if ended:
-            self._make_up()
-        return model
+        return super().run()
 
     def _restart_epoch(self, length: int) -> None:
         """Restart the epoch, with iterations counted by this run's epochs."""
@@ -294,7 +292,7 @@ class ResumableIterLoop(_Resumable, IterBasedTrainLoop):
     """
 
     def run(self) -> nn.Module:
-        """Train; a run that had ended is evaluated once more."""
+        """Train."""
         ended = self._iter >= self._max_iters
         sampler = self.dataloader.batch_sampler.sampler
         if self._iter and not ended and isinstance(sampler, InfiniteSampler):
@@ -311,10 +309,7 @@ class ResumableIterLoop(_Resumable, IterBasedTrainLoop):
                 repeat(None, self._iter),  # the loop asks for these first
                 self.dataloader,
             )
-        model = super().run()
-        if ended:
-            self._make_up()
-        return model
+        return super().run()
 
     def run_iter(self, data_batch: Any) -> None:
         """Seed the generators and run an iteration."""

@@ -8,9 +8,9 @@ from typing import ClassVar
 from mmengine.config import Config
 from mmengine.dist import is_main_process
 from mmengine.fileio import LocalBackend, register_backend
-from mmengine.hooks import CheckpointHook
+from mmengine.hooks import CheckpointHook, EarlyStoppingHook
 from mmengine.registry import HOOKS
-from mmengine.runner import Runner
+from mmengine.runner import EpochBasedTrainLoop, Runner
 
 from ghostdet.engine.resume import (
     component_kinds,
@@ -63,8 +63,13 @@ class SafeCheckpointHook(CheckpointHook):
     hook where checkpoints are not written to the local disk.
     """
 
+    missed = False  # whether the resumed state is from before its evaluation
+
     def before_train(self, runner: Runner) -> None:
-        """Remove partial files."""
+        """Remove partial files; evaluate a resumed state that has not been.
+
+        What follows from an evaluation (when to stop, a lower rate) is not in it.
+        """
         super().before_train(runner)
         if isinstance(self.file_backend, LocalBackend):
             self.file_backend = AtomicBackend()
@@ -76,6 +81,8 @@ class SafeCheckpointHook(CheckpointHook):
                         partial.unlink()
                 if runner._resume and self.max_keep_ckpts > 0:
                     self._count(Path(runner._load_from))
+        if self.missed and evaluation_due(runner):
+            runner.val_loop.run()
 
     def _count(self, resumed: Path) -> None:
         """Remove a checkpoint of :func:`save_now` once the next one is written."""
@@ -87,14 +94,20 @@ class SafeCheckpointHook(CheckpointHook):
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Note the epoch's length of the resumed run; its rates become the config's."""
         if runner._resume:
-            length = checkpoint.get("meta", {}).get("epoch_length")
-            runner.train_loop.resumed_length = length
+            meta, loop = checkpoint["meta"], runner.train_loop
+            loop.resumed_length = length = meta.get("epoch_length")
+            by_epoch = isinstance(loop, EpochBasedTrainLoop)
+            within = by_epoch and meta["iter"] != meta["epoch"] * (length or 0)
+            self.missed = not (within or meta.get("evaluated"))
             use_config_rates(runner, checkpoint)
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Note how the run trains; raise ``UserError`` if weights are not finite."""
-        checkpoint["meta"].update(
+        meta = checkpoint["meta"]
+        meta.update(
             epoch_length=len(runner.train_loop.dataloader),
+            # Written again after an evaluation, it names what the loop has counted.
+            evaluated=(meta["epoch"], meta["iter"]) == (runner.epoch, runner.iter),
             kinds=component_kinds(runner),
         )
         broken = [
@@ -110,6 +123,37 @@ class SafeCheckpointHook(CheckpointHook):
                 "optim_wrapper.optimizer.lr, or clip gradients with "
                 "optim_wrapper.clip_grad.max_norm=35"
             )
+
+
+@HOOKS.register_module()
+class ResumableEarlyStoppingHook(EarlyStoppingHook):
+    """``EarlyStoppingHook`` that keeps its state in checkpoints."""
+
+    priority = "LOW"  # before the best checkpoint is written
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Note the best score, and the evaluations since."""
+        state = self.best_score, self.wait_count, runner.train_loop.stop_training
+        checkpoint["meta"].setdefault("early_stopping", {})[self.monitor] = state
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Continue with them."""
+        states = checkpoint.get("meta", {}).get("early_stopping", {})
+        if runner._resume and self.monitor in states:
+            self.best_score, self.wait_count, stop = states[self.monitor]
+            runner.train_loop.stop_training |= stop
+
+
+def evaluation_due(runner: Runner) -> bool:
+    """Tell whether MMEngine's loop evaluates at this epoch or iteration."""
+    loop = runner.train_loop
+    by_epoch = isinstance(loop, EpochBasedTrainLoop)
+    done = loop.epoch if by_epoch else loop.iter
+    ended = done >= (loop.max_epochs if by_epoch else loop.max_iters)
+    if runner.val_loop is None or not hasattr(loop, "_decide_current_val_interval"):
+        return False
+    loop._decide_current_val_interval()
+    return ended or (done >= loop.val_begin and done % loop.val_interval == 0)
 
 
 def save_now(runner: Runner) -> Path:
@@ -132,7 +176,7 @@ def save_now(runner: Runner) -> Path:
 
 
 def use_safe_checkpoints(cfg: Config) -> None:
-    """Replace ``CheckpointHook`` in a config by :class:`SafeCheckpointHook`.
+    """Replace ``CheckpointHook`` and ``EarlyStoppingHook`` in a config by ours.
 
     Args:
         cfg: The config, which is changed.
@@ -144,3 +188,7 @@ def use_safe_checkpoints(cfg: Config) -> None:
     hook = cfg.default_hooks.checkpoint
     if isinstance(hook, dict) and type_name(hook.get("type")) == "CheckpointHook":
         hook.type = "SafeCheckpointHook"
+    for hook in cfg.get("custom_hooks") or []:
+        kind = hook.get("type") if isinstance(hook, dict) else None
+        if type_name(kind) == "EarlyStoppingHook":
+            hook.type = "ResumableEarlyStoppingHook"

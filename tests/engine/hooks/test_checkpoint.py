@@ -1,9 +1,14 @@
 """A valid checkpoint is there at every moment of a run."""
 
+import errno
+import json
+import shutil
 from types import SimpleNamespace
 
 import pytest
 import torch
+from mmengine.runner import ValLoop
+from mmengine.visualization import LocalVisBackend
 from unchecked import train
 
 from ghostdet.engine.hooks import checkpoint
@@ -27,6 +32,29 @@ def test_a_full_disk(tiny, monkeypatch, tmp_path):
     monkeypatch.undo()
     assert train(tiny(options), resume="auto").iter == 4
     assert [path.name for path in written.parent.glob("*.pth*")] == ["iter_4.pth"]
+
+
+def test_a_log_is_not_worth_the_run(tiny, monkeypatch, tmp_path, capsys):
+    """Its folder is deleted, and the disk is full for all but checkpoints."""
+    write = LocalVisBackend.add_scalars
+
+    def fail(*arguments, **more):
+        if (tmp_path / "run/iter_2.pth").exists():
+            shutil.rmtree(tmp_path / "run")
+        monkeypatch.setattr("logging.FileHandler.flush", full)
+        write(*arguments, **more)
+
+    def full(handler):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(LocalVisBackend, "add_scalars", fail)
+    options = {**NO_VALIDATION, "default_hooks.logger.interval": 1}
+    assert train(tiny(options)).iter == 4
+    output = "".join(capsys.readouterr())
+    assert output.count("the log is incomplete, the run continues: [Errno 28]") == 1
+    assert output.count("LocalVisBackend is incomplete") == 1
+    assert "Traceback" not in output
+    assert find_latest_valid_checkpoint(tmp_path / "run").endswith("iter_4.pth")
 
 
 def test_the_old_is_deleted_after_the_new_is_there(tiny, monkeypatch, tmp_path):
@@ -101,3 +129,45 @@ def test_a_best_checkpoint_replaces_no_other(tmp_path):
     assert left == {"iter_6.pth", "best_a_epoch_2.pth"}
     backend.put(b"", tmp_path / "epoch_2.pth")
     assert not (tmp_path / "iter_6.pth").exists()
+
+
+@pytest.mark.parametrize("best", [None, "coco/bbox_mAP"])
+def test_what_follows_from_evaluations_is_kept(tiny, tmp_path, monkeypatch, best):
+    """A run that resumes twice stops, and lowers its rate, as one without a stop."""
+    scores, evaluate, now = (0.3, 0.4, 0.2, 0.39, 0.1, 0.5), ValLoop.run, []
+    monkeypatch.setattr(
+        ValLoop, "run", lambda loop: (now.append(loop.runner.iter), evaluate(loop))
+    )
+    monkeypatch.setattr(
+        "mmdet.evaluation.CocoMetric.compute_metrics",
+        lambda *_: {"bbox_mAP": scores[now[-1] - 1]},
+    )
+    stop = dict(type="EarlyStoppingHook", monitor="coco/bbox_mAP", patience=3)
+    plateau = dict(type="ReduceOnPlateauLR", monitor="coco/bbox_mAP", rule="greater")
+    options = {
+        "train_cfg.val_interval": 1,
+        "default_hooks.checkpoint.interval": 1,
+        "default_hooks.checkpoint.save_best": best,
+        "custom_hooks": [stop],
+        "param_scheduler": [{**plateau, "patience": 1}],
+    }
+
+    def run(iters, folder="run", resume="auto"):
+        more = {"train_cfg.max_iters": iters}
+        return train(tiny(options | more, work_dir=tmp_path / folder), resume)
+
+    expected = run(6, "other", None)
+    assert expected.iter == 5  # three evaluations after the best
+    for iters in (2, 4, 6, 6):
+        runner = run(iters)
+    assert runner.iter == 5
+    assert runner.optim_wrapper.get_lr() == expected.optim_wrapper.get_lr()
+    records = (
+        json.loads((tmp_path / name / "run.json").read_text())
+        for name in ("run", "other")
+    )
+    one, two = (
+        [(e["iter"], e["coco/bbox_mAP"]) for e in record["evaluations"]]
+        for record in records
+    )
+    assert one == two
