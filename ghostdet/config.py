@@ -142,6 +142,13 @@ def require(cfg: Config, *keys: str) -> None:
             f"{cfg.filename} has no {', '.join(missing)}; copy it from "
             "configs/_base_, or inherit from a config there"
         )
+    for key in keys:
+        kinds = (dict, list) if key.endswith("evaluator") else dict
+        if not isinstance(cfg[key], kinds):
+            raise UserError(
+                f"{cfg.filename} has {key} = {cfg[key]!r}, expected a dict; copy it "
+                "from configs/_base_, or inherit from a config there"
+            )
 
 
 def require_detector(cfg: Config, what: str) -> None:
@@ -171,10 +178,11 @@ def config_mistakes(cfg: Config) -> Iterator[None]:
     try:
         yield
     except (KeyError, TypeError, ValueError) as error:
-        message = str(error.args[0]) if error.args else ""
+        message = str(error.args[0]).partition("\n")[0] if error.args else ""
         raised_in = traceback.extract_tb(error.__traceback__)[-1].name
-        mistake = r"\w+ option .*num_workers|.*__init__\(\) got an unexpected keyword"
-        if raised_in != "build_from_cfg" and not re.match(mistake, message):
+        known = r"\w+ option .*num_workers|.*__init__\(\) got an unexpected keyword|"
+        known += r"[\w ]+ should be .*\bdict\b.*but ?got "
+        if raised_in != "build_from_cfg" and not re.match(known, message):
             raise
         if unknown := re.match(r"\S+ is not in the .+? registry", message):
             message = unknown.group()

@@ -102,7 +102,7 @@ def add_hook(cfg: Config, name: str, **arguments: Any) -> None:
         arguments: The hook's arguments.
     """
     hooks = list(cfg.get("custom_hooks") or [])
-    kinds = [h["type"] if isinstance(h, dict) else type(h) for h in hooks]
+    kinds = [h.get("type") if isinstance(h, dict) else type(h) for h in hooks]
     if name not in map(type_name, kinds):
         cfg.custom_hooks = [*hooks, dict(type=name, **arguments)]
 

@@ -71,6 +71,8 @@ def test_failed_check_can_be_overruled(tiny, own_cells):
             "persistent_workers option needs num_workers > 0",
         ),
         ({"train_dataloader.sampler.type": "Some"}, "Some is not in the .* sampler re"),
+        ({"custom_hooks": [{"interval": 1}]}, 'run: .*key "type", but got .*; correct'),
+        ({"custom_hooks": [3]}, "run: hook should be .*dict, but got 3; correct"),
     ],
 )
 def test_mistakes_in_the_config(tiny, options, message):
