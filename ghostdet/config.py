@@ -133,9 +133,6 @@ def require(cfg: Config, *keys: str) -> None:
     Raises:
         UserError: If one is missing, None or something else.
     """
-    for key in keys:
-        if not isinstance(cfg.get(key) or {}, (dict, list)):  # evaluators are lists
-            raise UserError(f"{key} is {cfg[key]!r}, expected dict(...)")
     missing = [key for key in keys if not cfg.get(key)]
     if missing:
         raise UserError(
@@ -145,10 +142,7 @@ def require(cfg: Config, *keys: str) -> None:
     for key in keys:
         kinds = (dict, list) if key.endswith("evaluator") else dict
         if not isinstance(cfg[key], kinds):
-            raise UserError(
-                f"{cfg.filename} has {key} = {cfg[key]!r}, expected a dict; copy it "
-                "from configs/_base_, or inherit from a config there"
-            )
+            raise UserError(f"{key} is {cfg[key]!r}, expected dict(...)")
 
 
 def require_detector(cfg: Config, what: str) -> None:

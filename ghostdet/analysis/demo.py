@@ -27,14 +27,8 @@ from ghostdet.utils.files import check_writable
 
 SHOWN_SCORE = 0.3  # the lowest score that is drawn
 AP = "coco/bbox_mAP"
-METRICS = {
-    "AP": "",
-    "AP50": "_50",
-    "AP75": "_75",
-    "AP_small": "_s",
-    "AP_medium": "_m",
-    "AP_large": "_l",
-}
+METRICS = dict(AP="", AP50="_50", AP75="_75")
+METRICS |= dict(AP_small="_s", AP_medium="_m", AP_large="_l")
 
 
 @HOOKS.register_module()
@@ -157,9 +151,8 @@ def _draw_photo(cfg: Any, checkpoint: Path, data_root: Path, path: Path) -> None
     ]
     truth = np.array(truth, np.float32)
     truth[:, 2:] += truth[:, :2]
-    instances = inference_detector(
-        load_detector(cfg, checkpoint), str(file)
-    ).pred_instances
+    detected = inference_detector(load_detector(cfg, checkpoint), str(file))
+    instances = detected.pred_instances
     shown = instances[instances.scores >= SHOWN_SCORE].cpu().numpy()
     plot_detections(
         cv2.imread(str(file))[:, :, ::-1],

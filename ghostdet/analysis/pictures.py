@@ -112,15 +112,7 @@ def _sheet(
 ) -> tuple[Axes, Callable[[int], tuple[float, float]]]:
     """Make a figure: the image and a legend on the left, axes for a grid on the right.
 
-    Args:
-        count: Number of cells in the grid.
-        block: Height of a cell, in widths of a map.
-        image: ``(H, W, 3)`` uint8.
-        titles: Lines above the picture, the first in bold.
-        legend: Paragraphs below the image, with their colours.
-
-    Returns:
-        The axes, in widths of a map, and a function that places a cell in them.
+    Cells and axes are measured in widths of a map. The function places a cell in them.
     """
     columns = min(count, math.ceil(math.sqrt(1.3 * count * (block + GAP))))
     width, height = columns * (1 + GAP), -(-count // columns) * (block + GAP)

@@ -121,17 +121,11 @@ def scale_lr(cfg: Config) -> str:
 def learning_rates(
     runner: Runner, cfg: Config, ranks: int
 ) -> tuple[dict[int, float], list[tuple[int, int]]]:
-    """Step through a run's schedules, from the first iteration to the last.
-
-    Args:
-        runner: The Runner, after a rehearsal.
-        cfg: The run's config.
-        ranks: Number of processes of the run.
+    """Step through the schedules of a run of so many ranks, of which one was built.
 
     Returns:
-        The rate by iteration, where it may have changed, of at most
-        :data:`FOLLOWED` iterations; and for each schedule the last step that it counts
-        to, and those that there are.
+        The rate by iteration, where it may have changed, of at most :data:`FOLLOWED`
+        ones; and for each schedule its last step, and how many the training has.
     """
     loader, loop = runner.train_dataloader, runner.train_loop
     epochs, length = cfg.train_cfg.get("max_epochs"), loop.max_iters

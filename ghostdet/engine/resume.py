@@ -38,9 +38,7 @@ def _newest_first(folder: Path) -> list[Path]:
 
     Times alone do not do: they may change when a folder is copied.
     """
-    found = [
-        path for kind in ("epoch", "iter") for path in folder.glob(f"{kind}_*.pth")
-    ]
+    found = [*folder.glob("epoch_*.pth"), *folder.glob("iter_*.pth")]
     numbers = {path: path.stem.partition("_")[2] for path in found}
     found = [path for path in found if numbers[path].isdigit()]
     if _of_both_kinds(found):
@@ -98,9 +96,7 @@ def find_latest_valid_checkpoint(work_dir: str | Path) -> str | None:
         except UserError as error:
             damaged.append(f"{path} ({error.text.splitlines()[0]})")
     else:
-        archives = sorted(
-            folder.glob("earlier_*"), key=lambda path: (len(path.name), path.name)
-        )
+        archives = sorted(folder.glob("earlier_*"), key=lambda p: (len(p.name), p.name))
         if damaged:
             raise UserError(
                 f"no checkpoint in {work_dir} can be resumed: {', '.join(damaged)}. "

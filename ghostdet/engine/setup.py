@@ -11,11 +11,7 @@ from mmengine.config import Config
 from mmengine.logging import print_log
 
 from ghostdet.engine.batch_size import global_batch, scale_lr
-from ghostdet.engine.distributed import (
-    heed_launcher,
-    on_main_process,
-    restarted,
-)
+from ghostdet.engine.distributed import heed_launcher, on_main_process, restarted
 from ghostdet.engine.hooks.checkpoint import use_safe_checkpoints
 from ghostdet.engine.loops import use_resumable_loops
 from ghostdet.engine.resume import begun, find_latest_valid_checkpoint

@@ -168,12 +168,8 @@ def _describe(
     preprocessor = detector.data_preprocessor
     mean, std = [0.0] * 3, [1.0] * 3
     if preprocessor._enable_normalize:
-        mean, std = (
-            [
-                float(str(value)) for value in numbers.numpy().flat
-            ]  # 0.1, not 0.10000000149
-            for numbers in (preprocessor.mean, preprocessor.std)
-        )
+        numbers = preprocessor.mean, preprocessor.std  # 0.1, not 0.10000000149
+        mean, std = ([float(str(value)) for value in n.numpy().flat] for n in numbers)
     return {
         "format_version": runtime.FORMAT_VERSION,
         "ghostdet": __version__,

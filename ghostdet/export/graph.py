@@ -130,10 +130,7 @@ def _best(logits: Tensor, nms_pre: int) -> tuple[Tensor, Tensor, Tensor, Tensor]
     """Pick the ``nms_pre`` largest of the logits ``(N, A, C, P)``, or all if fewer.
 
     They belong to the anchors with the largest maximum, so that only one value of each
-    anchor is sorted.
-
-    Returns:
-        The values, and their class, anchor and place, all ``(N, K)``.
+    anchor is sorted. With them come their class, anchor and place.
     """
     _, _, classes, places = logits.shape
     best = logits.amax(2).flatten(1)

@@ -139,13 +139,6 @@ def _as_read(tensor: Tensor, size: torch.Size) -> Tensor:
 
     If it is larger than the output, MMCV takes each image's first values in memory.
     DyHead passes offsets of another feature level, and its weights are trained so.
-
-    Args:
-        tensor (Tensor): ``(B, K, H, W)``, contiguous if larger than the output.
-        size (torch.Size): ``(H', W')`` of the output.
-
-    Returns:
-        Tensor: ``(B, K, H', W')``, a view.
     """
     if tensor.shape[2:] == size:
         return tensor

@@ -121,14 +121,7 @@ def _overlaps(box: np.ndarray, others: np.ndarray, offset: int) -> np.ndarray:
 
 
 def _order_of_kept(keep: np.ndarray) -> np.ndarray:
-    """Order the kept elements as if each gap were filled from the end.
-
-    Args:
-        keep (np.ndarray): bool ``(N,)``.
-
-    Returns:
-        np.ndarray: ``(keep.sum(),)``, indices of kept elements.
-    """
+    """Order the kept elements, by index, as if each gap were filled from the end."""
     total = int(keep.sum())
     order = np.arange(total)
     order[~keep[:total]] = total + np.flatnonzero(keep[total:])[::-1]

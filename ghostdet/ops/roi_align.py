@@ -167,17 +167,9 @@ def _max_of_samples(
 def _scatter_bilinearly(
     grad: Tensor, batch: Tensor, y: Tensor, x: Tensor, shape: torch.Size
 ) -> Tensor:
-    """Spread gradients over the four pixels around their sampling points.
+    """Spread gradients ``(N, C, PH, PW)`` over the four pixels around y and x.
 
-    Args:
-        grad (Tensor): ``(N, C, PH, PW)``.
-        batch (Tensor): ``(N,)``, indices of the images.
-        y (Tensor): ``(N, C, PH, PW)``, rows; -1 for no sample.
-        x (Tensor): ``(N, C, PH, PW)``, columns.
-        shape (torch.Size): ``(B, C, H, W)``.
-
-    Returns:
-        Tensor: ``(B, C, H, W)``, of the dtype of ``grad``.
+    ``batch`` ``(N,)`` has the images of the result ``(B, C, H, W)``; -1 is no sample.
     """
     _, channels, height, width = shape
     y, x = y.to(grad.dtype), x.to(grad.dtype)

@@ -85,16 +85,9 @@ def _edges(start: Tensor, size: Tensor, bins: int, limit: int) -> tuple[Tensor, 
 
 
 def _max_in_windows(x: Tensor, first: Tensor, last: Tensor) -> tuple[Tensor, Tensor]:
-    """Find the maxima over windows of the last axis, and their positions.
+    """Find the maxima of ``x`` ``(C, L, W)`` in windows of the last axis, and where.
 
-    Args:
-        x (Tensor): ``(C, L, W)``.
-        first (Tensor): int64 ``(P,)``, where each window begins.
-        last (Tensor): int64 ``(P,)``, one after where it ends.
-
-    Returns:
-        tuple[Tensor, Tensor]: Both ``(C, L, P)``: ``-inf`` for an empty window, and
-        the first position of the maximum.
+    Windows ``(P,)`` end before ``last``. An empty one has ``-inf``.
     """
     longest = max(int((last - first).max()), 1)
     index = first[:, None] + torch.arange(longest, device=x.device)

@@ -180,12 +180,7 @@ def _build(root: Path, wheel: Path, tile: int, overlap: int) -> None:
 
 
 def _read_photo(archive: zipfile.ZipFile, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """Read a photograph and its trees.
-
-    Returns:
-        The image, (H, W, 3) uint8 BGR, and the boxes, (T, 4) int64 x1 y1 x2 y2 px,
-        0-based with x2 and y2 exclusive.
-    """
+    """Read a photograph, BGR, and boxes of its trees, ``(T, 4)`` x1 y1 x2 y2."""
     data = np.frombuffer(archive.read(f"deepforest/data/{name}.png"), np.uint8)
     image = cv2.imdecode(data, cv2.IMREAD_COLOR)
     # The standard library's parser is not safe with hostile XML; the archive's
@@ -267,15 +262,10 @@ def _write_part(root: Path, part: str, crops: list) -> None:
 def _clip(
     boxes: np.ndarray, window: Window
 ) -> Iterator[tuple[int, tuple[int, int, int, int], float]]:
-    """Clip boxes to a window.
+    """Clip boxes ``(T, 4)``, x1 y1 x2 y2, to a window.
 
-    Args:
-        boxes: (T, 4) int64 x1 y1 x2 y2 px in the photograph.
-        window: The window.
-
-    Yields:
-        For each box that meets the window: its index, the rest of it as x y w h px in
-        the window, and the share of its area that is left, (0, 1].
+    Yields of each box that meets it the index, the rest as x y w h in the window, and
+    the share of its area that is left.
     """
     low, high = np.array(window[:2]), np.array(window[2:])
     corner = boxes[:, :2].clip(low, high)
