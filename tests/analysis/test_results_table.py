@@ -98,17 +98,6 @@ def test_beside_the_paper(record, tmp_path, options, shown):
         assert f"- `{key}" in text
 
 
-def test_another_run_of_that_name(record, tmp_path):
-    """A config is compared by its content, whatever its name."""
-    run = record("a", CELLS, ap(0.25), name="faster_rcnn_mobilenetv2_fpn")
-    text = write_table([run], tmp_path / "out")
-    assert "| - | - | - | 25.0 | " in text  # nor is its backbone counted
-    assert "and GhostNet`" in text
-    run = record("b", CELLS, ap(0.25), name="mine")
-    text = write_table([run], tmp_path / "out")
-    assert "| mine | - | - | - | 25.0 | " in text and "changed" not in text
-
-
 @pytest.mark.parametrize(
     "change, message",
     [

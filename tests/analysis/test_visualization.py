@@ -121,18 +121,6 @@ def test_ghost_maps_of_a_network(kind, size, red, tmp_path, drawn):
     assert Image.open(out).size != Image.open(pairs).size
 
 
-def test_default_file_and_a_layer_that_runs_on_each_level(
-    detector, cell, tmp_path, monkeypatch, capsys, drawn
-):
-    """The first level's, of stride 8; the smallest is of one value."""
-    monkeypatch.chdir(tmp_path)
-    layer = "bbox_head.cls_convs.0"
-    out = visualize("pairs", *detector, cell, layer)
-    assert out == Path(f"outputs/{cell.stem}-{layer}-pairs.png") and out.is_file()
-    assert len(drawn[0][0]) == 64 and len(drawn[0][1]) == 6
-    assert f"picture: {out}\n" in capsys.readouterr().out
-
-
 @pytest.mark.parametrize(
     "picture, layer, message",
     [

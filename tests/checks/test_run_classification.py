@@ -3,19 +3,13 @@
 import shutil
 
 import pytest
-import torch
 from coco_dataset import IN_PROCESS
-from mmdet.registry import MODELS
 from PIL import Image
 
 from ghostdet import CONFIGS
-from ghostdet.apis import test as evaluate
-from ghostdet.apis import train
 from ghostdet.checks import check_run
 from ghostdet.checks.findings import findings_table
 from ghostdet.config import load_config
-from ghostdet.errors import UserError
-from ghostdet.models import ImageClassifier
 
 CONFIG = f"{CONFIGS}/classification/ghostnet_050_in1k.py"
 DIGITS = f"{CONFIGS}/classification/ghostnet_digits.py"
@@ -205,21 +199,3 @@ def test_full(small, digit_folders):
     }
     assert "1 of 13 images of val+test are trained on" in found["overlap"].text
     assert f"{digit_folders}/val/n1/same.png" in found["overlap"].text
-
-
-@pytest.mark.parametrize("fault", ["no folder to evaluate", "num_classes", "topk"])
-def test_nothing_starts_without_the_check(
-    small, digit_folders, tmp_path, monkeypatch, fault
-):
-    state = MODELS.build(small().model).state_dict()
-    torch.save({"state_dict": state}, tmp_path / "w.pth")
-    plant, *expected = FAULTS[fault]
-    planted = plant(digit_folders)
-    options = planted if isinstance(planted, dict) else {}
-    monkeypatch.setattr(ImageClassifier, "train_step", pytest.fail)
-    with pytest.raises(UserError) as caught:
-        train(small(**options), check=False)
-    assert expected[0][2] in caught.value.text
-    with pytest.raises(UserError) as caught:
-        evaluate(small(**options), tmp_path / "w.pth")
-    assert expected[-1][2] in caught.value.text

@@ -7,7 +7,6 @@ import safetensors.torch
 import torch
 from coco_dataset import IN_PROCESS
 from mmdet.registry import MODELS
-from mmengine.hooks import EMAHook
 from mmengine.registry import DefaultScope
 from timm.models.ghostnet import _create_ghostnet
 from torchvision.transforms import v2
@@ -187,30 +186,3 @@ def test_evaluated_as_it_is(official_digits, tmp_path, new_run, paddle):
     new_run()
     with pytest.raises(UserError, match="weights of PaddleClas go into the init_cfg"):
         apis.test(cfg, paddles(tmp_path, paddle))
-
-
-def test_started_from_as_it_is(official_digits, tmp_path, new_run, monkeypatch):
-    """By load_from, to be trained and averaged; what it fills is not filled before."""
-    path, _ = official_digits
-    options = {
-        "load_from": str(path),
-        **init("nowhere.pth"),
-        **init("nowhere.pth", "model.backbone"),
-        "param_scheduler": [],
-        "train_dataloader.batch_size": 2,
-        **IN_PROCESS,
-        "optim_wrapper.optimizer.lr": 0.0,
-        "default_hooks.checkpoint.by_epoch": False,
-        "log_processor.by_epoch": False,
-    }
-    cfg = load_config(DIGITS, tmp_path / "run", cfg_options=options)
-    cfg.train_cfg = dict(type="IterBasedTrainLoop", max_iters=1, val_interval=9)
-    cfg.custom_hooks.append(dict(type="EMAHook"))
-    new_run()
-    runner = apis.train(cfg, check=False)
-    (hook,) = (hook for hook in runner.hooks if isinstance(hook, EMAHook))
-    weights = torch.load(path)
-    for model in (runner.model, hook.ema_model.module):
-        for part in (model.backbone, model.head):
-            for name, value in part.named_parameters():
-                assert torch.equal(value, weights[name]), name
