@@ -11,15 +11,7 @@ from ghostdet.utils.text import shorten
 
 
 def check_num_classes(model: nn.Module, classes: Sequence[str] | None) -> None:
-    """Check that heads have as many classes as a dataset.
-
-    Args:
-        model: A detector or a classifier.
-        classes: The classes of the dataset, or None if it names none.
-
-    Raises:
-        UserError: If the numbers differ.
-    """
+    """Raise a ``UserError`` if a head has not as many classes as a dataset."""
     for name, module in model.named_modules():
         name = name.removeprefix("module.")  # of a model in several processes
         count = getattr(module, "num_classes", None)

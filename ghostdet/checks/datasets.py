@@ -58,14 +58,6 @@ def check_dataset(dataset_cfg: dict) -> None:
     Raises:
         UserError: If it cannot be loaded, if nothing is left of it, or if labels would
             mean other classes than the config's.
-
-    Example:
-        >>> cfg = dict(type='RepeatDataset', times=2, dataset=dict(
-        ...     type='CocoDataset', data_root='nowhere', ann_file='train.json',
-        ...     data_prefix=dict(img='train/')))
-        >>> check_dataset(cfg)  # doctest: +ELLIPSIS
-        Traceback (most recent call last):
-        ghostdet.errors.UserError: nowhere/train.json: no such annotation file. ...
     """
     scope = DefaultScope.get_current_instance()
     with (

@@ -100,14 +100,8 @@ def rehearsal(cfg: Config, folder: str, weights: bool) -> Iterator[RehearsalRunn
     use_run_components(cfg)
     if isinstance(cfg.default_hooks.checkpoint, dict):
         cfg.default_hooks.checkpoint.pop("out_dir", None)
-    cfg.update(
-        work_dir=folder,
-        experiment_name="rehearsal",
-        log_level="ERROR",
-        launcher="none",
-        model_wrapper_cfg=None,
-        resume=False,
-    )
+    cfg.update(work_dir=folder, experiment_name="rehearsal", log_level="ERROR")
+    cfg.update(launcher="none", model_wrapper_cfg=None, resume=False)
     if not weights or cfg.get("load_from"):  # in place of the others
         cfg.merge_from_dict(dict.fromkeys(init_weights(cfg)))
         cfg.load_from = cfg.load_from if weights else None
@@ -152,23 +146,14 @@ class RehearsedError(Exception):
 
 
 class RehearsalHook(Hook):
-    """Observe a training run, and stop it.
-
-    Args:
-        iterations: Number of iterations after which it stops.
-
-    Attributes:
-        losses: The losses of each iteration by name.
-        objects: Number of objects in all batches.
-        learnt: Names of the parameters that got a gradient.
-    """
+    """Observe a training run, and stop it after some iterations."""
 
     priority = "LOWEST"
 
     def __init__(self, iterations: int = 2) -> None:
-        self.iterations, self.objects = iterations, 0
-        self.losses: list[dict[str, float]] = []
-        self.learnt: set[str] = set()
+        self.iterations, self.objects = iterations, 0  # in all batches
+        self.losses: list[dict[str, float]] = []  # of each iteration, by name
+        self.learnt: set[str] = set()  # names of parameters that got a gradient
 
     def before_train(self, runner: Runner) -> None:
         """Predict a batch, and watch gradients."""

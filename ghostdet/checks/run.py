@@ -115,14 +115,13 @@ class _RunCheck:
             name = "config"
             require(cfg, "model", "train_dataloader", "train_cfg", "optim_wrapper")
             self.batch = global_batch(cfg)  # over all ranks, of which one rehearses
-            folder = stack.enter_context(
-                tempfile.TemporaryDirectory(prefix=".check_", dir=cfg.work_dir)
-            )
+            folder = tempfile.TemporaryDirectory(prefix=".check_", dir=cfg.work_dir)
             with config_mistakes(cfg):
                 self.weights = init_weights(cfg)
                 if cfg.get("load_from"):
                     self.weights = {"load_from": cfg.load_from}
-                built = rehearsal(cfg, folder, weights=not self.quick)
+                path = stack.enter_context(folder)
+                built = rehearsal(cfg, path, weights=not self.quick)
                 runner = stack.enter_context(built)
         except Exception as error:  # constructors raise what they like
             yield Finding.of_error(name, error)
@@ -206,14 +205,12 @@ class _RunCheck:
         for different, (other_parts, other) in others:
             names = [name for name in classes if name not in different]
             names += [name for name in different if name not in classes]
-            yield Finding(
-                "test num_classes" if other_parts == "test" else "num_classes",
-                "fail",
-                f"{other_parts} ({other.source}) and {parts} ({check.source}) have "
-                f"different classes: {shorten(names) or 'the order is another'}",
-                "Let all have the same classes in the same order: categories of their "
-                "files and metainfo=dict(classes=...), or folders",
-            )
+            name = "test num_classes" if other_parts == "test" else "num_classes"
+            text = f"{other_parts} ({other.source}) and {parts} ({check.source}) have "
+            text += f"different classes: {shorten(names) or 'the order is another'}"
+            remedy = "Let all have the same classes in the same order: categories of "
+            remedy += "their files and metainfo=dict(classes=...), or folders"
+            yield Finding(name, "fail", text, remedy)
         check_num_classes(runner.model, classes)
         if not others:
             text = f"{len(classes)} in heads and datasets"
@@ -293,10 +290,8 @@ class _RunCheck:
         hook = next((h for h in runner.hooks if hasattr(h, "max_keep_ckpts")), None)
         path, folder = Path(runner.work_dir, "rehearsal.pth"), self.cfg.work_dir
         free = shutil.disk_usage(folder).free
-        optimizer = getattr(hook, "save_optimizer", True)
-        runner.save_checkpoint(
-            runner.work_dir, path.name, save_optimizer=optimizer, by_epoch=False
-        )
+        state = dict(save_optimizer=getattr(hook, "save_optimizer", True))
+        runner.save_checkpoint(runner.work_dir, path.name, by_epoch=False, **state)
         read_checkpoint(str(path))
         each = path.stat().st_size
         # At most, at one time: an old one goes when the new one is there.
@@ -323,8 +318,7 @@ class _RunCheck:
         batch, found = self.batch, []
         rate = (self.cfg.optim_wrapper.get("optimizer") or {}).get("lr")
         if rate is None:
-            text = f"not one of the optimiser's; batch {batch.total}"
-            yield Finding("learning rate", "pass", text)
+            yield Finding("learning rate", "pass", "not one of the optimiser's")
             return
         text = batch.describe(rate)
         if not batch.base:

@@ -23,26 +23,18 @@ _MOST = 100  # detections of a class in an image, of COCO's AP
 def evaluate_truth(
     dataset: Any, evaluator: Evaluator, quick: bool, key: str
 ) -> Finding:
-    """Evaluate the ground truth of a dataset as if it were detections.
+    """Evaluate the ground truth of a dataset as if it were detections, by COCO's AP.
 
     Args:
         dataset: The dataset of an evaluation.
-        evaluator: Its evaluator; COCO's metrics of boxes are computed.
+        evaluator: Its evaluator.
         quick: Evaluate at most :data:`QUICK` images.
         key: The evaluator's place in the config.
-
-    Returns:
-        A finding, which passes if AP is 1.
     """
     coco = [metric for metric in evaluator.metrics if isinstance(metric, CocoMetric)]
     notes = [note for metric in coco for note in fix_coco_metric(metric)]
-    tried = [
-        metric
-        for metric in coco
-        if type(metric) in (CocoMetric, FastCocoMetric)
-        and "bbox" in metric.metrics
-        and not metric.format_only
-    ]
+    known = [m for m in coco if type(m) in (CocoMetric, FastCocoMetric)]
+    tried = [m for m in known if "bbox" in m.metrics and not m.format_only]
     if not tried or type(evaluator) is not Evaluator:
         names = ", ".join(type(metric).__name__ for metric in evaluator.metrics)
         text = f"{names}: not tried with the ground truth"
@@ -70,10 +62,8 @@ def evaluate_truth(
     source, api = getattr(dataset, "ann_file", "the dataset's"), tried[0]._coco_api
     beyond = 0 if api is None else len(api.getImgIds()) - len(dataset)
     if beyond > 0:
-        notes.append(
-            f"{beyond:,} more images in {key}.ann_file are not in the dataset, and "
-            "their objects count as missed"
-        )
+        text = f"{beyond:,} more images in {key}.ann_file are not in the dataset"
+        notes.append(f"{text}, and their objects count as missed")
     remedy = "Correct the annotation file, or let the dataset have all its images"
     low = any(value <= 0.5 for value in values.values())
     if any(value != 1 for value in values.values()):
@@ -82,10 +72,8 @@ def evaluate_truth(
             remedy = f"Leave out {key}.proposal_nums, or give 100 as one of three"
         elif crowded := _crowded(api):
             low, remedy = False, ""
-            notes.append(
-                f"AP counts {_MOST} detections of a class in an image, and {crowded:,} "
-                "images have more objects"
-            )
+            text = f"AP counts {_MOST} detections of a class in an image, and "
+            notes.append(f"{text}{crowded:,} images have more objects")
     elif not notes:
         return Finding("evaluator", "pass", shown)
     text = "; ".join([shown, *notes])
