@@ -421,7 +421,7 @@ class DatasetCheck:
 
 
 def _listed(folder: str) -> frozenset[str]:
-    """List a folder; empty if there is none."""
+    """List a folder, or nothing if it does not exist."""
     folder = folder or "."
     return frozenset(os.listdir(folder) if os.path.isdir(folder) else ())
 

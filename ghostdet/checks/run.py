@@ -53,8 +53,8 @@ def check_run(cfg: Config, full: bool = False, quick: bool = False) -> list[Find
 
     Args:
         cfg: A config from :func:`~ghostdet.config.load_config`.
-        full: Read all images, not up to :data:`SAMPLE` of each dataset, and compare
-            those of training and evaluation by their pixels.
+        full: Read all images, not up to :data:`SAMPLE` of each dataset, and find equal
+            pixels in training and evaluation.
         quick: Take one iteration in place of two, with the ground truth of at most 200
             images, and load no weights. ``ghostdet train`` does so.
 
@@ -114,7 +114,7 @@ class _RunCheck:
             check_writable(cfg.work_dir)
             name = "config"
             require(cfg, "model", "train_dataloader", "train_cfg", "optim_wrapper")
-            self.batch = global_batch(cfg)  # over all ranks, of which one rehearses
+            self.batch = global_batch(cfg)  # over all ranks; one rehearses
             folder = tempfile.TemporaryDirectory(prefix=".check_", dir=cfg.work_dir)
             with config_mistakes(cfg):
                 self.weights = init_weights(cfg)

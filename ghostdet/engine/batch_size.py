@@ -121,7 +121,7 @@ def scale_lr(cfg: Config) -> str:
 def learning_rates(
     runner: Runner, cfg: Config, ranks: int
 ) -> tuple[dict[int, float], list[tuple[int, int]]]:
-    """Step through the schedules of a run of so many ranks, of which one was built.
+    """Step through the schedules of a run, in which one of the ranks is built.
 
     Returns:
         The rate by iteration, where it may have changed, of at most :data:`FOLLOWED`
