@@ -2,7 +2,6 @@
 
 Importing the package registers everything in MMDetection's registries, after giving
 MMCV its operators where it was installed without compiled ones.
-pycocotools reads annotations in any encoding.
 """
 
 from pycocotools import coco

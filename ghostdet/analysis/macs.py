@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-import torchvision  # noqa: F401  (registers torch.ops.torchvision)
 from mmdet.models.detectors import SingleStageDetector, TwoStageDetector
 from mmdet.models.roi_heads import CascadeRoIHead, StandardRoIHead
 from mmdet.registry import MODELS
@@ -210,14 +208,13 @@ def _params(module: nn.Module) -> int:
 
 
 def _count(run: Callable[..., Any], *inputs: Any) -> tuple[int, Any]:
-    operators = {torch.ops.torchvision.deform_conv2d: _deform_conv_flops}
+    def deform_conv_flops(x: Any, weight: Any, *_: Any, out_shape: Any) -> int:
+        return 2 * out_shape.numel() * weight[1:].numel()
+
+    operators = {torch.ops.torchvision.deform_conv2d: deform_conv_flops}
     with FlopCounterMode(display=False, custom_mapping=operators) as counter:
         output = run(*inputs)
     return counter.get_total_flops() // 2, output
-
-
-def _deform_conv_flops(image: Any, weight: Any, *_: Any, out_shape: Any) -> int:
-    return 2 * math.prod(out_shape) * math.prod(weight[1:])
 
 
 def _head_macs(model: nn.Module, features: Sequence[Tensor]) -> int:

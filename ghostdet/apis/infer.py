@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
+from os.path import realpath
 from pathlib import Path
 from typing import Any
 
@@ -200,7 +200,7 @@ class _Detector:
         instances = sample.pred_instances.cpu()
         return [
             dict(
-                image_id=self.image_ids.get(_real(path), self.last_id + number),
+                image_id=self.image_ids.get(realpath(path), self.last_id + number),
                 file_name=path.name,
                 category_id=self.category_ids[classes[label]],
                 category_name=classes[label],
@@ -300,7 +300,7 @@ def _coco_ids(cfg: Config) -> tuple[dict[str, int], dict[str, int]]:
     try:
         annotations = json.loads(file.read_bytes())
         return (
-            {_real(folder / i["file_name"]): i["id"] for i in annotations["images"]},
+            {realpath(folder / i["file_name"]): i["id"] for i in annotations["images"]},
             {c["name"]: c["id"] for c in annotations["categories"]},
         )
     except (ValueError, KeyError, TypeError) as error:
@@ -309,10 +309,6 @@ def _coco_ids(cfg: Config) -> tuple[dict[str, int], dict[str, int]]:
             "images and categories are counted from 1"
         )
         return {}, {}
-
-
-def _real(path: Path) -> str:
-    return os.path.realpath(path)
 
 
 def _highest(ids: dict[str, Any]) -> int:

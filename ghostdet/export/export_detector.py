@@ -129,10 +129,9 @@ def export(
             _compare_metrics(before, _evaluate(cfg, path))
         shutil.copy(runtime.__file__, folder / "ghostdet_runtime.py")
         files = ", ".join(sorted(file.name for file in folder.iterdir()))
-    package = runtime.PACKAGES[out.suffix]
     print(
         f"written to {out.parent}: {files}\nThey run without MMDetection and PyTorch:\n"
-        f"  pip install numpy opencv-python-headless {package}\n"
+        f"  pip install numpy opencv-python-headless {runtime.PACKAGES[out.suffix]}\n"
         f"  python {out.parent / 'ghostdet_runtime.py'} {out} IMAGE..."
     )
     return out

@@ -247,3 +247,11 @@ def test_fast_is_not_installed(monkeypatch):
     monkeypatch.setitem(sys.modules, "faster_coco_eval", None)
     with pytest.raises(UserError, match=r'type pip install "ghostdet\[eval\]"'):
         METRICS.build(dict(type="FastCocoMetric"))
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32-be"])
+def test_any_encoding(own_cells, encoding):
+    path = own_cells / "annotations/test.json"
+    path.write_text(path.read_text().replace("WBC", "白血球"), encoding)
+    for kind in (CocoMetric, FastCocoMetric):
+        assert kind(str(path))._coco_api.get_cat_ids(cat_names=["白血球"]) == [2]

@@ -44,9 +44,8 @@ class LoadReadableImage(LoadImageFromFile):
         *args: Arguments of MMCV's ``LoadImageFromFile``, in its order. With
             ``ignore_empty`` any number of images is skipped.
         max_unreadable: Number of distinct unreadable images to skip.
-        max_value: Value that becomes 255 in images of more than 8 bits, such as 4095
-            for 12 bits. By default OpenCV decides: 65535 of 16 bits. A dark result is
-            warned of once.
+        max_value: Value that becomes 255 in images of more than 8 bits, such as 4095.
+            Defaults to OpenCV's, 65535 of 16 bits, with one warning if all is dark.
         **kwargs: Arguments of MMCV's ``LoadImageFromFile``.
 
     Raises:
@@ -59,11 +58,7 @@ class LoadReadableImage(LoadImageFromFile):
     """
 
     def __init__(
-        self,
-        *args: Any,
-        max_unreadable: int = 0,
-        max_value: float | None = None,
-        **kwargs: Any,
+        self, *args: Any, max_unreadable: int = 0, max_value: float = 0, **kwargs: Any
     ) -> None:
         super().__init__(*args, **kwargs)
         if self.file_client_args is not None:
@@ -126,14 +121,12 @@ class LoadReadableImage(LoadImageFromFile):
         if is_truncated_jpeg(content):
             raise OSError("the JPEG data ends early")
         decode = partial(mmcv.imfrombytes, content, backend=self.imdecode_backend)
-        flag = self.color_type
+        flag, deep = self.color_type, cv2.IMREAD_ANYDEPTH
+        cv = self.imdecode_backend == "cv2" and flag != "unchanged"
         try:
-            if self.imdecode_backend == "cv2" and flag != "unchanged":
-                image = decode(imread_flags[flag] | cv2.IMREAD_ANYDEPTH)
-                if image is not None and image.dtype != np.uint8:
-                    image = self._to_8_bits(image, decode(flag), path)
-            else:
-                image = decode(flag)
+            image = decode(imread_flags[flag] | deep if cv else flag)
+            if cv and image is not None and image.dtype != np.uint8:
+                image = self._to_8_bits(image, decode(flag), path)
         except (SyntaxError, cv2.error) as err:  # SyntaxError: Pillow's PNG
             raise OSError(str(err).strip()) from err
         if image is None:
@@ -142,9 +135,8 @@ class LoadReadableImage(LoadImageFromFile):
 
     def _to_8_bits(self, image: Any, usual: Any, path: str) -> np.ndarray | None:
         """Scale an image, or give OpenCV's usual one, with a warning if it is dark."""
-        if self.max_value is not None:
-            scaled = image * (255 / self.max_value)
-            return scaled.round().clip(0, 255).astype(np.uint8)
+        if self.max_value:
+            return cv2.convertScaleAbs(image, alpha=255 / self.max_value)
         first = not self._warned and getattr(get_worker_info(), "id", 0) == 0
         if first and usual is not None and usual.max() < 128:
             self._warned = True
