@@ -79,7 +79,6 @@ class DatasetCheck:
 
     Attributes:
         dataset: The dataset; None if it cannot be loaded.
-        failure: Why it cannot be loaded.
         objects: Number of objects to learn from, once it is known.
     """
 
@@ -285,6 +284,9 @@ class DatasetCheck:
         found = [self._finding("annotations", *row) for row in found]
         found += self._classes(names, learnable)
         self.objects = sum(learnable.values())
+        filtered = self.cfg.get("filter_cfg") and not self.cfg.get("test_mode")
+        if filtered and not self.objects:
+            found.append(self._nothing())
         yield from found
         if boxes:
             yield self._borders(np.array(boxes, float))

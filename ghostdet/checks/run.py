@@ -49,8 +49,6 @@ _VERSIONS = "ghostdet", "torch", "torchvision", "mmengine", "mmcv", "mmdet", "cv
 def check_run(cfg: Config, full: bool = False, quick: bool = False) -> list[Finding]:
     """Rehearse a training run in its work directory, and leave nothing there.
 
-    What only testing uses is at most a warning.
-
     Args:
         cfg: A config from :func:`~ghostdet.config.load_config`.
         full: Read all images, not up to :data:`SAMPLE` of each dataset, and find equal

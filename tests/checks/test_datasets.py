@@ -104,6 +104,8 @@ LOADED = r"train\.json: CocoDataset cannot load it: "
             annotation(bbox=[0, 0, 4, 10**400]),
             r"bbox is not four numbers of px in .*\[0, 0, 4, 1000",
         ),
+        (annotation(iscrowd=1), r"no image .* is left, of 1 images .* crowds"),
+        (annotation(bbox=[0, 0, 4, float("nan")]), r"left, of .*\[0, 0, 4, NaN\]"),
         (annotation(image_id=None), r"no image .* is left"),
         (annotation(category_id="5"), r'left, of .*"category_id": "5"'),
         (
