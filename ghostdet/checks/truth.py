@@ -49,8 +49,8 @@ def evaluate_truth(
     values = {}
     for metric in tried:
         kept = vars(metric).copy()
-        metric.metrics, metric.metric_items, metric.classwise = ["bbox"], None, False
-        metric.outfile_prefix = None
+        metric.metrics, metric.classwise, metric.outfile_prefix = ["bbox"], False, None
+        metric.metric_items = metric.metric_items and ["mAP", *metric.metric_items]
         if metric._coco_api is not None:
             metric.img_ids = [sample["img_id"] for sample in samples]
         metric.process(None, samples)
