@@ -175,7 +175,7 @@ def config_mistakes(cfg: Config) -> Iterator[None]:
         message = str(error.args[0]).partition("\n")[0] if error.args else ""
         raised_in = traceback.extract_tb(error.__traceback__)[-1].name
         known = r"\w+ option .*num_workers|.*__init__\(\) got an unexpected keyword|"
-        known += r"[\w ]+ should be .*\bdict\b.*but ?got "
+        known += r"[\w ,]+ should be .*(\bdict|all None).*but ?got "
         if raised_in != "build_from_cfg" and not re.match(known, message):
             raise
         if unknown := re.match(r"\S+ is not in the .+? registry", message):
@@ -185,6 +185,20 @@ def config_mistakes(cfg: Config) -> Iterator[None]:
         raise ConfigError(
             f"{cfg.filename} cannot be run: {message}; correct it there or with "
             "--cfg-options"
+        ) from error
+
+
+@contextmanager
+def config_kinds(cfg: Config) -> Iterator[None]:
+    """Turn an error at a value of the wrong kind, which we read, into a ConfigError."""
+    try:
+        yield
+    except (AttributeError, KeyError, TypeError) as error:
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        raise ConfigError(
+            f"{cfg.filename} cannot be run: a value is of another kind than expected "
+            f"({type(error).__name__}: {error}, at `{place.line}`); correct it there "
+            "or with --cfg-options"
         ) from error
 
 

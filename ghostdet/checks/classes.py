@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 from torch import nn
 
+from ghostdet.checks.findings import Finding
 from ghostdet.errors import UserError
 from ghostdet.utils.text import shorten
 
@@ -30,3 +32,44 @@ def check_num_classes(model: nn.Module, classes: Sequence[str] | None) -> None:
                 f"{name} has num_classes={count}, and the dataset has "
                 f"{len(classes)} classes: {shorten(classes)}; {remedy}"
             )
+
+
+def compare_classes(
+    source: str,
+    classes: Sequence[str],
+    listed: Sequence[str],
+    learnt: Sequence[str],
+    objects: Counter[int],
+) -> Finding:
+    """Check that each label means the class of that number in the config.
+
+    Args:
+        source: Name of the annotation file.
+        classes: The config's classes.
+        listed: The file's categories.
+        learnt: Categories of the labels, in the labels' order.
+        objects: Number of objects by label.
+    """
+    others = [name for name in listed if name not in classes]
+    if learnt == classes and not others:
+        without = [name for label, name in enumerate(classes) if not objects[label]]
+        text = f"{len(classes)}, as in the file: {shorten(classes)}"
+        text += f"; without objects: {shorten(without)}" * bool(without)
+        return Finding("classes", "pass", text)
+    if learnt == classes:
+        text = f"{source}: {shorten(others)} become background: they are not configured"
+        remedy = "To detect them as well, add them to metainfo=dict(classes=...) in the"
+        return Finding("classes", "warn", text, f"{remedy} file's order")
+    missing = [name for name in classes if name not in learnt]
+    text = f"{source}: labels follow the file's categories, which are not the "
+    text += f"configured classes in their order\n  configured: {shorten(classes)}\n"
+    text += f"  in the file: {shorten(listed)}"
+    remedy = "In all datasets, set metainfo=dict(classes=...) to the file's names, and "
+    remedy += "num_classes of the head to their number"
+    if twice := [name for name, count in Counter(listed).items() if count > 1]:
+        remedy = f"Make the categories named {shorten(twice)} one, with one id"
+    elif missing and learnt:
+        remedy = f"Add the category {shorten(missing)} to the file, also where it has "
+        remedy += "no objects; or leave it out of metainfo and num_classes, in all "
+        remedy += "datasets"
+    return Finding("classes", "fail", text, remedy)

@@ -4,28 +4,25 @@ from __future__ import annotations
 
 import copy
 import functools
-import hashlib
 import json
 import os
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import redirect_stdout
 from io import StringIO
-from multiprocessing.pool import ThreadPool
 from typing import Any
 
 import numpy as np
 from mmdet.registry import DATASETS
-from mmengine import fileio
 from mmengine.dataset import BaseDataset
 from mmengine.registry import DefaultScope
 from torchvision.datasets.folder import is_image_file
-from tqdm import tqdm
 
+from ghostdet.checks.classes import compare_classes
 from ghostdet.checks.findings import Finding, reason
+from ghostdet.checks.images import image_reader, list_folder, read_images
 from ghostdet.datasets.classification import ClassificationDataset, ImageFolder
-from ghostdet.datasets.transforms.loading import LoadReadableImage
 from ghostdet.errors import UserError
 from ghostdet.utils.components import iter_datasets, type_name
 from ghostdet.utils.text import shorten
@@ -38,7 +35,7 @@ _EXPECTED = (
     "annotations with id, image_id, category_id, bbox [x, y, width, height], area and "
     "iscrowd; categories with id and name"
 )
-_KEPT = (
+KEPT = (
     "MMDetection keeps an object if its category_id and image_id are in the file, and "
     "its bbox, [x, y, width, height] in px, is 1 px or more wide and high, has an area "
     "and is not outside the image; it does not learn crowds"
@@ -150,7 +147,9 @@ class DatasetCheck:
             prefixes = (self.cfg.get("data_prefix") or {}).values()
             names = filter(None, [self.cfg.get("ann_file"), *prefixes])
             suffix = os.path.splitext(path)[1]
-            others = [n for n in _listed(os.path.dirname(path)) if n.endswith(suffix)]
+            others = [
+                n for n in list_folder(os.path.dirname(path)) if n.endswith(suffix)
+            ]
             text = "no such annotation file"
             if str(error.filename) != path:
                 text = f"names {error.filename}, which does not exist"
@@ -171,7 +170,8 @@ class DatasetCheck:
         text += f"{len(images):,} images and {len(objects):,} annotations"
         text += f" such as {_shown(objects[0])}" if objects else ""
         filters = self.cfg.get("filter_cfg")
-        return self._finding("annotations", "fail", f"{text}, by {filters}", _KEPT)
+        text += f", by filter_cfg={filters}"
+        return self._finding("annotations", "fail", text, KEPT)
 
     @property
     def classes(self) -> Sequence[str]:
@@ -199,15 +199,12 @@ class DatasetCheck:
             found[os.path.realpath(real) if os.path.islink(real) else real] = path
         return found
 
-    def findings(
-        self, images: int | None = 0, workers: int = 1, hashed: bool = False
-    ) -> Iterator[Finding]:
+    def findings(self, images: int | None = 0, workers: int = 1) -> Iterator[Finding]:
         """Check annotations, classes, boxes and images.
 
         Args:
             images: Number of images to read, evenly spread; None for all.
             workers: Number of threads that read them.
-            hashed: Let :meth:`identities` know their pixels.
         """
         if self.failure is not None:
             yield self.failure
@@ -220,7 +217,7 @@ class DatasetCheck:
         else:
             text = f"{len(self.dataset):,} images, by {type_name(self.cfg['type'])}"
             yield self._finding("annotations", "pass", text)
-        yield from self._images(images, workers, hashed)
+        yield from self._images(images, workers)
 
     def _folders(self) -> Iterator[Finding]:
         """Count the images of each class, and find those beside the folders."""
@@ -248,7 +245,8 @@ class DatasetCheck:
         names = {c["id"]: c["name"] for c in self._raw["categories"]}
         ids = Counter(image["id"] for image in images)
         out = [a for a in annotations if a["image_id"] not in ids]
-        boxes, infinite, learnable = [], [], Counter()
+        files = Counter(info["img_path"] for _, _, info in self._parsed)
+        boxes, infinite, marked, learnable = [], [], [], Counter()
         for image, own, info in self._parsed:
             kept = [i for i in info["instances"] if not i["ignore_flag"]]
             learnable.update(i["bbox_label"] for i in kept)
@@ -265,24 +263,37 @@ class DatasetCheck:
                     else:
                         infinite.append(annotation)
                 elif label is not None or annotation["category_id"] not in names:
-                    out += [annotation] if not annotation.get("ignore") else []
+                    (marked if annotation.get("ignore") else out).append(annotation)
         found = []
         if repeated := [f"{i!r}" for i, times in ids.items() if times > 1]:
             text = f"several images have the id {shorten(repeated)}"
             found.append(("fail", text, "Give each its own"))
+        if repeated := [path for path, times in files.items() if times > 1]:
+            text = f"{len(repeated):,} files are listed as several images, such as "
+            found.append(("warn", text + repeated[0], "Give each one entry"))
         if infinite:
             text = f"the bbox is not four numbers of px in {_shown(infinite[0])}"
             found.append(("fail", text, "Expected [x, y, width, height]"))
         if out:
             text = f"{_of(out, annotations)} annotations are left out, such as "
-            found.append(("warn", text + _shown(out[0]), _KEPT))
+            found.append(("warn", text + _shown(out[0]), KEPT))
+        if marked and self.cfg.get("test_mode"):
+            text = f"{_of(marked, annotations)} annotations have 'ignore': MMDetection "
+            text += "leaves them out, and COCO counts them as missed"
+            found.append(("warn", text, "Give them iscrowd=1 in place of ignore=1"))
+        crowds = sum(
+            i["ignore_flag"] for _, _, x in self._parsed for i in x["instances"]
+        )
         if not found:
             empty = sum(not own for _, own, _ in self._parsed)
             text = f"{len(annotations):,} objects in {len(images):,} images"
             text += f", {empty:,} of them empty" * bool(empty)
+            text += f"; {crowds + len(marked):,} are ignored" * bool(crowds or marked)
             found.append(("pass", text))
         found = [self._finding("annotations", *row) for row in found]
-        found += self._classes(names, learnable)
+        learnt = [names[category] for category in self.dataset.cat2label]
+        own = self.source, list(self.classes), list(names.values()), learnt, learnable
+        found.append(compare_classes(*own))
         self.objects = sum(learnable.values())
         filtered = self.cfg.get("filter_cfg") and not self.cfg.get("test_mode")
         if filtered and not self.objects:
@@ -290,33 +301,6 @@ class DatasetCheck:
         yield from found
         if boxes:
             yield self._borders(np.array(boxes, float))
-
-    def _classes(self, names: dict[Any, str], objects: Counter) -> Iterator[Finding]:
-        """Check that each label means the class of that number in the config."""
-        classes, listed = list(self.classes), list(names.values())
-        learnt = [names[category] for category in self.dataset.cat2label]
-        others = [name for name in listed if name not in classes]
-        if learnt == classes and not others:
-            without = [name for label, name in enumerate(classes) if not objects[label]]
-            text = f"{len(classes)}, as in the file: {shorten(classes)}"
-            text += f"; without objects: {shorten(without)}" * bool(without)
-            yield Finding("classes", "pass", text)
-        elif learnt == classes:
-            text = f"{shorten(others)} become background: they are not configured"
-            remedy = "To detect them as well, add them to metainfo=dict(classes=...) in"
-            yield self._finding("classes", "warn", text, f"{remedy} the file's order")
-        else:
-            missing = [name for name in classes if name not in learnt]
-            text = "labels follow the file's categories, which are not the configured "
-            text += f"classes in their order\n  configured: {shorten(classes)}\n"
-            text += f"  in the file: {shorten(listed)}"
-            remedy = "In all datasets, set metainfo=dict(classes=...) to the file's "
-            remedy += "names, and num_classes of the head to their number"
-            if missing and learnt:
-                remedy = f"Add the category {shorten(missing)} to the file, also where "
-                remedy += "it has no objects; or leave it out of metainfo and "
-                remedy += "num_classes, in all datasets"
-            yield self._finding("classes", "fail", text, remedy)
 
     def _borders(self, rows: np.ndarray) -> Finding:
         """Check that boxes, ``(N, 6)`` with the size of their image, are inside it."""
@@ -347,85 +331,39 @@ class DatasetCheck:
         other = form and 1 - inside.mean() > _SHARE
         return self._finding("boxes", "fail" if other else "warn", text, remedy)
 
-    def _reader(self) -> tuple[Callable | None, bool, int]:
-        """Return how to read an image, if files are local, how many may be broken."""
-        if isinstance(self.dataset, ClassificationDataset):
-            bare = DATASETS.build({**self.cfg, "pipeline": []})
-            return lambda index: np.asarray(bare[index]["inputs"]), False, 0
-        paths = self.paths
-        steps = getattr(getattr(self.dataset, "pipeline", None), "transforms", [])
-        load = next((s for s in steps if isinstance(s, LoadReadableImage)), None)
-        if load is None or not paths:
-            return None, False, 0
-        backend = fileio.get_file_backend(paths[0], backend_args=load.backend_args)
-        local = isinstance(backend, fileio.LocalBackend)
-        return lambda index: load.read(paths[index]), local, load.max_unreadable
-
-    def _images(
-        self, count: int | None, workers: int, hashed: bool
-    ) -> Iterator[Finding]:
+    def _images(self, count: int | None, workers: int) -> Iterator[Finding]:
         """Check that images exist, can be read, and have the size in the file."""
-        paths, (read, local, allowed) = self.paths, self._reader()
-        there, broken, other, listed = [], [], [], functools.cache(_listed)
-        for index, path in enumerate(paths):
-            if not local or os.path.basename(path) in listed(os.path.dirname(path)):
-                there.append(index)
-            else:
-                broken.append(f"{path} (no such file)")
-        if read is None:
-            there = []
-        elif count is not None and count < len(there):
-            chosen = np.linspace(0, len(there) - 1, count).astype(int)
-            there = [there[i] for i in chosen]
-
-        def look(index: int) -> None:
-            path, info = paths[index], self._infos[index] if self._infos else {}
-            try:
-                image = read(index)
-            except (OSError, UserError) as error:
-                why = getattr(error, "text", str(error))
-                broken.append(why if path in why else f"{path} ({why})")
-                return
-            height, width = image.shape[:2]
-            stated = info.get("width", width), info.get("height", height)
-            if stated != (width, height):
-                other.append((path, width, height, *stated))
-            elif hashed:
-                pixels = np.ascontiguousarray(image)
-                self._contents[hashlib.blake2b(pixels).digest()] = path
-
-        hidden = None if count is None else True  # None: where nobody looks
-        with ThreadPool(workers) as pool:
-            looked = pool.imap(look, there)
-            list(tqdm(looked, total=len(there), unit="image", disable=hidden))
+        paths, cfg = self.paths, self.cfg
+        read, local, load = image_reader(self.dataset, cfg, paths)
+        looked = read_images(paths, self._infos, read, local, count, workers)
+        number, broken, other, self._contents = looked
+        allowed, dark = getattr(load, "max_unreadable", 0), getattr(load, "dark", "")
         if broken:
             text = f"{_of(broken, paths)} images cannot be read, such as {broken[0]}"
-            remedy = "Restore them, or remove them from the dataset"
-            if not self.cfg.get("test_mode"):  # evaluation skips none
-                remedy += (
-                    f"; LoadReadableImage(max_unreadable={len(broken)}) skips them"
-                )
             status = "fail" if len(broken) > allowed else "warn"
+            remedy = "Restore them, or remove them from the dataset"
+            prefix = (cfg.get("data_prefix") or {}).get("img") or ""
             if len(broken) == len(paths):
-                remedy = "Set data_prefix=dict(img=...) to their folder; file_name is "
-                status, remedy = "fail", f"{remedy}relative to it, with forward slashes"
+                status, remedy = "fail", "Set data_prefix=dict(img=...) to their folder"
+                if "\\" in paths[0] or prefix not in paths[0]:
+                    remedy = "Correct file_name: relative to data_prefix, with slashes"
+            elif status == "fail" and load and not cfg.get("test_mode"):
+                step = self.dataset.pipeline.transforms.index(load)
+                remedy += f", or skip them: --cfg-options {self.key}.pipeline.{step}."
+                remedy += f"max_unreadable={len(broken)}"
             yield self._finding("images", status, text, remedy)
         if other:
-            text = f"{_of(other, there)} images that were read have another size than "
-            text += "the file says, such as {}: {}x{} px, not {}x{}".format(*other[0])
+            text = f"{len(other):,} of {number:,} images that were read have "
+            text += f"another size than the file says, such as {other[0]}"
             remedy = "Put back the images that were annotated, or correct width and "
             remedy += "height and, if they were scaled or turned, the boxes"
             yield self._finding("images", "fail", text, remedy)
-        if not (broken or other):
-            looked = "read" if len(there) == len(paths) else f"{len(there):,} read"
-            text = f"{len(paths):,} images, {looked if there else 'not opened'}"
+        if dark:
+            yield self._finding("images", "warn", dark)
+        if not (broken or other or dark):
+            looked = "read" if number == len(paths) else f"{number:,} read"
+            text = f"{len(paths):,} images, {looked if number else 'not opened'}"
             yield self._finding("images", "pass", text)
-
-
-def _listed(folder: str) -> frozenset[str]:
-    """List a folder, or nothing if it does not exist."""
-    folder = folder or "."
-    return frozenset(os.listdir(folder) if os.path.isdir(folder) else ())
 
 
 def _entry(error: BaseException) -> str:

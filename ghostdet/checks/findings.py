@@ -54,11 +54,8 @@ def reason(error: BaseException) -> str:
     text = str(error) if isinstance(error, OSError) else text
     if unknown := re.match(r"\S+ is not in the .+? registry", text):
         return unknown.group()
-    return (
-        f"no key {text!r}"
-        if isinstance(error, KeyError) and text.isidentifier()
-        else text[:300]
-    )
+    keyed = isinstance(error, KeyError) and " " not in text
+    return f"no key {text!r}" if keyed else text[:300]
 
 
 def findings_table(findings: Sequence[Finding], width: int | None = None) -> str:

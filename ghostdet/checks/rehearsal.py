@@ -9,8 +9,9 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -24,7 +25,7 @@ from torch.utils.data import DataLoader
 
 from ghostdet.checks.datasets import DatasetCheck
 from ghostdet.checks.findings import Finding
-from ghostdet.engine.hooks.graceful_stop import losses_of
+from ghostdet.engine.hooks.graceful_stop import TERMINATED, losses_of
 from ghostdet.engine.setup import use_run_components
 from ghostdet.utils.components import iter_datasets
 
@@ -34,10 +35,12 @@ class RehearsalRunner(Runner):
 
     Attributes:
         checks: The datasets.
+        metrics: What an evaluation gives, if it is known.
         stage: What :meth:`train` is at, for the name of a failure.
     """
 
     checks: Sequence[DatasetCheck] = ()
+    metrics: Mapping[str, float] = MappingProxyType({})
     stage = "train step"
 
     def _log_env(self, env_cfg: dict) -> None:
@@ -157,13 +160,17 @@ class RehearsalHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         """Predict a batch, and watch gradients."""
+        if threading.current_thread() is threading.main_thread():
+            # GracefulStopHook would write a checkpoint.
+            signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
         if runner.val_loop is not None:
             runner.stage = "val step"
+            runner.call_hook("before_val")
+            runner.call_hook("before_val_epoch")
             runner.model.eval()
-            batch = next(iter(runner.val_dataloader))
-            with torch.no_grad():
-                predictions = runner.model.val_step(batch)
-            runner.val_evaluator.process(predictions, batch)
+            runner.val_loop.run_iter(0, next(iter(runner.val_dataloader)))
+            if runner.metrics:
+                runner.call_hook("after_val_epoch", metrics=runner.metrics)
         runner.stage = "train step"
         loop = runner.train_loop
         _ = loop.iter % getattr(loop, "val_interval", 1)  # which the run will compute

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import json
 import math
 import os
 import shutil
@@ -21,7 +22,7 @@ from mmengine.logging import MMLogger
 from mmengine.registry import DefaultScope
 
 from ghostdet.checks.classes import check_num_classes
-from ghostdet.checks.datasets import DatasetCheck
+from ghostdet.checks.datasets import KEPT, DatasetCheck
 from ghostdet.checks.findings import Finding, reason
 from ghostdet.checks.rehearsal import (
     RehearsalHook,
@@ -43,6 +44,7 @@ from ghostdet.weights.checkpoint import read_checkpoint
 
 SAMPLE = 200  # images that are read of each dataset
 _FACTOR = 10  # of the learning rate, above which scaling it is a warning
+_LATE = 0.1  # of the highest rate, by which it may be off where schedules are cut
 _VERSIONS = "ghostdet", "torch", "torchvision", "mmengine", "mmcv", "mmdet", "cv2"
 
 
@@ -69,11 +71,14 @@ def check_run(cfg: Config, full: bool = False, quick: bool = False) -> list[Find
         'config'
     """
     gc.freeze()  # MMEngine collects garbage for each dataset, through all imports
-    with DefaultScope.overwrite_default_scope(cfg.get("default_scope") or "mmdet"):
-        with quiet(MMLogger.get_current_instance()), redirect_stdout(StringIO()):
-            findings = list(_RunCheck(cfg, full, quick).findings())
-    gc.unfreeze()
-    return findings
+    try:
+        with DefaultScope.overwrite_default_scope(cfg.get("default_scope") or "mmdet"):
+            with quiet(MMLogger.get_current_instance()), redirect_stdout(StringIO()):
+                return list(_RunCheck(cfg, full, quick).findings())
+    finally:
+        gc.unfreeze()
+        with suppress(OSError):  # unless something is in it
+            os.rmdir(cfg.work_dir)
 
 
 @dataclass
@@ -160,15 +165,14 @@ class _RunCheck:
         for parts, check in self.data:
             name = "+".join(parts)
             try:
-                for finding in check.findings(count, workers, hashed=self.full):
+                for finding in check.findings(count, workers):
                     yield replace(finding, check=f"{name} {finding.check}")
             except Exception as error:  # annotations hold what they like
                 yield Finding.of_error(f"{name} dataset", error)
         objects = [check.objects for parts, check in self.data if "train" in parts]
         if objects and not any(count is None or count for count in objects):
             text = "there is no object to learn from"
-            remedy = "Give annotations with objects, as numbers of px"
-            yield Finding("train boxes", "fail", text, remedy)
+            yield Finding("train boxes", "fail", text, KEPT)
 
     def _overlap(self) -> Iterator[Finding]:
         """Find images that are both trained on and evaluated."""
@@ -227,9 +231,13 @@ class _RunCheck:
             try:
                 with evaluator_mistakes(keys[1]), config_mistakes(self.cfg):
                     loop = getattr(runner, f"{part}_loop")
-                    found = evaluate_truth(
-                        loop.dataloader.dataset, loop.evaluator, self.quick, keys[1]
+                    data = loop.dataloader.dataset
+                    masks = getattr(runner.model, "with_mask", False)
+                    found, metrics = evaluate_truth(
+                        data, loop.evaluator, self.quick, masks, keys[1]
                     )
+                if part == "val":
+                    runner.metrics = metrics
             except UserError as error:
                 found = Finding.of_error("evaluator", error)
             yield replace(found, check=f"{part} evaluator")
@@ -242,12 +250,15 @@ class _RunCheck:
                 if runner._load_from:
                     read_checkpoint(runner._load_from)
             except Exception as error:  # of a download, a file
-                yield self._failed("pretrained weights", error)
+                yield self._failed(runner, error)
 
-    def _failed(self, stage: str, error: Exception) -> Finding:
+    def _failed(self, runner: RehearsalRunner, error: Exception) -> Finding:
         """Describe an error of a stage of the rehearsal."""
-        found, remedy = Finding.of_error(stage, error), ""
-        if isinstance(error, torch.OutOfMemoryError):
+        stage, remedy = runner.stage, ""
+        found = Finding.of_error(stage, error)
+        if isinstance(error, KeyError) and runner.metrics:
+            remedy = f"The evaluator gives {', '.join(runner.metrics)}"
+        elif isinstance(error, torch.OutOfMemoryError):
             remedy = "Lower batch_size of the data loader, or the size of images"
         elif "collate" in found.text:
             remedy = "Let the pipeline end with CenterCrop and PILToTensor of "
@@ -267,15 +278,15 @@ class _RunCheck:
             with config_mistakes(self.cfg), suppress(RehearsedError):
                 runner.train()
         except Exception as error:  # components raise what they like
-            yield self._failed(runner.stage, error)
+            yield self._failed(runner, error)
             return
         if not hook.losses:
             text = f"train_cfg={dict(self.cfg.train_cfg)} has no iteration"
             yield Finding(runner.stage, "fail", text, "Set max_iters or max_epochs")
             return
-        text = ", ".join(map(str, self.weights.values())) or "none"
+        text = ", ".join(map(str, self.weights.values()))
         text += ": loaded when the run starts" if self.quick else ": loaded"
-        yield Finding("pretrained weights", "pass", text)
+        yield Finding("pretrained weights", "pass", text if self.weights else "none")
         yield from hook.findings(runner)
         try:
             yield self._checkpoint(runner)
@@ -326,17 +337,21 @@ class _RunCheck:
             remedy = "Set optim_wrapper.optimizer.lr to a rate that trains, and "
             found.append((text, f"{remedy}auto_scale_lr.base_batch_size to its batch"))
         if self.cfg.get("param_scheduler"):
-            rates, counted = learning_rates(runner, self.cfg, batch.ranks)
+            rates, length = learning_rates(runner, self.cfg, batch.ranks)
             rates = {i: value * batch.factor for i, value in rates.items()}
-            top, last = max(rates, key=rates.get), max(rates)
-            lowest = min((i for i in rates if i >= top), key=rates.get)
-            for number, (end, steps) in enumerate(counted):
-                if end > steps:
-                    key = f"param_scheduler.{number}"
-                    warning = f"{key} ends at step {end:,} and the training at "
-                    warning += f"{steps:,}, so that the last rate is {rates[last]:g}"
-                    remedy = "Set its end, T_max or milestones: --cfg-options "
-                    found.append((warning, f"{remedy}{key}.end={steps}"))
+            trained = {i: value for i, value in rates.items() if i <= length}
+            top, last = max(trained, key=trained.get), max(trained)
+            lowest = min((i for i in trained if i >= top), key=trained.get)
+            rate, margin = rates[top], _LATE * rates[top]
+            low, high = rates[lowest] - margin, rates[top] + margin
+            after = (i for i in rates if i > length)
+            if late := next((i for i in after if not low <= rates[i] <= high), None):
+                warning = f"the rate is {rates[last]:g} at the end, iteration "
+                warning += f"{length:,}, and would be {rates[late]:g} at {late:,}"
+                remedy = "Let begin, end, T_max and milestones of param_scheduler fit "
+                epochs = self.cfg.train_cfg.get("max_epochs")
+                remedy += f"max_epochs={epochs}, or " * bool(epochs)
+                found.append((warning, f"{remedy}{length} steps with by_epoch=False"))
             if rates[last] > 1.01 * rates[lowest]:
                 warning = f"the rate is at its lowest, {rates[lowest]:g}, at iteration "
                 warning += f"{lowest:,} and rises again to {rates[last]:g}"
@@ -344,6 +359,9 @@ class _RunCheck:
                 found.append((warning, remedy))
             text += f"; {rates[1]:g} at iteration 1, {rates[top]:g} at {top:,}, "
             text += f"{rates[last]:g} from {last:,} on"
+        if not rate:
+            remedy = "Set optim_wrapper.optimizer.lr and param_scheduler"
+            yield Finding("learning rate", "fail", "it is 0: nothing learns", remedy)
         for warning in found:
             yield Finding("learning rate", "warn", *warning)
         if not found:
@@ -359,7 +377,8 @@ def evaluator_mistakes(key: str) -> Iterator[None]:
     except UserError:
         raise
     except Exception as error:  # metrics raise what they like
-        raise UserError(
-            f"{key} fails with {type(error).__name__}: {reason(error)}; correct it, or "
-            f"the annotations that it reads: --cfg-options {key}.ann_file=FILE"
-        ) from error
+        remedy = f"correct {key}"
+        if isinstance(error, (OSError, UnicodeDecodeError, json.JSONDecodeError)):
+            remedy = f"give the annotations: --cfg-options {key}.ann_file=FILE"
+        text = f"{key} fails with {type(error).__name__}: {reason(error)}"
+        raise UserError(f"{text}; {remedy}") from error

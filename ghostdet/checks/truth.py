@@ -11,6 +11,7 @@ from mmdet.evaluation import CocoMetric
 from mmdet.structures import DetDataSample
 from mmengine.evaluator import Evaluator
 from mmengine.structures import InstanceData
+from pycocotools.coco import COCO
 
 from ghostdet.checks.findings import Finding
 from ghostdet.evaluation.coco_metric import fix_coco_metric
@@ -21,42 +22,52 @@ _MOST = 100  # detections of a class in an image, of COCO's AP
 
 
 def evaluate_truth(
-    dataset: Any, evaluator: Evaluator, quick: bool, key: str
-) -> Finding:
+    dataset: Any, evaluator: Evaluator, quick: bool, masks: bool, key: str
+) -> tuple[Finding, dict[str, float]]:
     """Evaluate the ground truth of a dataset as if it were detections, by COCO's AP.
 
     Args:
         dataset: The dataset of an evaluation.
         evaluator: Its evaluator.
         quick: Evaluate at most :data:`QUICK` images.
+        masks: Whether the model predicts masks.
         key: The evaluator's place in the config.
+
+    Returns:
+        What was found, and the metrics by name if all of the evaluator's are computed.
     """
     coco = [metric for metric in evaluator.metrics if isinstance(metric, CocoMetric)]
     notes = [note for metric in coco for note in fix_coco_metric(metric)]
     known = [m for m in coco if type(m) in (CocoMetric, FastCocoMetric)]
-    tried = [m for m in known if "bbox" in m.metrics and not m.format_only]
+    tried = [metric for metric in known if not metric.format_only]
     if not tried or type(evaluator) is not Evaluator:
         names = ", ".join(type(metric).__name__ for metric in evaluator.metrics)
         text = f"{names}: not tried with the ground truth"
-        return Finding("evaluator", "pass", text)
+        return Finding("evaluator", "pass", text), {}
     count = min(len(dataset), QUICK) if quick else len(dataset)
     chosen = np.linspace(0, len(dataset) - 1, count).astype(int).tolist()
-    samples = [_sample(dataset, index) for index in chosen]
+    masks = masks and any("segm" in metric.metrics for metric in tried)
+    samples = [_sample(dataset, index, masks) for index in chosen]
     if not any(len(sample["pred_instances"]["labels"]) for sample in samples):
         text = f"none of {count:,} images has an object, so there is no AP"
         remedy = "Give a file with annotated objects"
-        return Finding("evaluator", "pass" if quick else "warn", text, remedy)
-    values = {}
+        return Finding("evaluator", "pass" if quick else "warn", text, remedy), {}
+    values, metrics = {}, {}
     for metric in tried:
-        kept = vars(metric).copy()
-        metric.metrics, metric.classwise, metric.outfile_prefix = ["bbox"], False, None
-        metric.metric_items = metric.metric_items and ["mAP", *metric.metric_items]
+        kept, items = vars(metric).copy(), metric.metric_items or ["mAP"]
+        metric.outfile_prefix = None
+        metric.metric_items = metric.metric_items and ["mAP", *items]
         if metric._coco_api is not None:
             metric.img_ids = [sample["img_id"] for sample in samples]
         metric.process(None, samples)
         found = metric.evaluate(count)
         vars(metric).update(kept)
-        values |= {name: v for name, v in found.items() if name.endswith("mAP")}
+        values |= {n: v for n, v in found.items() if n.endswith(("mAP", "AR@1000"))}
+        metrics |= {
+            n: v for n, v in found.items() if n[-4:] != "_mAP" or "mAP" in items
+        }
+    if len(tried) < len(evaluator.metrics):
+        metrics = {}
     shown = ", ".join(f"{name} {value:.3f}" for name, value in values.items())
     shown = f"the ground truth of {count:,} images gets {shown}"
     source, api = getattr(dataset, "ann_file", "the dataset's"), tried[0]._coco_api
@@ -64,23 +75,20 @@ def evaluate_truth(
     if beyond > 0:
         text = f"{beyond:,} more images in {key}.ann_file are not in the dataset"
         notes.append(f"{text}, and their objects count as missed")
-    remedy = "Correct the annotation file, or let the dataset have all its images"
-    low = any(value <= 0.5 for value in values.values())
+    status, remedy = "pass", ""
     if any(value != 1 for value in values.values()):
+        status = "fail" if min(values.values()) <= 0.5 else "warn"
         remedy = f"Let {key}.ann_file be {source}, and correct what its checks say"
         if min(values.values()) < 0:  # no detection counted
             remedy = f"Leave out {key}.proposal_nums, or give 100 as one of three"
         elif crowded := _crowded(api):
-            low, remedy = False, ""
+            status, remedy = "warn", ""
             text = f"AP counts {_MOST} detections of a class in an image, and "
             notes.append(f"{text}{crowded:,} images have more objects")
-    elif not notes:
-        return Finding("evaluator", "pass", shown)
-    text = "; ".join([shown, *notes])
-    return Finding("evaluator", "fail" if low else "warn", text, remedy)
+    return Finding("evaluator", status, "; ".join([shown, *notes]), remedy), metrics
 
 
-def _sample(dataset: Any, index: int) -> dict:
+def _sample(dataset: Any, index: int, masks: bool) -> dict:
     """Give an image's ground truth as a prediction."""
     info = dataset.get_data_info(index)
     objects = [i for i in info.get("instances", []) if not i.get("ignore_flag")]
@@ -97,6 +105,11 @@ def _sample(dataset: Any, index: int) -> dict:
         scores=torch.ones(len(objects)),
         labels=torch.tensor([i["bbox_label"] for i in objects], dtype=torch.long),
     )
+    if masks:
+        coco = COCO()  # of this image, which turns polygons into masks
+        coco.imgs[0] = info
+        masks = [dict(image_id=0, segmentation=i["mask"]) for i in objects]
+        sample.pred_instances.masks = list(map(coco.annToRLE, masks))
     return sample.to_dict()
 
 

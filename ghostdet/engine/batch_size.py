@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import warnings
+from contextlib import suppress
 from dataclasses import dataclass
 
 from mmengine.config import Config
@@ -16,6 +17,7 @@ from torch import nn
 from ghostdet.utils.components import type_name
 
 FOLLOWED = 100_000  # iterations whose rate is computed, in a second
+BEYOND = 20_000  # iterations or epochs that are followed after the training's end
 
 
 @dataclass(frozen=True)
@@ -120,12 +122,12 @@ def scale_lr(cfg: Config) -> str:
 
 def learning_rates(
     runner: Runner, cfg: Config, ranks: int
-) -> tuple[dict[int, float], list[tuple[int, int]]]:
+) -> tuple[dict[int, float], int]:
     """Step through the schedules of a run, in which one of the ranks is built.
 
     Returns:
         The rate by iteration, where it may have changed, of at most :data:`FOLLOWED`
-        ones; and for each schedule its last step, and how many the training has.
+        ones and :data:`BEYOND` after the training's end; and the training's length.
     """
     loader, loop = runner.train_dataloader, runner.train_loop
     epochs, length = cfg.train_cfg.get("max_epochs"), loop.max_iters
@@ -138,19 +140,20 @@ def learning_rates(
     runner.optim_wrapper = build_optim_wrapper(
         nn.Linear(1, 1), dict(type="OptimWrapper", optimizer=optimizer)
     )
-    schedulers = runner.build_param_scheduler(copy.deepcopy(cfg.param_scheduler))
+    schedules = cfg.param_scheduler
+    schedules = schedules if isinstance(schedules, list) else [schedules]
+    schedulers = runner.build_param_scheduler(copy.deepcopy(schedules))
+    for schedule, scheduler in zip(schedules, schedulers):
+        if "end" not in schedule:  # MMEngine's default is the end of the training
+            scheduler.end = math.inf
     (group, *_) = runner.optim_wrapper.param_groups
     epoch = len(loader) if epochs else length  # an iteration loop is one epoch
-    counted, endless = [], 10**9
-    for scheduler in schedulers:
-        ends = [scheduler.end, getattr(scheduler, "T_max", 0)]
-        ends += getattr(scheduler, "milestones", ())
-        last = max(end for end in (*ends, 0) if end < endless)
-        counted.append((last, epochs or 1 if scheduler.by_epoch else length))
-    rates, iteration = {}, 1
-    with warnings.catch_warnings():
+    rates, iteration, left = {}, 1, BEYOND
+    over = ValueError, ZeroDivisionError  # of a schedule after its last step
+    with warnings.catch_warnings(), suppress(*over):
         warnings.simplefilter("ignore")  # PyTorch expects steps of the optimiser
-        while iteration <= length and len(rates) < FOLLOWED:
+        while left and len(rates) < FOLLOWED:
+            left -= iteration > length
             rates[iteration] = group["lr"]
             busy = [s for s in schedulers if not s.by_epoch and s.last_step < s.end]
             for scheduler in busy:
@@ -160,4 +163,4 @@ def learning_rates(
                 for scheduler in schedulers:
                     if scheduler.by_epoch:
                         scheduler.step()
-    return rates, counted
+    return rates, length

@@ -9,7 +9,7 @@ import numpy as np
 from mmdet.utils import get_test_pipeline_cfg
 from mmengine.config import Config
 
-from ghostdet.errors import UserError
+from ghostdet.errors import ConfigError, UserError
 
 # Transforms that a test pipeline may hold besides one Resize, and the only values of
 # their options that the runtime knows.
@@ -59,7 +59,12 @@ def iter_datasets(cfg: dict, key: str = "dataset") -> Iterator[tuple[str, dict]]
 
     Yields:
         The dotted key and the configuration of each.
+
+    Raises:
+        ConfigError: If one is no dictionary.
     """
+    if not isinstance(cfg, dict):
+        raise ConfigError(f"{key} is {cfg!r}, expected dict(...)")
     if "datasets" in cfg:
         for i, part in enumerate(cfg["datasets"]):
             yield from iter_datasets(part, f"{key}.datasets.{i}")

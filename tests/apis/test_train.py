@@ -73,6 +73,10 @@ def test_failed_check_can_be_overruled(tiny, own_cells):
         ({"train_dataloader.sampler.type": "Some"}, "Some is not in the .* sampler re"),
         ({"custom_hooks": [{"interval": 1}]}, 'run: .*key "type", but got .*; correct'),
         ({"custom_hooks": [3]}, "run: hook should be .*dict, but got 3; correct"),
+        ({"default_hooks": 3}, 'another kind than expected .* at `if "checkpoint"'),
+        ({"optim_wrapper.optimizer": 3}, 'another kind .* at `if "lr" not in opt'),
+        ({"train_dataloader.batch_size": "2"}, "another kind .* at .*self.total / s"),
+        ({"load_from": 3}, "another kind .* at `if not path or"),
     ],
 )
 def test_mistakes_in_the_config(tiny, options, message):

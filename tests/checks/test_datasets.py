@@ -110,7 +110,7 @@ LOADED = r"train\.json: CocoDataset cannot load it: "
         (annotation(category_id="5"), r'left, of .*"category_id": "5"'),
         (
             changed(categories=[*coco()["categories"], dict(id=7, name="cat")]),
-            r"configured: cat, tree\n  in the file: cat, tree, cat\n",
+            r"in the file: cat, tree, cat\nMake the categories named cat one",
         ),
         (
             changed(categories=[dict(id=5, name="Tree")]),

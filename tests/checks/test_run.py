@@ -83,6 +83,11 @@ def crowded(coco):
     ]
 
 
+def absolute(coco):
+    for image in coco["images"]:
+        image["file_name"] = f"C:\\photos\\{image['file_name']}"
+
+
 def no_objects(root):
     """Where images without objects are kept."""
     for part in ("train", "val"):
@@ -165,9 +170,35 @@ FAULTS = {
         edit("test", crowded),
         ("val evaluator", "warn", "AP counts 100 detections of a class"),
     ),
-    "no iscrowd": (
-        edit("test", lambda coco: coco["annotations"][3].pop("iscrowd")),
-        ("val evaluator", "warn", "iscrowd is a number in place of None in 1"),
+    "images listed twice": (
+        edit("train", lambda c: c["images"].append({**c["images"][0], "id": 77})),
+        ("train annotations", "warn", "1 files are listed as several images, such as"),
+    ),
+    "objects to ignore in evaluation": (
+        edit("test", first("annotations", ignore=1)),
+        ("val+test annotations", "warn", "Give them iscrowd=1 in place of ignore=1"),
+        ("val evaluator", "warn", "correct what its checks say"),
+    ),
+    "best checkpoint by no metric": (
+        lambda root: {"default_hooks.checkpoint.save_best": "coco/bbox_mAP_5O"},
+        ("val step", "fail", "'coco/bbox_mAP_5O'"),
+        ("val step", "fail", "The evaluator gives coco/bbox_mAP, coco/bbox_mAP_50"),
+    ),
+    "masks of a detector without": (
+        lambda root: {"val_evaluator.metric": ["bbox", "segm"]},
+        ("val evaluator", "fail", "segm is not in results"),
+    ),
+    "no rate": (
+        lambda root: {"optim_wrapper.optimizer.lr": 0.0},
+        ("learning rate", "fail", "nothing learns"),
+    ),
+    "evaluation without its loop": (
+        lambda root: {"val_dataloader": None},
+        ("config", "fail", "should be either all None or not None, but got"),
+    ),
+    "absolute names": (
+        edit("test", absolute),
+        ("val+test images", "fail", "Correct file_name: relative to data_prefix"),
     ),
     "no file of weights": (
         lambda root: pretrained(str(root / "nowhere.pth")),
@@ -202,13 +233,14 @@ def tiny(tiny):
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_planted_fault(tiny, own_cells, fault):
-    plant, (name, status, remedy) = FAULTS[fault]
+    plant, *expected = FAULTS[fault]
     planted = plant(own_cells)
     cfg = tiny(planted if isinstance(planted, dict) else None, own_cells)
     found = not_passed(check_run(cfg))
-    assert set(found) == {name}, findings_table(list(found.values()))
-    assert found[name].status == status
-    assert remedy in f"{found[name].text} {found[name].remedy}"
+    assert set(found) == {row[0] for row in expected}, findings_table([*found.values()])
+    for name, status, said in expected:
+        assert found[name].status == status
+        assert said in f"{found[name].text} {found[name].remedy}"
 
 
 def test_other_classes_in_evaluation(tiny):
@@ -225,7 +257,7 @@ def test_other_classes_in_evaluation(tiny):
 
 def test_faults_are_found_together(tiny, own_cells):
     (own_cells / "annotations/train.json").unlink()
-    FAULTS["no iscrowd"][0](own_cells)
+    edit("test", crowded)(own_cells)
     shrink("val")(own_cells)
     found = not_passed(check_run(tiny({"load_from": "nowhere.pth"}, own_cells)))
     assert {name: f.status for name, f in found.items()} == {
@@ -252,6 +284,7 @@ def test_full_disk(tiny, trained, monkeypatch):
     assert found.status == "warn" and "max_keep_ckpts=" in found.remedy
     assert with_free(0.8 * size)["disk"].status == "fail"
     # A run that is resumed has written one already.
+    Path(cfg.work_dir).mkdir()
     shutil.copy(trained / "iter_4.pth", f"{cfg.work_dir}/iter_1.pth")
     assert with_free(1.1 * size)["disk"].status == "pass"
 

@@ -171,7 +171,13 @@ FAULTS = {
     ),
     "schedule longer than the training": (
         lambda root: {"param_scheduler": [dict(type="CosineAnnealingLR", T_max=400)]},
-        ("learning rate", "warn", "--cfg-options param_scheduler.0.end=1"),
+        ("learning rate", "warn", "max_epochs=1, or 6 steps with by_epoch=False"),
+    ),
+    "warm-up longer than the training": (
+        lambda root: {
+            "param_scheduler": [dict(type="LinearLR", start_factor=0.1, end=9)]
+        },
+        ("learning rate", "warn", "would be"),
     ),
 }
 

@@ -1,4 +1,4 @@
-"""No mistake in a config is silent: 61 single ones, and what is said of each."""
+"""No mistake in a config is silent: 63 single ones, and what is said of each."""
 
 import pytest
 from mmengine.config import DictAction
@@ -68,6 +68,8 @@ val_evaluator.metric=bbx | val_evaluator fails with KeyError: metric should be o
 val_evaluator.proposal_nums=(1,10,300) | Leave out val_evaluator.proposal_nums
 val_evaluator.proposal_nums=(300,) | val_evaluator fails with IndexError
 val_evaluator.metric_items=[mAP_5O] | metric item "mAP_5O" is not supported
+train_dataloader.dataset=3 | train_dataloader.dataset is 3, expected dict(...)
+val_cfg.fp16=True | unsupported ScalarType BFloat16
 log_processor.window_size=x | The type of window size should be int
 """
 

@@ -66,7 +66,7 @@ class LoadReadableImage(LoadImageFromFile):
                 "LoadImageFromFile has file_client_args, which MMDetection 3 no longer "
                 "reads; write backend_args=None, or backend_args=dict(backend='local')"
             )
-        self.max_value, self._warned = max_value, False
+        self.max_value, self.dark = max_value, ""  # what was warned of
         self.max_unreadable = math.inf if self.ignore_empty else max_unreadable
         # One JSON line [path, reason] for each unreadable image. Only the file's name
         # is kept here, so that the count survives fork, spawn, pickling and copying.
@@ -137,17 +137,15 @@ class LoadReadableImage(LoadImageFromFile):
         """Scale an image, or give OpenCV's usual one, with a warning if it is dark."""
         if self.max_value:
             return cv2.convertScaleAbs(image, alpha=255 / self.max_value)
-        first = not self._warned and getattr(get_worker_info(), "id", 0) == 0
+        first = not self.dark and getattr(get_worker_info(), "id", 0) == 0
         if first and usual is not None and usual.max() < 128:
-            self._warned = True
-            print_log(
+            self.dark = (
                 f"{path} has {8 * image.itemsize} bits and values up to {image.max()}: "
                 f"the network sees 0 to {usual.max()} of 255. If all images are like "
                 "this, give LoadImageFromFile in all pipelines max_value, such as "
-                "--cfg-options test_dataloader.dataset.pipeline.0.max_value=4095",
-                logger="current",
-                level=logging.WARNING,
+                "--cfg-options test_dataloader.dataset.pipeline.0.max_value=4095"
             )
+            print_log(self.dark, logger="current", level=logging.WARNING)
         return usual
 
     def _skip(self, path: str, reason: str) -> None:
