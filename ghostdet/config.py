@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
+from io import StringIO
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -172,20 +174,35 @@ def config_mistakes(cfg: Config) -> Iterator[None]:
     try:
         yield
     except (KeyError, TypeError, ValueError) as error:
-        message = str(error.args[0]).partition("\n")[0] if error.args else ""
+        message = reason(error).partition("\n")[0]
         raised_in = traceback.extract_tb(error.__traceback__)[-1].name
         known = r"\w+ option .*num_workers|.*__init__\(\) got an unexpected keyword|"
         known += r"[\w ,]+ should be .*(\bdict|all None).*but ?got "
         if raised_in != "build_from_cfg" and not re.match(known, message):
             raise
-        if unknown := re.match(r"\S+ is not in the .+? registry", message):
-            message = unknown.group()
-        elif component := component_of(error):
+        component = component_of(error)
+        if component and "registry" not in message:
             message = f"{component}: {message}"
         raise ConfigError(
             f"{cfg.filename} cannot be run: {message}; correct it there or with "
             "--cfg-options"
         ) from error
+
+
+@contextmanager
+def evaluator_mistakes(key: str) -> Iterator[None]:
+    """Turn an error of the evaluator at a key of the config into a ``UserError``."""
+    try:
+        with redirect_stdout(StringIO()):  # pycocotools prints
+            yield
+    except UserError:
+        raise
+    except Exception as error:  # metrics raise what they like
+        remedy = f"correct {key}"
+        if isinstance(error, (OSError, UnicodeDecodeError, json.JSONDecodeError)):
+            remedy = f"give the annotations: --cfg-options {key}.ann_file=FILE"
+        text = f"{key} fails with {type(error).__name__}: {reason(error)}"
+        raise UserError(f"{text}; {remedy}") from error
 
 
 @contextmanager
@@ -200,6 +217,16 @@ def config_kinds(cfg: Config) -> Iterator[None]:
             f"({type(error).__name__}: {error}, at `{place.line}`); correct it there "
             "or with --cfg-options"
         ) from error
+
+
+def reason(error: BaseException) -> str:
+    """Give an error's message, without the advice that registries add."""
+    text = str(error.args[0]) if error.args else type(error).__name__
+    text = str(error) if isinstance(error, OSError) else text
+    if unknown := re.match(r"\S+ is not in the .+? registry", text):
+        return unknown.group()
+    keyed = isinstance(error, KeyError) and " " not in text
+    return f"no key {text!r}" if keyed else text[:300]
 
 
 def component_of(error: BaseException) -> str:

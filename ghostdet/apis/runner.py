@@ -12,8 +12,7 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from ghostdet.checks.classes import check_num_classes
-from ghostdet.checks.run import evaluator_mistakes
-from ghostdet.config import config_mistakes
+from ghostdet.config import config_mistakes, evaluator_mistakes
 from ghostdet.engine.setup import add_hook
 from ghostdet.errors import UserError
 from ghostdet.evaluation.coco_metric import fix_coco_metric

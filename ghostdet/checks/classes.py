@@ -22,16 +22,12 @@ def check_num_classes(model: nn.Module, classes: Sequence[str] | None) -> None:
         if not classes or count in (None, len(classes)):
             continue
         if detects or name == "head":
-            remedy = (
-                f"set num_classes={len(classes)}, or metainfo=dict(classes=...) of "
-            )
-            remedy += "the datasets"
+            own = len(classes)
+            remedy = f"set num_classes={own}, or metainfo=dict(classes=...) of the data"
             if not detects:
-                remedy = f"--cfg-options model.head.num_classes={len(classes)}"
-            raise UserError(
-                f"{name} has num_classes={count}, and the dataset has "
-                f"{len(classes)} classes: {shorten(classes)}; {remedy}"
-            )
+                remedy = f"--cfg-options model.head.num_classes={own}"
+            text = f"{name} has num_classes={count}, and the dataset has {own} classes"
+            raise UserError(f"{text}: {shorten(classes)}; {remedy}")
 
 
 def compare_classes(
@@ -43,12 +39,7 @@ def compare_classes(
 ) -> Finding:
     """Check that each label means the class of that number in the config.
 
-    Args:
-        source: Name of the annotation file.
-        classes: The config's classes.
-        listed: The file's categories.
-        learnt: Categories of the labels, in the labels' order.
-        objects: Number of objects by label.
+    ``listed`` are the file's categories and ``learnt`` those of the labels, in order.
     """
     others = [name for name in listed if name not in classes]
     if learnt == classes and not others:

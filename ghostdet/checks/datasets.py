@@ -20,8 +20,9 @@ from mmengine.registry import DefaultScope
 from torchvision.datasets.folder import is_image_file
 
 from ghostdet.checks.classes import compare_classes
-from ghostdet.checks.findings import Finding, reason
-from ghostdet.checks.images import image_reader, list_folder, read_images
+from ghostdet.checks.findings import Finding
+from ghostdet.checks.images import list_folder, read_images
+from ghostdet.config import reason
 from ghostdet.datasets.classification import ClassificationDataset, ImageFolder
 from ghostdet.errors import UserError
 from ghostdet.utils.components import iter_datasets, type_name
@@ -36,21 +37,20 @@ _EXPECTED = (
     "iscrowd; categories with id and name"
 )
 KEPT = (
-    "MMDetection keeps an object if its category_id and image_id are in the file, and "
-    "its bbox, [x, y, width, height] in px, is 1 px or more wide and high, has an area "
-    "and is not outside the image; it does not learn crowds"
+    "MMDetection keeps an object if its category_id and image_id are in the file, its "
+    "bbox, [x, y, width, height] in px, is 1 px or more wide and high, has an area and "
+    "meets the image, and it has no ignore=1, which COCO still counts; it ignores "
+    "crowds, with iscrowd=1"
 )
 
 
 def check_dataset(dataset_cfg: dict) -> None:
     """Check that a dataset can be loaded, and that its classes are the file's.
 
-    Images are not opened: :class:`~ghostdet.datasets.LoadReadableImage` names a broken
-    one when it is needed.
+    Images are not opened.
 
     Args:
-        dataset_cfg: Configuration of a dataset, or of a wrapper that holds one as
-            ``dataset`` or several as ``datasets``.
+        dataset_cfg: Configuration of a dataset, or of a wrapper of datasets.
 
     Raises:
         UserError: If it cannot be loaded, if nothing is left of it, or if labels would
@@ -74,9 +74,8 @@ class DatasetCheck:
         cfg: Its configuration.
         key: Its place in the config, for remedies.
 
-    Attributes:
-        dataset: The dataset; None if it cannot be loaded.
-        objects: Number of objects to learn from, once it is known.
+    Its ``dataset`` is None if it cannot be loaded, and the number of ``objects`` to
+    learn from if it is not known.
     """
 
     def __init__(self, cfg: dict, key: str = "dataset") -> None:
@@ -114,13 +113,11 @@ class DatasetCheck:
             self._raw = coco.dataset
             return coco
 
-        own = {"parse_data_info": parse, "COCOAPI": read}
-        if getattr(kind, "parse_data_info", None) is not CocoDataset.parse_data_info:
-            own = {}
-        vars(dataset).update(own)
+        if getattr(kind, "parse_data_info", None) is CocoDataset.parse_data_info:
+            vars(dataset).update(parse_data_info=parse, COCOAPI=read)
         dataset.full_init()
-        for name in own:
-            del vars(dataset)[name]
+        for name in ("parse_data_info", "COCOAPI"):
+            vars(dataset).pop(name, None)
         keys = "img_path", "width", "height"
         infos = map(dataset.get_data_info, range(len(dataset)))
         infos = [{key: info[key] for key in keys if key in info} for info in infos]
@@ -146,14 +143,12 @@ class DatasetCheck:
         if isinstance(error, FileNotFoundError):
             prefixes = (self.cfg.get("data_prefix") or {}).values()
             names = filter(None, [self.cfg.get("ann_file"), *prefixes])
-            suffix = os.path.splitext(path)[1]
-            others = [
-                n for n in list_folder(os.path.dirname(path)) if n.endswith(suffix)
-            ]
+            folder, suffix = os.path.dirname(path), os.path.splitext(path)[1]
+            others = sorted(n for n in list_folder(folder) if n.endswith(suffix))
             text = "no such annotation file"
             if str(error.filename) != path:
                 text = f"names {error.filename}, which does not exist"
-            text += f"; its folder has {shorten(sorted(others))}" * bool(others)
+            text += f"; its folder has {shorten(others)}" * bool(others)
             remedy = "Give the dataset's directory with --data-root DIR. It must hold"
             remedy = "\n  DIR/".join([remedy, *names])
         elif isinstance(error, (json.JSONDecodeError, UnicodeDecodeError)):
@@ -169,8 +164,7 @@ class DatasetCheck:
         text = f"no image with objects of {shorten(self.classes)} is left, of "
         text += f"{len(images):,} images and {len(objects):,} annotations"
         text += f" such as {_shown(objects[0])}" if objects else ""
-        filters = self.cfg.get("filter_cfg")
-        text += f", by filter_cfg={filters}"
+        text += f", by filter_cfg={self.cfg.get('filter_cfg')}"
         return self._finding("annotations", "fail", text, KEPT)
 
     @property
@@ -246,10 +240,11 @@ class DatasetCheck:
         ids = Counter(image["id"] for image in images)
         out = [a for a in annotations if a["image_id"] not in ids]
         files = Counter(info["img_path"] for _, _, info in self._parsed)
-        boxes, infinite, marked, learnable = [], [], [], Counter()
+        boxes, infinite, ignored, learnable = [], [], 0, Counter()
         for image, own, info in self._parsed:
             kept = [i for i in info["instances"] if not i["ignore_flag"]]
             learnable.update(i["bbox_label"] for i in kept)
+            ignored += len(info["instances"]) - len(kept)
             left = iter(info["instances"])
             instance = next(left, None)
             for annotation in own:
@@ -263,7 +258,8 @@ class DatasetCheck:
                     else:
                         infinite.append(annotation)
                 elif label is not None or annotation["category_id"] not in names:
-                    (marked if annotation.get("ignore") else out).append(annotation)
+                    marked = annotation.get("ignore") and not self.cfg.get("test_mode")
+                    out += [] if marked else [annotation]
         found = []
         if repeated := [f"{i!r}" for i, times in ids.items() if times > 1]:
             text = f"several images have the id {shorten(repeated)}"
@@ -277,18 +273,11 @@ class DatasetCheck:
         if out:
             text = f"{_of(out, annotations)} annotations are left out, such as "
             found.append(("warn", text + _shown(out[0]), KEPT))
-        if marked and self.cfg.get("test_mode"):
-            text = f"{_of(marked, annotations)} annotations have 'ignore': MMDetection "
-            text += "leaves them out, and COCO counts them as missed"
-            found.append(("warn", text, "Give them iscrowd=1 in place of ignore=1"))
-        crowds = sum(
-            i["ignore_flag"] for _, _, x in self._parsed for i in x["instances"]
-        )
         if not found:
             empty = sum(not own for _, own, _ in self._parsed)
             text = f"{len(annotations):,} objects in {len(images):,} images"
             text += f", {empty:,} of them empty" * bool(empty)
-            text += f"; {crowds + len(marked):,} are ignored" * bool(crowds or marked)
+            text += f"; {ignored:,} crowds are ignored" * bool(ignored)
             found.append(("pass", text))
         found = [self._finding("annotations", *row) for row in found]
         learnt = [names[category] for category in self.dataset.cat2label]
@@ -322,10 +311,7 @@ class DatasetCheck:
         *box, wide, high = rows[~inside][0].tolist()
         text = f"{_of(x[~inside], x)} boxes reach more than {_TOLERANCE} px over the "
         text += f"border of their image, such as {box} in {wide:g}x{high:g}"
-        remedy = (
-            "Correct bbox, [x, y, width, height] in px from the upper left corner, "
-        )
-        remedy += "or the images' size"
+        remedy = "Correct bbox, [x, y, width, height] in px, or the images' size"
         if form := next((form for form, fits in forms.items() if fits.all()), None):
             text += f"; all would be inside if {form}"
         other = form and 1 - inside.mean() > _SHARE
@@ -334,9 +320,8 @@ class DatasetCheck:
     def _images(self, count: int | None, workers: int) -> Iterator[Finding]:
         """Check that images exist, can be read, and have the size in the file."""
         paths, cfg = self.paths, self.cfg
-        read, local, load = image_reader(self.dataset, cfg, paths)
-        looked = read_images(paths, self._infos, read, local, count, workers)
-        number, broken, other, self._contents = looked
+        seen = read_images(self.dataset, cfg, paths, self._infos, count, workers)
+        load, number, broken, other, self._contents = seen
         allowed, dark = getattr(load, "max_unreadable", 0), getattr(load, "dark", "")
         if broken:
             text = f"{_of(broken, paths)} images cannot be read, such as {broken[0]}"
@@ -353,8 +338,8 @@ class DatasetCheck:
                 remedy += f"max_unreadable={len(broken)}"
             yield self._finding("images", status, text, remedy)
         if other:
-            text = f"{len(other):,} of {number:,} images that were read have "
-            text += f"another size than the file says, such as {other[0]}"
+            text = f"{len(other):,} of {number:,} images that were read have another "
+            text += f"size than the file says, such as {other[0]}"
             remedy = "Put back the images that were annotated, or correct width and "
             remedy += "height and, if they were scaled or turned, the boxes"
             yield self._finding("images", "fail", text, remedy)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 import textwrap
 import traceback
@@ -10,7 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ghostdet.config import component_of
+from ghostdet.config import component_of, reason
 from ghostdet.errors import UserError, printable
 
 
@@ -32,14 +31,14 @@ class Finding:
     remedy: str = ""
 
     @classmethod
-    def of_error(cls, check: str, error: Exception, remedy: str = "") -> Finding:
+    def of_error(cls, check: str, error: Exception) -> Finding:
         """Describe an error, and where it was raised if it is not for users."""
         if isinstance(error, UserError):
             return cls(check, "fail", error.text)
         place = traceback.extract_tb(error.__traceback__)[-1]
         names = component_of(error), type(error).__name__, reason(error)
         text = ": ".join(filter(None, dict.fromkeys(names)))
-        remedy = remedy or "ghostdet train --no-check shows the traceback"
+        remedy = "ghostdet train --no-check shows the traceback"
         return cls(check, "fail", f"{text} ({place.filename}:{place.lineno})", remedy)
 
     def error(self) -> UserError:
@@ -48,22 +47,8 @@ class Finding:
         return UserError(separator.join(filter(None, (self.text, self.remedy))))
 
 
-def reason(error: BaseException) -> str:
-    """Give an error's message, without the advice that registries add."""
-    text = str(error.args[0]) if error.args else type(error).__name__
-    text = str(error) if isinstance(error, OSError) else text
-    if unknown := re.match(r"\S+ is not in the .+? registry", text):
-        return unknown.group()
-    keyed = isinstance(error, KeyError) and " " not in text
-    return f"no key {text!r}" if keyed else text[:300]
-
-
 def findings_table(findings: Sequence[Finding], width: int | None = None) -> str:
-    """Lay out findings for a terminal, and count them in the last line.
-
-    Args:
-        findings: The findings, in their order in the table.
-        width: Number of columns; by default the terminal's.
+    """Lay out findings for a terminal of ``width`` columns, and count them at the end.
 
     Example:
         >>> print(findings_table([
@@ -85,24 +70,19 @@ def findings_table(findings: Sequence[Finding], width: int | None = None) -> str
         if finding.remedy:
             lines += _wrap(finding.remedy, " " * (column + 8) + "-> ", width)
     counts = Counter(finding.status for finding in findings)
-    numbers = [
-        f"{counts[status]} {word}{'s' * (counts[status] != 1)}"
-        for status, word in (("fail", "failure"), ("warn", "warning"))
-    ]
-    return "\n".join([*lines, "", ", ".join([*numbers, f"{counts['pass']} passed"])])
+    failures, warnings = counts["fail"], counts["warn"]
+    last = f"{failures} failure{'s' * (failures != 1)}, "
+    last += f"{warnings} warning{'s' * (warnings != 1)}, {counts['pass']} passed"
+    return "\n".join([*lines, "", last])
 
 
 def _wrap(text: str, start: str, width: int) -> list[str]:
     """Wrap each line of a text after a start, and keep commands and paths intact."""
-    indent = " " * len(start)
+    indent, width = " " * len(start), max(width, len(start) + 30)
+    kept = dict(break_long_words=False, break_on_hyphens=False)
     lines: list[str] = []
     for line in printable(text).splitlines():
-        lines += textwrap.wrap(
-            line,
-            max(width, len(start) + 30),
-            initial_indent=indent if lines else start,
-            subsequent_indent=indent,
-            break_long_words=False,
-            break_on_hyphens=False,
-        )
+        first = indent if lines else start
+        ends = dict(initial_indent=first, subsequent_indent=indent)
+        lines += textwrap.wrap(line, width, **ends, **kept)
     return lines

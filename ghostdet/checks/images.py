@@ -18,7 +18,7 @@ from ghostdet.datasets.classification import ClassificationDataset
 from ghostdet.datasets.transforms.loading import LoadReadableImage
 
 
-def image_reader(
+def _reader(
     dataset: Any, cfg: dict, paths: Sequence[str]
 ) -> tuple[Callable[[int], np.ndarray] | None, bool, LoadReadableImage | None]:
     """Return how to read an image, whether files are local, and what loads them."""
@@ -34,19 +34,20 @@ def image_reader(
 
 
 def read_images(
+    dataset: Any,
+    cfg: dict,
     paths: Sequence[str],
     infos: Sequence[dict],
-    read: Callable[[int], np.ndarray] | None,
-    local: bool,
     count: int | None,
     workers: int,
-) -> tuple[int, list[str], list[str], dict[bytes, str]]:
+) -> tuple[LoadReadableImage | None, int, list[str], list[str], dict[bytes, str]]:
     """Look for images, and read ``count`` of them, evenly spread; None for all.
 
     Returns:
-        How many were read; those that cannot be; those with another size than in
-        ``infos``; and, if all were read, their paths by the checksums of their pixels.
+        What loads them; how many were read; those that cannot be; those with another
+        size than in ``infos``; and, if all were read, paths by checksums of pixels.
     """
+    read, local, load = _reader(dataset, cfg, paths)
     there, broken, other, contents = [], [], [], {}
     listed = functools.cache(list_folder)
     for index, path in enumerate(paths):
@@ -82,7 +83,7 @@ def read_images(
                 other.append("{}: {}x{} px, not {}x{}".format(path, *size, *stated))
             elif count is None:
                 contents[digest] = path
-    return len(there), broken, other, contents
+    return load, len(there), broken, other, contents
 
 
 def list_folder(folder: str) -> frozenset[str]:

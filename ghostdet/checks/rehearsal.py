@@ -9,10 +9,10 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from types import MappingProxyType
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from mmengine.config import Config
@@ -40,7 +40,7 @@ class RehearsalRunner(Runner):
     """
 
     checks: Sequence[DatasetCheck] = ()
-    metrics: Mapping[str, float] = MappingProxyType({})
+    metrics: dict[str, float] | None = None
     stage = "train step"
 
     def _log_env(self, env_cfg: dict) -> None:
@@ -91,13 +91,8 @@ def init_weights(cfg: Config) -> dict[str, str]:
 def rehearsal(cfg: Config, folder: str, weights: bool) -> Iterator[RehearsalRunner]:
     """Build a run's Runner for a rehearsal, and forget what it leaves in MMEngine.
 
-    Args:
-        cfg: The run's config, which is not changed.
-        folder: Folder that the Runner writes into.
-        weights: Whether training starts from the config's weights.
-
-    Yields:
-        The Runner, with the run's loops and hooks, in one process.
+    The Runner has the run's loops and hooks, in one process, and writes into the
+    folder. It loads the config's weights if ``weights`` is set.
     """
     cfg = copy.deepcopy(cfg)
     use_run_components(cfg)
@@ -110,32 +105,24 @@ def rehearsal(cfg: Config, folder: str, weights: bool) -> Iterator[RehearsalRunn
         cfg.load_from = cfg.load_from if weights else None
     if cfg.optim_wrapper.get("accumulative_counts", 1) > 1:
         cfg.optim_wrapper.accumulative_counts = 1  # so that each iteration is a step
-    managers = list(_subclasses(ManagerMixin))
-    before = [list(manager._instance_dict.items()) for manager in managers]
     terminate = signal.getsignal(signal.SIGTERM)
-    is_initialized = torch.distributed.is_initialized
-    torch.distributed.is_initialized = lambda: False  # other ranks wait for this one
-    pretty_text = Config.pretty_text
-    Config.pretty_text = ""  # MMEngine formats it again and again, for a second
-    try:
-        for manager in managers:  # a visualizer of the same name would be used
-            manager._instance_dict.clear()
-        yield RehearsalRunner.from_cfg(cfg)
-    finally:
-        torch.distributed.is_initialized = is_initialized
-        Config.pretty_text = pretty_text
-        main = threading.current_thread() is threading.main_thread()
-        if main and terminate is not None:
-            signal.signal(signal.SIGTERM, terminate)  # GracefulStopHook has set it
-        for logger in MMLogger._instance_dict.values():
-            if logger.instance_name.startswith("rehearsal"):
+    with ExitStack() as stack:
+        for manager in _subclasses(ManagerMixin):  # a visualizer would be used again
+            stack.enter_context(patch.dict(manager._instance_dict, clear=True))
+        # Other ranks wait for this one. Formatting a config takes a second, each time.
+        stack.enter_context(patch("torch.distributed.is_initialized", lambda: False))
+        stack.enter_context(patch.object(Config, "pretty_text", ""))
+        try:
+            yield RehearsalRunner.from_cfg(cfg)
+        finally:
+            main = threading.current_thread() is threading.main_thread()
+            if main and terminate is not None:
+                signal.signal(signal.SIGTERM, terminate)  # hooks have set it
+            for logger in MMLogger._instance_dict.values():
                 for handler in logger.handlers:
                     handler.close()
-        for manager, instances in zip(managers, before):
-            manager._instance_dict.clear()
-            manager._instance_dict.update(instances)
-        gc.collect()
-        torch.cuda.empty_cache()
+    gc.collect()
+    torch.cuda.empty_cache()
 
 
 def _subclasses(kind: type) -> Iterator[type]:
@@ -201,20 +188,19 @@ class RehearsalHook(Hook):
         """Report losses, memory, and parameters that do not learn."""
         if runner.val_loop is not None:
             yield Finding("val step", "pass", "a batch is predicted")
-        check = "train step"
         parameters = runner.model.named_parameters()
         idle = [n for n, p in parameters if p.requires_grad and n not in self.learnt]
         if idle and not runner.cfg.get("find_unused_parameters"):
             text = f"{len(idle)} parameters get no gradient, such as {idle[0]}"
             remedy = "They are not trained; several GPUs need find_unused_parameters="
-            yield Finding(check, "warn", text, f"{remedy}True")
+            yield Finding("train step", "warn", text, f"{remedy}True")
         for name in self.losses[0]:
             zero = not any(losses.get(name) for losses in self.losses)
             if "bbox" in name and self.objects and zero:
                 text = f"{name} is 0: the detector matches none of {self.objects} "
                 remedy = "Let anchors or points fit the objects, at the size to which "
                 remedy += "images are resized"
-                yield Finding(check, "warn", f"{text}objects", remedy)
+                yield Finding("train step", "warn", f"{text}objects", remedy)
         losses = [x.get("loss", sum(x.values())) for x in self.losses]
         text = f"loss {', '.join(f'{loss:.3g}' for loss in losses)}"
         if torch.cuda.is_available():
@@ -228,7 +214,7 @@ class RehearsalHook(Hook):
             peak *= 1 if sys.platform == "darwin" else 1024
             total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
             text += f"; memory {megabytes(peak)} of {megabytes(total)}"
-        yield Finding(check, "pass", text)
+        yield Finding("train step", "pass", text)
 
 
 def megabytes(count: float) -> str:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import gc
-import json
 import math
 import os
 import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, redirect_stdout, suppress
+from contextlib import ExitStack, redirect_stdout, suppress
 from dataclasses import dataclass, field, replace
 from io import StringIO
 from itertools import product
@@ -23,7 +22,7 @@ from mmengine.registry import DefaultScope
 
 from ghostdet.checks.classes import check_num_classes
 from ghostdet.checks.datasets import KEPT, DatasetCheck
-from ghostdet.checks.findings import Finding, reason
+from ghostdet.checks.findings import Finding
 from ghostdet.checks.rehearsal import (
     RehearsalHook,
     RehearsalRunner,
@@ -33,7 +32,7 @@ from ghostdet.checks.rehearsal import (
     rehearsal,
 )
 from ghostdet.checks.truth import evaluate_truth
-from ghostdet.config import config_mistakes, require
+from ghostdet.config import config_mistakes, evaluator_mistakes, require
 from ghostdet.engine.batch_size import GlobalBatch, global_batch, learning_rates
 from ghostdet.errors import UserError
 from ghostdet.ops import operator_backend
@@ -110,8 +109,7 @@ class _RunCheck:
         cfg, runner, name = self.cfg, None, "work dir"
         yield from self._data()
         if kind := cfg.get("runner_type"):
-            text = f"runner_type={kind}: only the data are checked"
-            yield Finding("config", "warn", text)
+            yield Finding("config", "warn", f"only data are checked, not {kind}")
             return
         try:
             check_writable(cfg.work_dir)
@@ -134,13 +132,12 @@ class _RunCheck:
         runner.checks = [check for _, check in self.data]
         parts = runner.model, getattr(runner.model, "backbone", runner.model)
         names = " on ".join(dict.fromkeys(type(part).__name__ for part in parts))
-        count = sum(parameter.numel() for parameter in runner.model.parameters()) / 1e6
+        count = sum(p.numel() for p in runner.model.parameters()) / 1e6
         text = f"{cfg.filename}: {names}, {count:.2f}M parameters"
         yield Finding("config", "pass", text)
         for name, step in (
             ("num_classes", self._num_classes),
             ("evaluator", self._evaluators),
-            ("pretrained weights", self._weights),
             ("train step", self._iterations),
         ):
             try:
@@ -179,12 +176,13 @@ class _RunCheck:
         loaded = [(parts, c) for parts, c in self.data if c.dataset is not None]
         trained = [check for parts, check in loaded if "train" in parts]
         evaluated = [(parts, c) for parts, c in loaded if parts != ["train"]]
-        found = False
+        found = 0
         for (parts, check), own in product(evaluated, trained):
             files, others = own.identities(), check.identities()
             twins = {path: files[key] for key, path in others.items() if key in files}
+            found += len(twins)
             if twins:
-                found, name = True, "+".join(part for part in parts if part != "train")
+                name = "+".join(part for part in parts if part != "train")
                 text = f"{len(twins):,} of {len(check.paths):,} images of {name} are "
                 text += "trained on, so that metrics say how well they are memorised, "
                 text += "such as " + " is ".join(dict.fromkeys([*twins.items()][0]))
@@ -205,8 +203,7 @@ class _RunCheck:
             return
         (classes, (parts, check)), *others = sets.items()  # training's
         for different, (other_parts, other) in others:
-            names = [name for name in classes if name not in different]
-            names += [name for name in different if name not in classes]
+            names = sorted({*classes} ^ {*different})
             name = "test num_classes" if other_parts == "test" else "num_classes"
             text = f"{other_parts} ({other.source}) and {parts} ({check.source}) have "
             text += f"different classes: {shorten(names) or 'the order is another'}"
@@ -231,26 +228,13 @@ class _RunCheck:
             try:
                 with evaluator_mistakes(keys[1]), config_mistakes(self.cfg):
                     loop = getattr(runner, f"{part}_loop")
-                    data = loop.dataloader.dataset
                     masks = getattr(runner.model, "with_mask", False)
-                    found, metrics = evaluate_truth(
-                        data, loop.evaluator, self.quick, masks, keys[1]
-                    )
+                    found, metrics = evaluate_truth(loop, self.quick, masks, keys[1])
                 if part == "val":
                     runner.metrics = metrics
             except UserError as error:
                 found = Finding.of_error("evaluator", error)
             yield replace(found, check=f"{part} evaluator")
-
-    def _weights(self, runner: RehearsalRunner) -> Iterator[Finding]:
-        """Load weights if no iteration will."""
-        if self.failed:
-            try:
-                runner._init_model_weights()
-                if runner._load_from:
-                    read_checkpoint(runner._load_from)
-            except Exception as error:  # of a download, a file
-                yield self._failed(runner, error)
 
     def _failed(self, runner: RehearsalRunner, error: Exception) -> Finding:
         """Describe an error of a stage of the rehearsal."""
@@ -270,11 +254,13 @@ class _RunCheck:
 
     def _iterations(self, runner: RehearsalRunner) -> Iterator[Finding]:
         """Try a batch of the evaluation, two iterations and a checkpoint."""
-        if self.failed:
-            return
         hook = RehearsalHook(1 if self.quick else 2)
-        runner.register_hook(hook, priority="LOWEST")
+        runner.register_hook(hook)
         try:
+            if self.failed:
+                runner._init_model_weights()
+                _ = runner._load_from and read_checkpoint(runner._load_from)
+                return
             with config_mistakes(self.cfg), suppress(RehearsedError):
                 runner.train()
         except Exception as error:  # components raise what they like
@@ -312,10 +298,9 @@ class _RunCheck:
         count = keep + 1 if 0 < keep < count else count
         count += len([best] if isinstance(best, str) else best or ())
         there = sum(p.stat().st_size for p in Path(folder).glob("*.pth"))
-        size, room = megabytes(each), megabytes(free)
-        text = f"up to {count} checkpoint{'s' * (count != 1)} of {size}"
+        text = f"up to {count} checkpoint{'s' * (count != 1)} of {megabytes(each)}"
         text += f" ({megabytes(there)} are there)" * bool(there)
-        text += f"; {room} are free in {folder}"
+        text += f"; {megabytes(free)} are free in {folder}"
         if count * each - there <= free:  # a run that is resumed has written some
             return Finding("disk", "pass", text)
         remedy = "Make room, give another folder with --work-dir, or keep fewer: "
@@ -331,8 +316,7 @@ class _RunCheck:
             return
         text = batch.describe(rate)
         if not batch.base:
-            remedy = "Add auto_scale_lr=dict(base_batch_size=N), the batch it is for"
-            found.append((text, remedy))
+            found.append((text, "Add auto_scale_lr=dict(base_batch_size=N), its batch"))
         elif batch.factor > _FACTOR:
             remedy = "Set optim_wrapper.optimizer.lr to a rate that trains, and "
             found.append((text, f"{remedy}auto_scale_lr.base_batch_size to its batch"))
@@ -344,18 +328,13 @@ class _RunCheck:
             lowest = min((i for i in trained if i >= top), key=trained.get)
             rate, margin = rates[top], _LATE * rates[top]
             low, high = rates[lowest] - margin, rates[top] + margin
-            after = (i for i in rates if i > length)
-            if late := next((i for i in after if not low <= rates[i] <= high), None):
-                warning = f"the rate is {rates[last]:g} at the end, iteration "
-                warning += f"{length:,}, and would be {rates[late]:g} at {late:,}"
+            off = [i for i, r in rates.items() if i > length and not low <= r <= high]
+            off += [i for i in trained if i > lowest and rates[i] > low + 2 * margin]
+            if off:
+                warning = f"{rates[lowest]:g} at iteration {lowest:,}, {rates[last]:g} "
+                warning += f"at the end, {length:,}, {rates[off[0]]:g} at {off[0]:,}"
                 remedy = "Let begin, end, T_max and milestones of param_scheduler fit "
-                epochs = self.cfg.train_cfg.get("max_epochs")
-                remedy += f"max_epochs={epochs}, or " * bool(epochs)
-                found.append((warning, f"{remedy}{length} steps with by_epoch=False"))
-            if rates[last] > 1.01 * rates[lowest]:
-                warning = f"the rate is at its lowest, {rates[lowest]:g}, at iteration "
-                warning += f"{lowest:,} and rises again to {rates[last]:g}"
-                remedy = "Let T_max of the schedule be the length of the training"
+                remedy += f"train_cfg, or {length:,} steps with by_epoch=False"
                 found.append((warning, remedy))
             text += f"; {rates[1]:g} at iteration 1, {rates[top]:g} at {top:,}, "
             text += f"{rates[last]:g} from {last:,} on"
@@ -366,19 +345,3 @@ class _RunCheck:
             yield Finding("learning rate", "warn", *warning)
         if not found:
             yield Finding("learning rate", "pass", text)
-
-
-@contextmanager
-def evaluator_mistakes(key: str) -> Iterator[None]:
-    """Turn an error of the evaluator at a key of the config into a ``UserError``."""
-    try:
-        with redirect_stdout(StringIO()):  # pycocotools prints
-            yield
-    except UserError:
-        raise
-    except Exception as error:  # metrics raise what they like
-        remedy = f"correct {key}"
-        if isinstance(error, (OSError, UnicodeDecodeError, json.JSONDecodeError)):
-            remedy = f"give the annotations: --cfg-options {key}.ann_file=FILE"
-        text = f"{key} fails with {type(error).__name__}: {reason(error)}"
-        raise UserError(f"{text}; {remedy}") from error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -10,6 +9,7 @@ import torch
 from mmdet.evaluation import CocoMetric
 from mmdet.structures import DetDataSample
 from mmengine.evaluator import Evaluator
+from mmengine.runner import BaseLoop
 from mmengine.structures import InstanceData
 from pycocotools.coco import COCO
 
@@ -22,13 +22,12 @@ _MOST = 100  # detections of a class in an image, of COCO's AP
 
 
 def evaluate_truth(
-    dataset: Any, evaluator: Evaluator, quick: bool, masks: bool, key: str
+    loop: BaseLoop, quick: bool, masks: bool, key: str
 ) -> tuple[Finding, dict[str, float]]:
     """Evaluate the ground truth of a dataset as if it were detections, by COCO's AP.
 
     Args:
-        dataset: The dataset of an evaluation.
-        evaluator: Its evaluator.
+        loop: The evaluation.
         quick: Evaluate at most :data:`QUICK` images.
         masks: Whether the model predicts masks.
         key: The evaluator's place in the config.
@@ -36,6 +35,7 @@ def evaluate_truth(
     Returns:
         What was found, and the metrics by name if all of the evaluator's are computed.
     """
+    dataset, evaluator = loop.dataloader.dataset, loop.evaluator
     coco = [metric for metric in evaluator.metrics if isinstance(metric, CocoMetric)]
     notes = [note for metric in coco for note in fix_coco_metric(metric)]
     known = [m for m in coco if type(m) in (CocoMetric, FastCocoMetric)]
@@ -63,9 +63,8 @@ def evaluate_truth(
         found = metric.evaluate(count)
         vars(metric).update(kept)
         values |= {n: v for n, v in found.items() if n.endswith(("mAP", "AR@1000"))}
-        metrics |= {
-            n: v for n, v in found.items() if n[-4:] != "_mAP" or "mAP" in items
-        }
+        own = [n for n in found if n[-4:] != "_mAP" or "mAP" in items]
+        metrics |= {name: found[name] for name in own}
     if len(tried) < len(evaluator.metrics):
         metrics = {}
     shown = ", ".join(f"{name} {value:.3f}" for name, value in values.items())
@@ -75,13 +74,14 @@ def evaluate_truth(
     if beyond > 0:
         text = f"{beyond:,} more images in {key}.ann_file are not in the dataset"
         notes.append(f"{text}, and their objects count as missed")
+    counts = [np.bincount(sample["pred_instances"]["labels"]) for sample in samples]
     status, remedy = "pass", ""
     if any(value != 1 for value in values.values()):
         status = "fail" if min(values.values()) <= 0.5 else "warn"
         remedy = f"Let {key}.ann_file be {source}, and correct what its checks say"
         if min(values.values()) < 0:  # no detection counted
             remedy = f"Leave out {key}.proposal_nums, or give 100 as one of three"
-        elif crowded := _crowded(api):
+        elif crowded := sum(len(b) and b.max() > _MOST for b in counts):
             status, remedy = "warn", ""
             text = f"AP counts {_MOST} detections of a class in an image, and "
             notes.append(f"{text}{crowded:,} images have more objects")
@@ -93,13 +93,9 @@ def _sample(dataset: Any, index: int, masks: bool) -> dict:
     info = dataset.get_data_info(index)
     objects = [i for i in info.get("instances", []) if not i.get("ignore_flag")]
     boxes = torch.tensor([i["bbox"] for i in objects], dtype=torch.float64)
-    sample = DetDataSample(
-        metainfo=dict(
-            img_id=info.get("img_id", index),
-            ori_shape=(info.get("height"), info.get("width")),
-            instances=info.get("instances", []),
-        )
-    )
+    shape, own = (info.get("height"), info.get("width")), info.get("instances", [])
+    image = dict(img_id=info.get("img_id", index), ori_shape=shape, instances=own)
+    sample = DetDataSample(metainfo=image)
     sample.pred_instances = InstanceData(
         bboxes=boxes.reshape(-1, 4),
         scores=torch.ones(len(objects)),
@@ -111,13 +107,3 @@ def _sample(dataset: Any, index: int, masks: bool) -> dict:
         masks = [dict(image_id=0, segmentation=i["mask"]) for i in objects]
         sample.pred_instances.masks = list(map(coco.annToRLE, masks))
     return sample.to_dict()
-
-
-def _crowded(coco: Any) -> int:
-    """Count images with more objects of a class than AP counts."""
-    counts = Counter(
-        (annotation["image_id"], annotation["category_id"])
-        for annotation in (coco.anns.values() if coco else ())
-        if not annotation.get("iscrowd")
-    )
-    return len({image for (image, _), count in counts.items() if count > _MOST})

@@ -176,7 +176,7 @@ FAULTS = {
     ),
     "objects to ignore in evaluation": (
         edit("test", first("annotations", ignore=1)),
-        ("val+test annotations", "warn", "Give them iscrowd=1 in place of ignore=1"),
+        ("val+test annotations", "warn", "has no ignore=1, which COCO still counts"),
         ("val evaluator", "warn", "correct what its checks say"),
     ),
     "best checkpoint by no metric": (

@@ -167,17 +167,17 @@ FAULTS = {
             "param_scheduler": [dict(type="CosineAnnealingLR", T_max=30)],
             "train_cfg.max_epochs": 60,
         },
-        ("learning rate", "warn", "Let T_max of the schedule be"),
+        ("learning rate", "warn", "T_max and milestones of param_scheduler fit"),
     ),
     "schedule longer than the training": (
         lambda root: {"param_scheduler": [dict(type="CosineAnnealingLR", T_max=400)]},
-        ("learning rate", "warn", "max_epochs=1, or 6 steps with by_epoch=False"),
+        ("learning rate", "warn", "fit train_cfg, or 6 steps with by_epoch=False"),
     ),
     "warm-up longer than the training": (
         lambda root: {
             "param_scheduler": [dict(type="LinearLR", start_factor=0.1, end=9)]
         },
-        ("learning rate", "warn", "would be"),
+        ("learning rate", "warn", "at the end, 6, 0.000"),
     ),
 }
 
