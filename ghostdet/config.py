@@ -165,23 +165,26 @@ def require_detector(cfg: Config, what: str) -> None:
 
 
 @contextmanager
-def config_mistakes(cfg: Config) -> Iterator[None]:
+def config_mistakes(cfg: Config, reading: bool = False) -> Iterator[None]:
     """Turn an error that a mistake in the config causes into a ConfigError.
 
     These are errors of the registry and of arguments that a class does not take, not
-    other errors inside its constructor.
+    other errors inside its constructor; where we are ``reading`` the config, all.
     """
     try:
         yield
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         message = reason(error).partition("\n")[0]
-        raised_in = traceback.extract_tb(error.__traceback__)[-1].name
+        place = traceback.extract_tb(error.__traceback__)[-1]
         known = r"\w+ option .*num_workers|.*__init__\(\) got an unexpected keyword|"
         known += r"[\w ,]+ should be .*(\bdict|all None).*but ?got "
-        if raised_in != "build_from_cfg" and not re.match(known, message):
-            raise
         component = component_of(error)
-        if component and "registry" not in message:
+        if reading:
+            message = f"a value is of another kind than expected ({message}, at "
+            message += f"`{place.line}`)"
+        elif place.name != "build_from_cfg" and not re.match(known, message):
+            raise
+        elif component and "registry" not in message:
             message = f"{component}: {message}"
         raise ConfigError(
             f"{cfg.filename} cannot be run: {message}; correct it there or with "
@@ -203,20 +206,6 @@ def evaluator_mistakes(key: str) -> Iterator[None]:
             remedy = f"give the annotations: --cfg-options {key}.ann_file=FILE"
         text = f"{key} fails with {type(error).__name__}: {reason(error)}"
         raise UserError(f"{text}; {remedy}") from error
-
-
-@contextmanager
-def config_kinds(cfg: Config) -> Iterator[None]:
-    """Turn an error at a value of the wrong kind, which we read, into a ConfigError."""
-    try:
-        yield
-    except (AttributeError, KeyError, TypeError) as error:
-        place = traceback.extract_tb(error.__traceback__)[-1]
-        raise ConfigError(
-            f"{cfg.filename} cannot be run: a value is of another kind than expected "
-            f"({type(error).__name__}: {error}, at `{place.line}`); correct it there "
-            "or with --cfg-options"
-        ) from error
 
 
 def reason(error: BaseException) -> str:

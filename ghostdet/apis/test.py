@@ -70,9 +70,8 @@ def test(
         cfg.load_from = cfg.data_preprocessor = None
         dataset_meta = {}
     else:
-        dataset_meta = dataset_meta_of(
-            cfg, checkpoint, read_checkpoint(str(checkpoint))
-        )
+        state = read_checkpoint(str(checkpoint))
+        dataset_meta = dataset_meta_of(cfg, checkpoint, state)
         cfg.load_from = str(checkpoint)
     if tta:
         require_detector(cfg, "--tta")
@@ -82,17 +81,13 @@ def test(
     if show_dir is not None:
         check_writable(show_dir, "--show-dir")
         hooks = cfg.get("default_hooks") or {}
-        if not (hooks.get("visualization") and cfg.get("visualizer")):
-            raise UserError(
-                "--show-dir needs default_hooks=dict(visualization=dict("
-                f"type='DetVisualizationHook')) and a visualizer; copy them to "
-                f"{cfg.filename} from configs/_base_/default_runtime.py"
-            )
+        hook = hooks.get("visualization") or dict(type="DetVisualizationHook")
         # Absolute, since the hook joins it to the work directory.
-        hook = cfg.default_hooks.visualization
         hook.update(draw=True, test_out_dir=os.path.abspath(show_dir))
-        if type_name(hook.type) == "DetVisualizationHook":
-            hook.type = "FolderVisualizationHook"
+        if type_name(hook["type"]) == "DetVisualizationHook":
+            hook["type"] = "FolderVisualizationHook"
+        cfg.default_hooks = {**hooks, "visualization": hook}
+        cfg.visualizer = cfg.get("visualizer") or dict(type="DetLocalVisualizer")
     with config_mistakes(cfg):
         runner = build_runner(cfg, ["test_loop"], dataset_meta)
         if amp and not is_exported(checkpoint):

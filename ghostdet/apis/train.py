@@ -8,7 +8,7 @@ from mmengine.runner import Runner
 from ghostdet.apis.runner import build_runner
 from ghostdet.checks.findings import findings_table
 from ghostdet.checks.run import check_run
-from ghostdet.config import config_kinds, config_mistakes, require
+from ghostdet.config import config_mistakes, require
 from ghostdet.engine.distributed import lost_ranks, on_main_process, start_processes
 from ghostdet.engine.resume import locked
 from ghostdet.engine.setup import setup_run
@@ -45,11 +45,11 @@ def train(
         SystemExit: With code 143 on SIGTERM, after a checkpoint is written.
     """
     require(cfg, "model", "train_dataloader", "train_cfg", "optim_wrapper")
-    with config_kinds(cfg):
+    with config_mistakes(cfg, reading=True):
         start_processes(cfg)
     check_writable(cfg.work_dir)
     with locked(cfg.work_dir), config_mistakes(cfg), lost_ranks():
-        with config_kinds(cfg):
+        with config_mistakes(cfg, reading=True):
             setup = setup_run(cfg, resume, amp, auto_scale_lr)
         if check:
             on_main_process(_check, cfg)

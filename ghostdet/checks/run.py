@@ -6,7 +6,6 @@ import gc
 import math
 import os
 import shutil
-import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, redirect_stdout, suppress
@@ -34,6 +33,7 @@ from ghostdet.checks.rehearsal import (
 from ghostdet.checks.truth import evaluate_truth
 from ghostdet.config import config_mistakes, evaluator_mistakes, require
 from ghostdet.engine.batch_size import GlobalBatch, global_batch, learning_rates
+from ghostdet.engine.hooks.run_record import versions
 from ghostdet.errors import UserError
 from ghostdet.ops import operator_backend
 from ghostdet.utils.components import iter_datasets
@@ -44,7 +44,6 @@ from ghostdet.weights.checkpoint import read_checkpoint
 SAMPLE = 200  # images that are read of each dataset
 _FACTOR = 10  # of the learning rate, above which scaling it is a warning
 _LATE = 0.1  # of the highest rate, by which it may be off where schedules are cut
-_VERSIONS = "ghostdet", "torch", "torchvision", "mmengine", "mmcv", "mmdet", "cv2"
 
 
 def check_run(cfg: Config, full: bool = False, quick: bool = False) -> list[Finding]:
@@ -94,10 +93,9 @@ class _RunCheck:
     weights: dict[str, str] = field(default_factory=dict)  # by their keys
 
     def findings(self) -> Iterator[Finding]:
-        versions = [f"{name} {sys.modules[name].__version__}" for name in _VERSIONS]
-        versions.append("Python {}.{}.{}".format(*sys.version_info))
-        versions.append(f"operators of {operator_backend()}")
-        yield Finding("versions", "pass", ", ".join(versions))
+        text = ", ".join(f"{name} {version}" for name, version in versions().items())
+        text += f", operators of {operator_backend()}"
+        yield Finding("versions", "pass", text)
         with ExitStack() as stack:
             for finding in self._steps(stack):
                 if finding.check.startswith("test ") and finding.status == "fail":

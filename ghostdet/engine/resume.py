@@ -297,23 +297,18 @@ def use_config_rates(runner: Runner, checkpoint: dict[str, Any]) -> None:
         kept = _PROGRESS if plateau else set()
         old.update({k: v for k, v in own.state_dict().items() if k not in kept})
     if changes:
-        print_log(
-            f"Resumed with values of the config: {', '.join(changes)}",
-            logger="current",
-        )
+        text = f"Resumed with values of the config: {', '.join(changes)}"
+        print_log(text, logger="current")
 
 
 def component_kinds(runner: Runner) -> list[str]:
     """List the classes of a run's optimiser and schedules."""
     optimizer = getattr(runner.optim_wrapper, "optimizer", runner.optim_wrapper)
-    return [
-        type(part).__name__ for part in (optimizer, *(runner.param_schedulers or []))
-    ]
+    parts = optimizer, *(runner.param_schedulers or [])
+    return [type(part).__name__ for part in parts]
 
 
 def _groups(optimizer: dict[str, Any]) -> list[dict[str, Any]]:
     """List groups of parameters, and last the one from which MMEngine logs rates."""
-    return [
-        *optimizer["param_groups"],
-        *filter(None, [optimizer.get("base_param_settings")]),
-    ]
+    base = filter(None, [optimizer.get("base_param_settings")])
+    return [*optimizer["param_groups"], *base]

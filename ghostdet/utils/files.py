@@ -6,7 +6,6 @@ import hashlib
 import json
 import logging
 import os
-import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -56,12 +55,6 @@ def atomic_write(path: Path, content: bytes | memoryview | str) -> None:
     partial = path.with_name(path.name + PARTIAL)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        free = shutil.disk_usage(path.parent).free
-        if free < len(content):
-            raise OSError(
-                f"it needs {len(content) / 1e6:.0f} MB, and the disk has "
-                f"{free / 1e6:.0f} MB left"
-            )
         with open(partial, "wb") as file:
             file.write(content)
             file.flush()

@@ -3,7 +3,6 @@
 import os
 import signal
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
@@ -30,13 +29,9 @@ def test_killed_while_writing(tmp_path, moment):
     assert path.read_bytes() == (b"new" * 1000 if moment == "close" else b"old")
 
 
-def test_a_full_disk_leaves_the_old_file(tmp_path, monkeypatch):
+def test_a_full_disk_leaves_the_old_file(tmp_path):
     path = tmp_path / "file"
     atomic_write(path, "old")
-    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=2))
-    with pytest.raises(UserError, match="it needs 0 MB, and the disk has 0 MB left"):
-        atomic_write(path, "new")
-    monkeypatch.undo()
     if Path("/dev/full").exists():
         path.with_name("file.partial").symlink_to("/dev/full")  # fills up on the way
         with pytest.raises(UserError, match="No space left on device"):

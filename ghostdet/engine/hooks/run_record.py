@@ -5,22 +5,19 @@ from __future__ import annotations
 import json
 import logging
 import platform
+import sys
 import time
 from pathlib import Path
 from typing import Any
 
-import mmdet
-import mmengine
 import numpy as np
 import torch
-import torchvision
 from mmengine.dist import get_world_size, is_main_process
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.registry import HOOKS
 from mmengine.runner import EpochBasedTrainLoop, Runner
 
-from ghostdet._version import __version__
 from ghostdet.engine.batch_size import global_batch
 from ghostdet.engine.resume import RECORD, archive_old_checkpoints
 from ghostdet.utils.files import atomic_write, expendable
@@ -174,6 +171,13 @@ def _earlier(resumed: str | None, done: int) -> dict[str, Any]:
         return {}
 
 
+def versions() -> dict[str, str]:
+    """Give the versions of Python and of the packages that decide what a run does."""
+    names = "ghostdet torch torchvision mmengine mmcv mmdet cv2".split()
+    versions = {name: sys.modules[name].__version__ for name in names}
+    return {**versions, "Python": platform.python_version()}
+
+
 def _start(runner: Runner) -> dict[str, Any]:
     """Describe the machine and the software of this start."""
     gpu = torch.cuda.is_available()
@@ -182,14 +186,7 @@ def _start(runner: Runner) -> dict[str, Any]:
         ranks=get_world_size(),
         device=torch.cuda.get_device_name() if gpu else "CPU",
         images=global_batch(runner.cfg).total,
-        versions=dict(
-            python=platform.python_version(),
-            torch=torch.__version__,
-            torchvision=torchvision.__version__,
-            mmengine=mmengine.__version__,
-            mmdet=mmdet.__version__,
-            ghostdet=__version__,
-        ),
+        versions=versions(),
         resumed_from_iter=runner.iter,
     )
 

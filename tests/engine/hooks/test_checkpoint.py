@@ -2,8 +2,8 @@
 
 import errno
 import json
+import os
 import shutil
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -19,11 +19,14 @@ NO_VALIDATION = {"train_cfg.val_interval": 100}
 
 
 def test_a_full_disk(tiny, monkeypatch, tmp_path):
-    written = tmp_path / "run/iter_2.pth"
-    monkeypatch.setattr(
-        "shutil.disk_usage",
-        lambda _: SimpleNamespace(free=0 if written.exists() else 10**12),
-    )
+    written, replace = tmp_path / "run/iter_2.pth", os.replace
+
+    def fail_later(source, target):
+        if written.exists():
+            raise OSError(28, "No space left on device")
+        replace(source, target)
+
+    monkeypatch.setattr("os.replace", fail_later)
     options = {**NO_VALIDATION, "default_hooks.checkpoint.max_keep_ckpts": 1}
     with pytest.raises(UserError, match="iter_4.pth cannot be written.*--resume"):
         train(tiny(options))
