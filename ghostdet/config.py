@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 
 from mmengine.config import Config
 
-from ghostdet.datasets import use_readable_images
 from ghostdet.errors import ConfigError, UserError
 from ghostdet.utils.components import is_classifier, type_name
 from ghostdet.utils.misspelt import refuse_misspelt
@@ -62,8 +61,7 @@ def load_config(
         launcher: ``none``, ``pytorch``, ``slurm`` or ``mpi``.
 
     Returns:
-        The config, ready for MMEngine's Runner. Its pipelines name an image that
-        cannot be read (:func:`~ghostdet.datasets.use_readable_images`).
+        The config, ready for MMEngine's Runner.
 
     Raises:
         UserError: If the file is missing or not a config, an option does not fit it,
@@ -78,7 +76,6 @@ def load_config(
             f"--launcher {launcher} is for processes that {starter.program} starts, "
             "and it did not start this one; leave it out to run on one device"
         )
-    use_readable_images()
     cfg.launcher = launcher
     if data_root is not None:
         _set_data_root(cfg, str(data_root))

@@ -148,6 +148,8 @@ _PADDLE = {
     **_NUMPY,
     "_codecs.encode": lambda text, encoding: text.encode("latin1"),
 }
+#: For ``torch.load`` of MMEngine's checkpoints, with ``weights_only``.
+SAFE_GLOBALS = [(function, name) for name, function in _MMENGINE.items()]
 
 
 class _PaddleUnpickler(pickle.Unpickler):
@@ -203,8 +205,7 @@ def read_file(path: Path) -> Any:
                 return _PaddleUnpickler(file, encoding="latin1").load()
             if file.read(len(_ZIP)) == _ZIP:
                 source = _checked_archive(path)
-        allowed = [(function, name) for name, function in _MMENGINE.items()]
-        with torch.serialization.safe_globals(allowed):
+        with torch.serialization.safe_globals(SAFE_GLOBALS):
             return torch.load(source, map_location="cpu", weights_only=True)
     except UserError:
         raise

@@ -7,7 +7,7 @@ metainfo = dict(classes=("RBC", "WBC", "Platelets"))
 image_size = (256, 256)
 
 train_pipeline = [
-    dict(type="LoadReadableImage", max_unreadable=10),
+    dict(type="LoadImageFromFile", max_unreadable=10),
     dict(type="LoadAnnotations", with_bbox=True),
     dict(
         type="RandomFlip", prob=0.75, direction=["horizontal", "vertical", "diagonal"]

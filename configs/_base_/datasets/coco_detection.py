@@ -4,7 +4,7 @@ data_root = "data/coco/"
 
 train_pipeline = [
     # Unreadable training images are logged and replaced, up to this number.
-    dict(type="LoadReadableImage", max_unreadable=100),
+    dict(type="LoadImageFromFile", max_unreadable=100),
     dict(type="LoadAnnotations", with_bbox=True),
     dict(type="Resize", scale=(1333, 800), keep_ratio=True),
     dict(type="RandomFlip", prob=0.5),

@@ -4,7 +4,7 @@ _base_ = "coco_detection.py"
 
 image_size = (320, 320)
 train_pipeline = [
-    dict(type="LoadReadableImage", max_unreadable=100),
+    dict(type="LoadImageFromFile", max_unreadable=100),
     dict(type="LoadAnnotations", with_bbox=True),
     dict(
         type="RandomResize", scale=image_size, ratio_range=(0.6, 1.8), keep_ratio=False

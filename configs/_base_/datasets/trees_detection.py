@@ -5,7 +5,7 @@ data_root = "data/trees/"
 metainfo = dict(classes=("tree",), palette=[(255, 200, 0)])
 
 train_pipeline = [
-    dict(type="LoadReadableImage", max_unreadable=10),
+    dict(type="LoadImageFromFile", max_unreadable=10),
     dict(type="LoadAnnotations", with_bbox=True),
     dict(
         type="RandomFlip", prob=0.75, direction=["horizontal", "vertical", "diagonal"]

@@ -23,16 +23,18 @@ from mmengine import fileio
 from mmengine.logging import print_log
 from torch.utils.data import get_worker_info
 
-from ghostdet.errors import ConfigError, UserError
+from ghostdet.errors import UserError
 from ghostdet.runtime import is_truncated_jpeg
 
 
-@TRANSFORMS.register_module()
+@TRANSFORMS.register_module(name=["LoadImageFromFile", "LoadReadableImage"], force=True)
 class LoadReadableImage(LoadImageFromFile):
     """Load an image, and name the file if it is missing or broken.
 
-    MMCV's own transform does not name the file, and with OpenCV 4 it decodes the first
-    part of a truncated JPEG and leaves the rest grey.
+    It takes the place of MMCV's ``LoadImageFromFile`` in MMDetection's registry, so
+    that configs keep the name that MMDetection's tools look for. MMCV's own does not
+    name the file, and with OpenCV 4 it decodes the first part of a truncated JPEG and
+    leaves the rest grey.
 
     In evaluation (``max_unreadable=0``) the first unreadable image is an error. In
     training, up to ``max_unreadable`` distinct images are skipped with a warning each:
@@ -48,9 +50,6 @@ class LoadReadableImage(LoadImageFromFile):
             Defaults to OpenCV's, 65535 of 16 bits, with one warning if all is dark.
         **kwargs: Arguments of MMCV's ``LoadImageFromFile``.
 
-    Raises:
-        ConfigError: If ``file_client_args`` is given.
-
     Example:
         >>> load = LoadReadableImage(max_unreadable=10)
         >>> load({'img_path': 'missing.jpg'}) is None  # logs a warning
@@ -61,11 +60,6 @@ class LoadReadableImage(LoadImageFromFile):
         self, *args: Any, max_unreadable: int = 0, max_value: float = 0, **kwargs: Any
     ) -> None:
         super().__init__(*args, **kwargs)
-        if self.file_client_args is not None:
-            raise ConfigError(
-                "LoadImageFromFile has file_client_args, which MMDetection 3 no longer "
-                "reads; write backend_args=None, or backend_args=dict(backend='local')"
-            )
         self.max_value, self.dark = max_value, ""  # what was warned of
         self.max_unreadable = math.inf if self.ignore_empty else max_unreadable
         # One JSON line [path, reason] for each unreadable image. Only the file's name
@@ -115,7 +109,11 @@ class LoadReadableImage(LoadImageFromFile):
         Raises:
             OSError: If the file is missing, empty, not an image or truncated.
         """
-        content = fileio.get(path, backend_args=self.backend_args)
+        if self.file_client_args is not None:  # of older configs
+            client = fileio.FileClient.infer_client(self.file_client_args, path)
+            content = client.get(path)
+        else:
+            content = fileio.get(path, backend_args=self.backend_args)
         if not content:
             raise OSError("the file is empty")
         if is_truncated_jpeg(content):
@@ -187,14 +185,3 @@ class LoadReadableImage(LoadImageFromFile):
     def __repr__(self) -> str:
         """Show all arguments."""
         return f"{super().__repr__()[:-1]}, max_unreadable={self.max_unreadable})"
-
-
-def use_readable_images() -> None:
-    """Register ``LoadReadableImage`` as ``LoadImageFromFile``.
-
-    Any config's test pipeline then names an unreadable image, and the config keeps the
-    name that MMDetection's ``DetInferencer`` looks for.
-    """
-    TRANSFORMS.register_module(
-        "LoadImageFromFile", force=True, module=LoadReadableImage
-    )
