@@ -84,8 +84,7 @@ def start_processes(cfg: Config) -> None:
         "gloo", timeout=timedelta(seconds=seconds) if seconds else None
     )
     cfg.model_wrapper_cfg = dict(
-        type=_WRAPPER,
-        find_unused_parameters=cfg.get("find_unused_parameters", False),
+        type=_WRAPPER, find_unused_parameters=cfg.get("find_unused_parameters", False)
     )
 
 

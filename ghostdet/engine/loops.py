@@ -105,8 +105,7 @@ class NumberedBatchSampler(Sampler):
             self.batches = BatchSampler(sampler, batch_size, drop_last)
         else:
             self.batches = DATA_SAMPLERS.build(
-                batch_sampler,
-                default_args=dict(sampler=sampler, batch_size=batch_size),
+                batch_sampler, default_args=dict(sampler=sampler, batch_size=batch_size)
             )
         self.first = self.skipped = 0
 

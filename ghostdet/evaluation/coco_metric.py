@@ -60,8 +60,6 @@ def fix_coco_metric(metric: CocoMetric) -> list[str]:
         if annotations:
             coco.createIndex()
         print_log(
-            f"Evaluation: {'; '.join(notes)}",
-            logger="current",
-            level=logging.WARNING,
+            f"Evaluation: {'; '.join(notes)}", logger="current", level=logging.WARNING
         )
     return notes

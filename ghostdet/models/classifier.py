@@ -129,10 +129,7 @@ class ImageClassifier(BaseModel):
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def forward(
-        self,
-        inputs: Tensor,
-        data_samples: dict | None = None,
-        mode: str = "tensor",
+        self, inputs: Tensor, data_samples: dict | None = None, mode: str = "tensor"
     ) -> Tensor | dict[str, Tensor] | list[dict]:
         """Run the classifier.
 

@@ -82,10 +82,7 @@ class ExportedDetector(BaseModel):
             )
 
     def forward(
-        self,
-        inputs: Tensor,
-        data_samples: list[DetDataSample],
-        mode: str = "predict",
+        self, inputs: Tensor, data_samples: list[DetDataSample], mode: str = "predict"
     ) -> list[DetDataSample]:
         """Detect objects in a batch, image by image.
 

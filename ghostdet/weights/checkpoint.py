@@ -144,10 +144,7 @@ _MMENGINE = {
     "mmengine.logging.history_buffer.HistoryBuffer": _HistoryBuffer,
     "mmengine.optim.scheduler.param_scheduler.OneCycleParamScheduler": _OneCycle,
 }
-_PADDLE = {
-    **_NUMPY,
-    "_codecs.encode": lambda text, encoding: text.encode("latin1"),
-}
+_PADDLE = {**_NUMPY, "_codecs.encode": lambda text, encoding: text.encode("latin1")}
 #: For ``torch.load`` of MMEngine's checkpoints, with ``weights_only``.
 SAFE_GLOBALS = [(function, name) for name, function in _MMENGINE.items()]
 

@@ -130,8 +130,4 @@ def _differences(
         name: f"{name} is {given}, not {expected}"
         for name, given, expected in _MISMATCH.findall(message)
     }
-    return {
-        "missing": missing,
-        "unexpected": unexpected,
-        "size mismatch": mismatched,
-    }
+    return {"missing": missing, "unexpected": unexpected, "size mismatch": mismatched}

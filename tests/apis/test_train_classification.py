@@ -13,11 +13,7 @@ from ghostdet.config import load_config
 from ghostdet.errors import UserError
 
 DIGITS = f"{CONFIGS}/classification/ghostnet_digits.py"
-SHORT = {
-    "train_cfg.max_epochs": 1,
-    "param_scheduler": [],
-    **IN_PROCESS,
-}
+SHORT = {"train_cfg.max_epochs": 1, "param_scheduler": [], **IN_PROCESS}
 
 
 @pytest.fixture(scope="module")

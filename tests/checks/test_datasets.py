@@ -93,10 +93,7 @@ LOADED = r"train\.json: CocoDataset cannot load it: "
         ),
         (changed(annotations=2 * coco()["annotations"]), "ids in .* are not unique"),
         (image(width="10"), LOADED + "'<' not supported between instances of 'str'"),
-        (
-            image(file_name="2.jpg"),
-            r"1 of 1 images cannot be read, such as .*2.jpg",
-        ),
+        (image(file_name="2.jpg"), r"1 of 1 images cannot be read, such as .*2.jpg"),
         (annotation(bbox=[1, 2]), LOADED + r"not enough values .*\[1, 2\]"),
         (annotation(bbox=["0", 0, 4, 4]), LOADED + r'can only .*in .*\["0", 0, 4, 4\]'),
         (annotation(area=None), LOADED + r'.*"area": null'),
@@ -135,18 +132,12 @@ def test_bad(data, content, message):
             dict(data_prefix=dict(img="train2017/")),
             r"train2017/1.jpg .no such file.. Set data_prefix",
         ),
-        (
-            dict(metainfo=None),
-            r"\(80 in all.\n  in the file: cat",
-        ),
+        (dict(metainfo=None), r"\(80 in all.\n  in the file: cat"),
         (
             dict(metainfo=dict(classes=("cat", "dog", "tree"))),
             r"in the file: cat, tree\nAdd the category dog to the file",
         ),
-        (
-            dict(metainfo=dict(classes="tree")),
-            r"configured: t, r, e, e\n",
-        ),
+        (dict(metainfo=dict(classes="tree")), r"configured: t, r, e, e\n"),
         (
             dict(filter_cfg=dict(filter_empty_gt=True, min_size=11)),
             r"left, .*'min_size': 11",

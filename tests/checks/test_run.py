@@ -146,10 +146,7 @@ FAULTS = {
         lambda root: image_of(root, "train", 5).unlink(),
         ("train images", "warn", "Restore them"),
     ),
-    "broken image": (
-        cut("val"),
-        ("train images", "warn", "Restore them"),
-    ),
+    "broken image": (cut("val"), ("train images", "warn", "Restore them")),
     "image trained on and evaluated": (
         evaluate_trained,
         ("overlap", "warn", "Remove them from"),

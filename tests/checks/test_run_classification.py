@@ -143,9 +143,7 @@ FAULTS = {
         ("val evaluator", "fail", "val_evaluator.topk=1"),
     ),
     "unknown transform": (
-        lambda root: {
-            "train_dataloader.dataset.pipeline.1.type": V2 + "RandomFlop",
-        },
+        lambda root: {"train_dataloader.dataset.pipeline.1.type": V2 + "RandomFlop"},
         ("train dataset", "fail", "RandomFlop"),
     ),
     "no tensor": (

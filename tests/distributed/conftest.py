@@ -114,10 +114,7 @@ def start(base, tmp_path):
     def go(*options, ranks=0, restarts=0, name="run", arguments=()):
         options = ["--cfg-options", *options] if options else []
         run = Run(
-            [config, *own, *arguments, *options],
-            tmp_path / name,
-            ranks,
-            restarts,
+            [config, *own, *arguments, *options], tmp_path / name, ranks, restarts
         )
         runs.append(run)
         return run

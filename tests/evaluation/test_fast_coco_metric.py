@@ -26,10 +26,7 @@ AR = ["AR@100", "AR@300", "AR@1000", "AR_s@1000", "AR_m@1000", "AR_l@1000"]
 @pytest.mark.parametrize("kind", ["CocoMetric", "FastCocoMetric"])
 @pytest.mark.parametrize(
     "names, options",
-    [
-        (AP, {}),
-        (AP + AR, dict(proposal_nums=(1, 10, 100), metric_items=AP + AR)),
-    ],
+    [(AP, {}), (AP + AR, dict(proposal_nums=(1, 10, 100), metric_items=AP + AR))],
     ids=["AP", "all"],
 )
 def test_published_metrics(project, coco_eval, capsys, kind, names, options):

@@ -26,10 +26,7 @@ from ghostdet.utils.components import resize_of
 from .heads import assert_same, build, predicted, spread
 
 CONFIG = f"{CONFIGS}/bccd/retinanet_ghostnet_small_bccd.py"
-FEW = {
-    "test_dataloader.dataset.indices": 4,
-    **IN_PROCESS,
-}
+FEW = {"test_dataloader.dataset.indices": 4, **IN_PROCESS}
 
 
 @pytest.fixture(scope="module", autouse=True)

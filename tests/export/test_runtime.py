@@ -43,12 +43,7 @@ def mmdetection(path, resize, to_rgb=True, mean=MEAN, std=STD):
         transforms.insert(1, dict(type="mmdet.Resize", **resize))
     data = Compose(transforms)(dict(img_path=str(path), img_id=0))
     preprocessor = MODELS.build(
-        dict(
-            type="mmdet.DetDataPreprocessor",
-            mean=mean,
-            std=std,
-            bgr_to_rgb=to_rgb,
-        )
+        dict(type="mmdet.DetDataPreprocessor", mean=mean, std=std, bgr_to_rgb=to_rgb)
     )
     batch = preprocessor(
         dict(inputs=[data["inputs"]], data_samples=[data["data_samples"]])
@@ -365,10 +360,7 @@ def test_main(export, cells, capsys):
         x, y, width, height = line.pop("bbox")
         assert [x, y, x + width, y + height] == pytest.approx(box.tolist())
         assert line == dict(
-            file_name=image.name,
-            category_id=label + 1,
-            category_name=name,
-            score=score,
+            file_name=image.name, category_id=label + 1, category_name=name, score=score
         )
     assert main([str(image), str(image)]) == 1
     assert "no exported detector" in capsys.readouterr().err

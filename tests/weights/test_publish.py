@@ -26,12 +26,7 @@ from ghostdet.config import load_config
 from ghostdet.errors import UserError
 from ghostdet.weights.checkpoint import read_file
 from ghostdet.weights.publish import publish, published_parts
-from ghostdet.weights.published import (
-    _decoded,
-    check_description,
-    checksum,
-    encoded,
-)
+from ghostdet.weights.published import _decoded, check_description, checksum, encoded
 
 CONFIG = f"{CONFIGS}/bccd/retinanet_ghostnet_small_bccd.py"
 DIGITS = f"{CONFIGS}/classification/ghostnet_digits.py"

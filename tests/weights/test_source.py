@@ -77,10 +77,7 @@ def test_hub(hub, file):
 @pytest.mark.parametrize(
     "error, message",
     [
-        (
-            LocalEntryNotFoundError("offline"),
-            "offline.*by other means and gi",
-        ),
+        (LocalEntryNotFoundError("offline"), "offline.*by other means and gi"),
         (HFValidationError("bad"), "hf-hub:a/b cannot be downloaded .bad"),
         (RuntimeError("403 of a proxy"), r"cannot be downloaded .403 of a proxy"),
         (OSError("401 Client Error\nmore"), r"cannot be downloaded \(401 Client Error"),

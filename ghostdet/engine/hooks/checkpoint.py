@@ -12,11 +12,7 @@ from mmengine.hooks import CheckpointHook, EarlyStoppingHook
 from mmengine.registry import HOOKS
 from mmengine.runner import EpochBasedTrainLoop, Runner
 
-from ghostdet.engine.resume import (
-    component_kinds,
-    last_checkpoint,
-    use_config_rates,
-)
+from ghostdet.engine.resume import component_kinds, last_checkpoint, use_config_rates
 from ghostdet.errors import UserError
 from ghostdet.utils.components import type_name
 from ghostdet.utils.files import PARTIAL, atomic_write

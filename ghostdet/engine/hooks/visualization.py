@@ -27,11 +27,7 @@ class FolderVisualizationHook(DetVisualizationHook):
         self._pictures = self.test_out_dir
 
     def after_test_iter(
-        self,
-        runner: Runner,
-        batch_idx: int,
-        data_batch: Any,
-        outputs: Sequence[Any],
+        self, runner: Runner, batch_idx: int, data_batch: Any, outputs: Sequence[Any]
     ) -> None:
         """Draw a batch, each image into its own folder."""
         for output in outputs:

@@ -41,10 +41,7 @@ class CifarVGG16(BaseModule):
     _STAGES = ((64,) * 2, (128,) * 2, (256,) * 3, (512,) * 3, (512,) * 3)
 
     def __init__(
-        self,
-        ratio: int = 1,
-        dw_kernel: int = 3,
-        init_cfg: dict | list | None = None,
+        self, ratio: int = 1, dw_kernel: int = 3, init_cfg: dict | list | None = None
     ) -> None:
         super().__init__(init_cfg)
         layers: list[nn.Module] = []

@@ -52,11 +52,7 @@ class GhostModuleV2(GhostModule):
     """
 
     def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        norm_cfg: dict = BN,
-        **kwargs: Any,
+        self, in_channels: int, out_channels: int, norm_cfg: dict = BN, **kwargs: Any
     ) -> None:
         super().__init__(in_channels, out_channels, norm_cfg=norm_cfg, **kwargs)
         self.short_conv = dfc_attention(in_channels, out_channels, norm_cfg)

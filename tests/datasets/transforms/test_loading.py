@@ -163,11 +163,7 @@ def coco_loader(root, max_unreadable, num_workers=2, **kwargs):
     # As in a Runner: the names in a pipeline are looked up in the default scope.
     with DefaultScope.overwrite_default_scope("mmdet"):
         dataset = DATASETS.build(cfg)
-    return DataLoader(
-        dataset,
-        num_workers=num_workers,
-        collate_fn=pseudo_collate,
-    )
+    return DataLoader(dataset, num_workers=num_workers, collate_fn=pseudo_collate)
 
 
 def test_training_continues(broken_coco, tmp_path):

@@ -5,13 +5,7 @@ import torch
 from torch import nn
 
 from ghostdet.errors import ConfigError
-from ghostdet.models import (
-    CifarResNet,
-    CifarVGG16,
-    GhostConv,
-    GhostModule,
-    GhostResNet,
-)
+from ghostdet.models import CifarResNet, CifarVGG16, GhostConv, GhostModule, GhostResNet
 
 
 @pytest.mark.parametrize("ratio", [1, 2])

@@ -4,9 +4,7 @@ import torch.nn.functional as F
 
 from ghostdet.errors import ConfigError
 from ghostdet.models import GhostBottleneck, GhostConv, GhostModule
-from ghostdet.models.layers.ghost_module import (
-    join,
-)
+from ghostdet.models.layers.ghost_module import join
 
 
 @pytest.mark.parametrize("kernel_size, dw_kernel", [(1, 5), (3, 1)])
