@@ -1,10 +1,10 @@
 """The command ``ghostdet``, which runs tools: ``ghostdet train CONFIG``."""
 
 import ast
+import runpy
 import sys
 from importlib.util import find_spec
 from pathlib import Path
-from types import CodeType
 
 
 def tools_of(package: Path) -> Path:
@@ -37,18 +37,18 @@ def main() -> None:
             return
         sys.exit(usage if name is None else f"{usage}\n{program} has no tool {name!r}")
     sys.path[:0] = [str(tools[name].parent), str(TOOLS)]  # of what the tools share
-    sys.argv = [f"{program} {name}", *given[1:]]  # runpy would overwrite the usage
-    code = compile(tools[name].read_text(encoding="utf-8"), tools[name], "exec")
-    scope = {"__name__": "__main__", "__file__": str(tools[name])}
-    if not theirs:
-        exec(code, scope)
+    sys.argv = [f"{program} {name}", *given[1:]]
+    if theirs:
+        import _cli
+
+        _cli.run(lambda: _run_theirs(tools[name]))
         return
-    import _cli
+    # runpy would overwrite the usage.
+    code = compile(tools[name].read_text(encoding="utf-8"), tools[name], "exec")
+    exec(code, {"__name__": "__main__", "__file__": str(tools[name])})
 
-    _cli.run(lambda: _run_theirs(code, scope))
 
-
-def _run_theirs(code: CodeType, scope: dict[str, str]) -> None:
+def _run_theirs(path: Path) -> None:
     """Run a tool of MMDetection with our operators, and the checkpoints of MMEngine."""
     import torch
 
@@ -57,7 +57,7 @@ def _run_theirs(code: CodeType, scope: dict[str, str]) -> None:
 
     try:
         with torch.serialization.safe_globals(SAFE_GLOBALS):
-            exec(code, scope)
+            runpy.run_path(str(path), run_name="__main__")
     except ModuleNotFoundError as error:
         text = f"this tool needs {error.name}; type pip install {error.name}"
         raise UserError(text) from error

@@ -64,7 +64,7 @@ def complexity(
         raise UserError(f"shape is {tuple(shape)}, expected height and width in px")
     with DefaultScope.overwrite_default_scope("mmdet"), torch.device("meta"):
         with config_mistakes(cfg):
-            model = MODELS.build(cfg.model).eval()
+            model = MODELS.build(cfg.model).eval().to("meta")
         classifier = isinstance(model, ImageClassifier)
         if not classifier:
             _check_kind(model, str(cfg.filename))

@@ -20,9 +20,7 @@ COMMON = [
     r"custom_imports\..*",  # ghostdet
     r"custom_hooks\.0\.type",  # CheckpointGuardHook
     # Unreadable training images are replaced.
-    r"train_pipeline\.0\.type",
     r"train_pipeline\.0\.max_unreadable",
-    r"train_dataloader\.dataset\.pipeline\.0\.type",
     r"train_dataloader\.dataset\.pipeline\.0\.max_unreadable",
     r"(.+\.)?backend_args",  # None there
     r"env_cfg\.dist_cfg\.timeout",  # ranks wait for the evaluation
