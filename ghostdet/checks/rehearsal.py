@@ -96,8 +96,9 @@ def rehearsal(cfg: Config, folder: str, weights: bool) -> Iterator[RehearsalRunn
     """
     cfg = copy.deepcopy(cfg)
     use_run_components(cfg)
-    if isinstance(cfg.default_hooks.checkpoint, dict):
-        cfg.default_hooks.checkpoint.pop("out_dir", None)
+    for hook in (*cfg.default_hooks.values(), *cfg.custom_hooks):
+        if isinstance(hook, dict):
+            hook.pop("out_dir", None)
     cfg.update(work_dir=folder, experiment_name="rehearsal", log_level="ERROR")
     cfg.update(launcher="none", model_wrapper_cfg=None, resume=False)
     if not weights or cfg.get("load_from"):  # in place of the others
@@ -157,6 +158,7 @@ class RehearsalHook(Hook):
             runner.model.eval()
             runner.val_loop.run_iter(0, next(iter(runner.val_dataloader)))
             if runner.metrics:
+                runner.stage = "val metrics"
                 runner.call_hook("after_val_epoch", metrics=runner.metrics)
         runner.stage = "train step"
         loop = runner.train_loop

@@ -238,7 +238,7 @@ class _RunCheck:
         """Describe an error of a stage of the rehearsal."""
         stage, remedy = runner.stage, ""
         found = Finding.of_error(stage, error)
-        if isinstance(error, KeyError) and runner.metrics:
+        if stage == "val metrics":
             remedy = f"The evaluator gives {', '.join(runner.metrics)}"
         elif isinstance(error, torch.OutOfMemoryError):
             remedy = "Lower batch_size of the data loader, or the size of images"

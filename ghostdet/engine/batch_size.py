@@ -16,8 +16,7 @@ from torch import nn
 
 from ghostdet.utils.components import type_name
 
-FOLLOWED = 100_000  # iterations whose rate is computed, in a second
-BEYOND = 20_000  # iterations or epochs that are followed after the training's end
+FOLLOWED = 100_000  # iterations or epochs whose rate is computed, in a second
 
 
 @dataclass(frozen=True)
@@ -126,8 +125,8 @@ def learning_rates(
     """Step through the schedules of a run, in which one of the ranks is built.
 
     Returns:
-        The rate by iteration, where it may have changed, of at most :data:`FOLLOWED`
-        ones and :data:`BEYOND` after the training's end; and the training's length.
+        The rate by iteration, where it may have changed, to the end of the training
+        and of the schedules but of at most :data:`FOLLOWED`; and the training's length.
     """
     loader, loop = runner.train_dataloader, runner.train_loop
     epochs, length = cfg.train_cfg.get("max_epochs"), loop.max_iters
@@ -148,14 +147,14 @@ def learning_rates(
             scheduler.end = math.inf
     (group, *_) = runner.optim_wrapper.param_groups
     epoch = len(loader) if epochs else length  # an iteration loop is one epoch
-    rates, iteration, left = {}, 1, BEYOND
+    rates, iteration, active = {}, 1, schedulers
     over = ValueError, ZeroDivisionError  # of a schedule after its last step
     with warnings.catch_warnings(), suppress(*over):
         warnings.simplefilter("ignore")  # PyTorch expects steps of the optimiser
-        while left and len(rates) < FOLLOWED:
-            left -= iteration > length
+        while (iteration <= length or active) and len(rates) < FOLLOWED:
             rates[iteration] = group["lr"]
-            busy = [s for s in schedulers if not s.by_epoch and s.last_step < s.end]
+            active = [s for s in schedulers if s._global_step < s.end]
+            busy = [scheduler for scheduler in active if not scheduler.by_epoch]
             for scheduler in busy:
                 scheduler.step()
             iteration += 1 if busy else epoch - (iteration - 1) % epoch

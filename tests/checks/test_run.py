@@ -178,8 +178,8 @@ FAULTS = {
     ),
     "best checkpoint by no metric": (
         lambda root: {"default_hooks.checkpoint.save_best": "coco/bbox_mAP_5O"},
-        ("val step", "fail", "'coco/bbox_mAP_5O'"),
-        ("val step", "fail", "The evaluator gives coco/bbox_mAP, coco/bbox_mAP_50"),
+        ("val metrics", "fail", "'coco/bbox_mAP_5O'"),
+        ("val metrics", "fail", "The evaluator gives coco/bbox_mAP, coco/bbox_mAP_50"),
     ),
     "masks of a detector without": (
         lambda root: {"val_evaluator.metric": ["bbox", "segm"]},
