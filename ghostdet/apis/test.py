@@ -16,7 +16,7 @@ from ghostdet.config import config_mistakes, require, require_detector
 from ghostdet.engine.distributed import on_main_process, start_processes
 from ghostdet.errors import UserError
 from ghostdet.models.exported_detector import is_exported
-from ghostdet.utils.components import type_name
+from ghostdet.utils.components import iter_datasets, type_name
 from ghostdet.utils.files import check_writable
 from ghostdet.weights.checkpoint import read_checkpoint
 
@@ -111,7 +111,6 @@ def test(
 
 def _use_tta(cfg: Config) -> None:
     """Wrap the model and augment its images, as MMDetection's ``tools/test.py``."""
-    dataset = cfg.test_dataloader.dataset
     keys = ("img_id", "img_path", "ori_shape", "img_shape", "scale_factor")
     keys += ("flip", "flip_direction")
     mirrored = [dict(type="RandomFlip", prob=prob) for prob in (1.0, 0.0)]
@@ -122,4 +121,6 @@ def _use_tta(cfg: Config) -> None:
     nms = dict(type="nms", iou_threshold=0.5)
     default = dict(type="DetTTAModel", tta_cfg=dict(nms=nms, max_per_img=100))
     cfg.model = dict(**cfg.get("tta_model", default), module=cfg.model)
-    dataset.pipeline = cfg.get("tta_pipeline", [*dataset.pipeline[:-1], augmented])
+    for _, dataset in iter_datasets(cfg.test_dataloader.dataset):
+        own = [*dataset.pipeline[:-1], augmented]
+        dataset.pipeline = cfg.get("tta_pipeline", own)

@@ -22,7 +22,10 @@ def test_time_augmentation(tiny, trained, tmp_path):
     dumped.touch()
     checkpoint, out, best = trained / "iter_4.pth", tmp_path / "out.pkl", []
     for tta in (False, True):
-        apis.test(tiny(), checkpoint, out=str(out), tta=tta)
+        cfg = tiny()
+        loader = cfg.test_dataloader
+        loader.dataset = dict(type="ConcatDataset", datasets=[loader.dataset])
+        apis.test(cfg, checkpoint, out=str(out), tta=tta)
         predictions = pickle.loads(out.read_bytes())
         scores = [p["pred_instances"]["scores"].max() for p in predictions]
         best.append(torch.stack(scores))

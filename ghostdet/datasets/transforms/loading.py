@@ -23,7 +23,7 @@ from mmengine import fileio
 from mmengine.logging import print_log
 from torch.utils.data import get_worker_info
 
-from ghostdet.errors import UserError
+from ghostdet.errors import ConfigError, UserError
 from ghostdet.runtime import is_truncated_jpeg
 
 
@@ -50,6 +50,9 @@ class LoadReadableImage(LoadImageFromFile):
             Defaults to OpenCV's, 65535 of 16 bits, with one warning if all is dark.
         **kwargs: Arguments of MMCV's ``LoadImageFromFile``.
 
+    Raises:
+        ConfigError: If ``max_value`` is given, and OpenCV does not convert the image.
+
     Example:
         >>> load = LoadReadableImage(max_unreadable=10)
         >>> load({'img_path': 'missing.jpg'}) is None  # logs a warning
@@ -60,6 +63,12 @@ class LoadReadableImage(LoadImageFromFile):
         self, *args: Any, max_unreadable: int = 0, max_value: float = 0, **kwargs: Any
     ) -> None:
         super().__init__(*args, **kwargs)
+        own = self.imdecode_backend == "cv2" and self.color_type != "unchanged"
+        if max_value and not own:
+            raise ConfigError(
+                f"max_value={max_value} needs imdecode_backend='cv2' and a color_type "
+                "other than 'unchanged'; correct LoadImageFromFile in the pipeline"
+            )
         self.max_value, self.dark = max_value, ""  # what was warned of
         self.max_unreadable = math.inf if self.ignore_empty else max_unreadable
         # One JSON line [path, reason] for each unreadable image. Only the file's name

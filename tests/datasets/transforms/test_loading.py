@@ -116,6 +116,8 @@ def test_12_bits_in_16(tmp_path, logged):
     scaled = LoadReadableImage(max_value=4095)({"img_path": path})["img"]
     assert scaled.dtype == np.uint8
     assert abs(scaled - image[..., None] * (255 / 4095)).max() <= 0.5
+    with pytest.raises(UserError, match="max_value=4095 needs imdecode_backend='cv2'"):
+        LoadReadableImage(max_value=4095, imdecode_backend="pillow")
 
 
 def test_counts_distinct_images(logged):
