@@ -18,7 +18,7 @@ analysis_tools/get_flops CONFIG --num-images 1 > Params: 0.957M
 misc/print_config CONFIG > octave_base_scale
 misc/split_coco --data-root CELLS --out-dir semi --labeled-percent 50 --fold 1 > semi/*
 dataset_converters/images2coco CELLS/images classes.txt own.json > annotations/own.json
-model_converters/publish_model CHECKPOINT published.pth > published-*.pth
+model_converters/publish_model CHECKPOINT published.pth > published*.pth
 """
 
 
