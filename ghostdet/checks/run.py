@@ -327,18 +327,17 @@ class _RunCheck:
             rate, margin = rates[top], _LATE * rates[top]
             low, high = rates[lowest] - margin, rates[top] + margin
             off = [i for i, r in rates.items() if i > length and not low <= r <= high]
-            off += [i for i in trained if i > lowest and rates[i] > low + 2 * margin]
+            off += [last] * (rates[last] > low + 2 * margin)
             if off:
                 warning = f"{rates[lowest]:g} at iteration {lowest:,}, {rates[last]:g} "
                 warning += f"at the end, {length:,}, {rates[off[0]]:g} at {off[0]:,}"
                 remedy = "Let begin, end, T_max and milestones of param_scheduler fit "
                 remedy += f"train_cfg, or {length:,} steps with by_epoch=False"
                 found.append((warning, remedy))
-            text += f"; {rates[1]:g} at iteration 1, {rates[top]:g} at {top:,}, "
-            text += f"{rates[last]:g} from {last:,} on"
+            for i in sorted({1, top, last}):
+                text += f"; {rates[i]:g} at iteration {i:,}"
         if not rate:
-            remedy = "Set optim_wrapper.optimizer.lr and param_scheduler"
-            yield Finding("learning rate", "fail", "it is 0: nothing learns", remedy)
+            yield Finding("learning rate", "fail", "0, so that nothing learns; set lr")
         for warning in found:
             yield Finding("learning rate", "warn", *warning)
         if not found:

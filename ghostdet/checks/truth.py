@@ -14,6 +14,7 @@ from mmengine.structures import InstanceData
 from pycocotools.coco import COCO
 
 from ghostdet.checks.findings import Finding
+from ghostdet.errors import UserError
 from ghostdet.evaluation.coco_metric import fix_coco_metric
 from ghostdet.evaluation.fast_coco_metric import FastCocoMetric
 
@@ -42,16 +43,14 @@ def evaluate_truth(
     tried = [metric for metric in known if not metric.format_only]
     if not tried or type(evaluator) is not Evaluator:
         names = ", ".join(type(metric).__name__ for metric in evaluator.metrics)
-        text = f"{names}: not tried with the ground truth"
-        return Finding("evaluator", "pass", text), {}
+        return Finding("evaluator", "pass", f"not tried with the truth: {names}"), {}
     count = min(len(dataset), QUICK) if quick else len(dataset)
     chosen = np.linspace(0, len(dataset) - 1, count).astype(int).tolist()
     masks = masks and any("segm" in metric.metrics for metric in tried)
     samples = [_sample(dataset, index, masks) for index in chosen]
     if not any(len(sample["pred_instances"]["labels"]) for sample in samples):
         text = f"none of {count:,} images has an object, so there is no AP"
-        remedy = "Give a file with annotated objects"
-        return Finding("evaluator", "pass" if quick else "warn", text, remedy), {}
+        return Finding("evaluator", "pass" if quick else "warn", text), {}
     values, metrics = {}, {}
     for metric in tried:
         kept, items = vars(metric).copy(), metric.metric_items or ["mAP"]
@@ -63,7 +62,9 @@ def evaluate_truth(
         found = metric.evaluate(count)
         vars(metric).update(kept)
         values |= {n: v for n, v in found.items() if n.endswith(("mAP", "AR@1000"))}
-        own = [n for n in found if n[-4:] != "_mAP" or "mAP" in items]
+        if twice := found.keys() & metrics.keys():
+            raise UserError(f"two metrics give {min(twice)}; give each its own prefix")
+        own = [n for n in found if not n.endswith("mAP") or "mAP" in items]
         metrics |= {name: found[name] for name in own}
     if len(tried) < len(evaluator.metrics):
         metrics = {}
@@ -75,11 +76,11 @@ def evaluate_truth(
         text = f"{beyond:,} more images in {key}.ann_file are not in the dataset"
         notes.append(f"{text}, and their objects count as missed")
     counts = [np.bincount(sample["pred_instances"]["labels"]) for sample in samples]
-    status, remedy = "pass", ""
+    status, remedy = "warn" if beyond > 0 else "pass", ""
     if any(value != 1 for value in values.values()):
         status = "fail" if min(values.values()) <= 0.5 else "warn"
         remedy = f"Let {key}.ann_file be {source}, and correct what its checks say"
-        if min(values.values()) < 0:  # no detection counted
+        if min(values.values()) < 0 and 100 not in tried[0].proposal_nums:
             remedy = f"Leave out {key}.proposal_nums, or give 100 as one of three"
         elif crowded := sum(len(b) and b.max() > _MOST for b in counts):
             status, remedy = "warn", ""

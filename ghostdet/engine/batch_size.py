@@ -143,8 +143,8 @@ def learning_rates(
     schedules = schedules if isinstance(schedules, list) else [schedules]
     schedulers = runner.build_param_scheduler(copy.deepcopy(schedules))
     for schedule, scheduler in zip(schedules, schedulers):
-        if "end" not in schedule:  # MMEngine's default is the end of the training
-            scheduler.end = math.inf
+        if "end" not in schedule and {"T_max", "milestones"} & schedule.keys():
+            scheduler.end = math.inf  # MMEngine's default is the training's
     (group, *_) = runner.optim_wrapper.param_groups
     epoch = len(loader) if epochs else length  # an iteration loop is one epoch
     rates, iteration, active = {}, 1, schedulers

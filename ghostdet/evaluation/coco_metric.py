@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 
+import numpy as np
 from mmdet.evaluation import CocoMetric
 from mmengine.logging import print_log
 
@@ -33,6 +34,8 @@ def fix_coco_metric(metric: CocoMetric) -> list[str]:
     coco = metric._coco_api
     annotations = coco.dataset.get("annotations", []) if coco is not None else []
     notes = []
+    if metric.iou_thrs is not None:  # MMDetection compares them with numbers
+        metric.iou_thrs = np.atleast_1d(metric.iou_thrs)
     if "proposal_fast" in metric.metrics:
         notes.append("metric 'proposal' in place of 'proposal_fast'")
         metric.metrics = [name.removesuffix("_fast") for name in metric.metrics]
