@@ -19,9 +19,8 @@ def check_num_classes(model: nn.Module, classes: Sequence[str] | None) -> None:
         count = getattr(module, "num_classes", None)
         proposes = type(module).__name__.endswith("RPNHead")  # of one class by nature
         detects = "bbox_head" in name and not proposes
-        if not classes or count in (None, len(classes)):
-            continue
-        if detects or name == "head":
+        fits = not classes or count in (None, len(classes))
+        if (detects or name == "head") and not fits:
             own = len(classes)
             remedy = f"set num_classes={own}, or metainfo=dict(classes=...) of the data"
             if not detects:
@@ -61,6 +60,5 @@ def compare_classes(
         remedy = f"Make the categories named {shorten(twice)} one, with one id"
     elif missing and learnt:
         remedy = f"Add the category {shorten(missing)} to the file, also where it has "
-        remedy += "no objects; or leave it out of metainfo and num_classes, in all "
-        remedy += "datasets"
+        remedy += "no objects; or leave it out of all metainfo and num_classes"
     return Finding("classes", "fail", text, remedy)

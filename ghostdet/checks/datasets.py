@@ -40,14 +40,12 @@ KEPT = (
     "MMDetection keeps an object if its category_id and image_id are in the file, its "
     "bbox, [x, y, width, height] in px, is 1 px or more wide and high, has an area and "
     "meets the image, and it has no ignore=1, which COCO still counts; it ignores "
-    "crowds, with iscrowd=1"
+    "crowds, with iscrowd=1, and, where masks are used, objects without one"
 )
 
 
 def check_dataset(dataset_cfg: dict) -> None:
-    """Check that a dataset can be loaded, and that its classes are the file's.
-
-    Images are not opened.
+    """Check that a dataset loads, with the file's classes, and open no images.
 
     Args:
         dataset_cfg: Configuration of a dataset, or of a wrapper of datasets.
@@ -82,8 +80,8 @@ class DatasetCheck:
         self.cfg, self.key = cfg, key
         self.dataset = self.failure = self.objects = None
         self._contents: dict[Any, str] = {}  # images by the checksum of their pixels
-        # A file in COCO's format: its lists, and for each image that was parsed its
-        # entry, its annotations and the dataset's sample.
+        # Of a file in COCO's format: its lists, and for each image its entry, its
+        # annotations and the dataset's sample.
         self._raw: dict[str, list] = {}
         self._parsed: list[tuple[dict, list[dict], dict]] = []
         self._infos: list[dict] = []  # of the images that are used
@@ -103,8 +101,12 @@ class DatasetCheck:
 
         parse_data_info, api = dataset.parse_data_info, getattr(dataset, "COCOAPI", 0)
 
+        masks = [t for t in dataset.pipeline.transforms if getattr(t, "with_mask", 0)]
+
         def parse(raw: dict) -> dict:
             info = parse_data_info(raw)
+            for step in masks:  # which ignores objects without points
+                step._process_masks(info)
             self._parsed.append((raw["raw_img_info"], raw["raw_ann_info"], info))
             return info
 
@@ -155,8 +157,9 @@ class DatasetCheck:
             empty = getattr(error, "doc", None) == ""
             text = "the file is empty" if empty else f"not JSON: {error}"
         else:
-            kind = type_name(self.cfg["type"])
-            text = f"{kind} cannot load it: {text}{_entry(error)}"
+            text = (
+                f"{type_name(self.cfg['type'])} cannot load it: {text}{_entry(error)}"
+            )
         return self._finding("annotations", "fail", text, remedy)
 
     def _nothing(self) -> Finding:
@@ -240,11 +243,12 @@ class DatasetCheck:
         ids = Counter(image["id"] for image in images)
         out = [a for a in annotations if a["image_id"] not in ids]
         files = Counter(info["img_path"] for _, _, info in self._parsed)
-        boxes, infinite, ignored, learnable = [], [], 0, Counter()
+        boxes, infinite, ignored, learnable, twice = [], [], 0, Counter(), 0
         for image, own, info in self._parsed:
             kept = [i for i in info["instances"] if not i["ignore_flag"]]
             learnable.update(i["bbox_label"] for i in kept)
             ignored += len(info["instances"]) - len(kept)
+            twice += len(own) - len({(a["category_id"], *a["bbox"]) for a in own})
             left = iter(info["instances"])
             instance = next(left, None)
             for annotation in own:
@@ -252,32 +256,37 @@ class DatasetCheck:
                 label = self.dataset.cat2label.get(annotation["category_id"])
                 box = dict(bbox=[x, y, x + w, y + h], bbox_label=label)
                 if instance and box.items() <= instance.items():
+                    crowd = annotation.get("iscrowd") == 1
+                    out += [annotation] if instance["ignore_flag"] and not crowd else []
                     instance = next(left, None)
                     if all(abs(value) < _FARTHEST for value in (x, y, w, h)):
                         boxes.append((x, y, w, h, image["width"], image["height"]))
                     else:
                         infinite.append(annotation)
                 elif label is not None or annotation["category_id"] not in names:
-                    marked = annotation.get("ignore") and not self.cfg.get("test_mode")
-                    out += [] if marked else [annotation]
+                    test = self.cfg.get("test_mode")
+                    out += [annotation] if annotation.get("ignore") != 1 or test else []
         found = []
-        if repeated := [f"{i!r}" for i, times in ids.items() if times > 1]:
-            text = f"several images have the id {shorten(repeated)}"
-            found.append(("fail", text, "Give each its own"))
+        categories = Counter(category["id"] for category in self._raw["categories"])
+        for name, counts in dict(images=ids, categories=categories).items():
+            if repeated := [f"{i!r}" for i, times in counts.items() if times > 1]:
+                text = f"several {name} have the id {shorten(repeated)}"
+                found.append(("fail", text, "Give each its own"))
         if repeated := [path for path, times in files.items() if times > 1]:
-            text = f"{len(repeated):,} files are listed as several images, such as "
+            text = f"files listed as several images: {len(repeated):,}, such as "
             found.append(("warn", text + repeated[0], "Give each one entry"))
         if infinite:
             text = f"the bbox is not four numbers of px in {_shown(infinite[0])}"
             found.append(("fail", text, "Expected [x, y, width, height]"))
         if out:
-            text = f"{_of(out, annotations)} annotations are left out, such as "
+            text = f"left out: {_of(out, annotations)} annotations, such as "
             found.append(("warn", text + _shown(out[0]), KEPT))
         if not found:
             empty = sum(not own for _, own, _ in self._parsed)
             text = f"{len(annotations):,} objects in {len(images):,} images"
             text += f", {empty:,} of them empty" * bool(empty)
-            text += f"; {ignored:,} crowds are ignored" * bool(ignored)
+            text += f"; {ignored:,} ignored, as crowds" * bool(ignored)
+            text += f"; {twice:,} are there twice, with equal boxes" * bool(twice)
             found.append(("pass", text))
         found = [self._finding("annotations", *row) for row in found]
         learnt = [names[category] for category in self.dataset.cat2label]
@@ -353,10 +362,13 @@ class DatasetCheck:
 
 def _entry(error: BaseException) -> str:
     """Give the entry of a file at which a loader failed, from its variables."""
-    entry = None
-    for frame, _ in traceback.walk_tb(error.__traceback__):
-        for name in ("data_info", "img_info", "img", "cat", "ann"):
-            entry = frame.f_locals.get(name, entry)
+    entry, tb = None, error.__traceback__
+    for (frame, _), place in zip(traceback.walk_tb(tb), traceback.extract_tb(tb)):
+        for name in ("data_info", "img_info", "img", "cat", "instance", "ann"):
+            if (
+                place.name != "createIndex" or name in place.line
+            ):  # not of earlier loops
+                entry = frame.f_locals.get(name) or entry
     return f", in {_shown(entry)}" if isinstance(entry, dict) else ""
 
 

@@ -74,9 +74,7 @@ def read_images(
         looked = tqdm(looked, total=len(there), unit="image", disable=hidden)
         for index, (size, digest) in zip(there, looked):
             path, info = paths[index], infos[index] if infos else {}
-            stated = (
-                (info.get("width"), info.get("height")) if "width" in info else size
-            )
+            stated = (info["width"], info["height"]) if "width" in info else size
             if size is None:
                 broken.append(digest if path in digest else f"{path} ({digest})")
             elif stated != size:

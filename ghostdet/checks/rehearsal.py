@@ -9,12 +9,14 @@ import os
 import signal
 import sys
 import threading
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 from unittest.mock import patch
 
 import torch
+from mmdet.evaluation import CocoMetric
 from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.logging import MMLogger
@@ -25,9 +27,13 @@ from torch.utils.data import DataLoader
 
 from ghostdet.checks.datasets import DatasetCheck
 from ghostdet.checks.findings import Finding
+from ghostdet.config import reason
+from ghostdet.engine.hooks.checkpoint import evaluations
 from ghostdet.engine.hooks.graceful_stop import TERMINATED, losses_of
-from ghostdet.engine.setup import use_run_components
+from ghostdet.engine.setup import init_weights, use_run_components
+from ghostdet.errors import UserError
 from ghostdet.utils.components import iter_datasets
+from ghostdet.utils.text import megabytes
 
 
 class RehearsalRunner(Runner):
@@ -35,12 +41,12 @@ class RehearsalRunner(Runner):
 
     Attributes:
         checks: The datasets.
-        metrics: What an evaluation gives, if it is known.
+        metrics: What an evaluation gives, as far as it is known.
         stage: What :meth:`train` is at, for the name of a failure.
     """
 
     checks: Sequence[DatasetCheck] = ()
-    metrics: dict[str, float] | None = None
+    metrics: dict[str, float] = {}
     stage = "train step"
 
     def _log_env(self, env_cfg: dict) -> None:
@@ -75,18 +81,6 @@ class RehearsalRunner(Runner):
         return loader
 
 
-def init_weights(cfg: Config) -> dict[str, str]:
-    """Map keys of a config to the weights that its model is initialised with."""
-    parts = {"model": cfg.model, "model.backbone": cfg.model.get("backbone") or {}}
-    found = {}
-    for key, part in parts.items():
-        inits = part.get("init_cfg") or ()
-        for init in [inits] if isinstance(inits, dict) else inits:
-            if init.get("checkpoint"):
-                found[f"{key}.init_cfg"] = init["checkpoint"]
-    return found
-
-
 @contextmanager
 def rehearsal(cfg: Config, folder: str, weights: bool) -> Iterator[RehearsalRunner]:
     """Build a run's Runner for a rehearsal, and forget what it leaves in MMEngine.
@@ -104,6 +98,9 @@ def rehearsal(cfg: Config, folder: str, weights: bool) -> Iterator[RehearsalRunn
     if not weights or cfg.get("load_from"):  # in place of the others
         cfg.merge_from_dict(dict.fromkeys(init_weights(cfg)))
         cfg.load_from = cfg.load_from if weights else None
+    optimizer = cfg.optim_wrapper.get("optimizer") or {}
+    if kind := optimizer.pop("optimizer_type", None):  # of several processes' ZeRO
+        optimizer.type = kind
     if cfg.optim_wrapper.get("accumulative_counts", 1) > 1:
         cfg.optim_wrapper.accumulative_counts = 1  # so that each iteration is a step
     terminate = signal.getsignal(signal.SIGTERM)
@@ -145,6 +142,8 @@ class RehearsalHook(Hook):
         self.iterations, self.objects = iterations, 0  # in all batches
         self.losses: list[dict[str, float]] = []  # of each iteration, by name
         self.learnt: set[str] = set()  # names of parameters that got a gradient
+        self.notes: list[str] = []  # of hooks and metrics
+        self.evaluations = 0
 
     def before_train(self, runner: Runner) -> None:
         """Predict a batch, and watch gradients."""
@@ -157,18 +156,33 @@ class RehearsalHook(Hook):
             runner.call_hook("before_val_epoch")
             runner.model.eval()
             runner.val_loop.run_iter(0, next(iter(runner.val_dataloader)))
-            if runner.metrics:
-                runner.stage = "val metrics"
-                runner.call_hook("after_val_epoch", metrics=runner.metrics)
-        runner.stage = "train step"
-        loop = runner.train_loop
-        _ = loop.iter % getattr(loop, "val_interval", 1)  # which the run will compute
+            runner.stage = "val metrics"
+            self._evaluate(runner)
+        runner.stage, loop = "train step", runner.train_loop
+        if (interval := getattr(loop, "val_interval", 1)) < 1:
+            raise UserError(f"train_cfg.val_interval is {interval}, expected 1 or more")
+        self.evaluations = evaluations(loop)
         loop.val_begin = math.inf  # no evaluation follows
         for name, parameter in runner.model.named_parameters():
             if parameter.requires_grad:
                 parameter.register_post_accumulate_grad_hook(
                     lambda _, name=name: self.learnt.add(name)
                 )
+
+    def _evaluate(self, runner: Runner) -> None:
+        """Give the hooks metrics: COCO's, and what others make of the batch."""
+        for metric in runner.val_loop.evaluator.metrics:
+            if not isinstance(metric, CocoMetric):
+                try:
+                    runner.metrics |= metric.evaluate(len(metric.results))
+                except Exception as error:  # it may need more than a batch
+                    name = type(metric).__name__
+                    self.notes.append(f"{name} fails on a batch: {reason(error)}")
+        if runner.metrics:
+            with warnings.catch_warnings(record=True) as said:
+                warnings.simplefilter("always")
+                runner.call_hook("after_val_epoch", metrics=runner.metrics)
+            self.notes += [str(warning.message) for warning in said]
 
     def after_train_iter(
         self,
@@ -189,7 +203,11 @@ class RehearsalHook(Hook):
     def findings(self, runner: Runner) -> Iterator[Finding]:
         """Report losses, memory, and parameters that do not learn."""
         if runner.val_loop is not None:
-            yield Finding("val step", "pass", "a batch is predicted")
+            status = "pass" if self.evaluations else "warn"
+            text = "a batch is predicted; evaluations that will come: "
+            yield Finding("val step", status, f"{text}{self.evaluations:,}")
+        for note in self.notes:
+            yield Finding("val metrics", "warn", note)
         parameters = runner.model.named_parameters()
         idle = [n for n, p in parameters if p.requires_grad and n not in self.learnt]
         if idle and not runner.cfg.get("find_unused_parameters"):
@@ -217,8 +235,3 @@ class RehearsalHook(Hook):
             total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
             text += f"; memory {megabytes(peak)} of {megabytes(total)}"
         yield Finding("train step", "pass", text)
-
-
-def megabytes(count: float) -> str:
-    """Give a number of bytes in MB."""
-    return f"{count / 1e6:,.0f} MB"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import math
 import os
 import shutil
 import tempfile
@@ -26,24 +25,23 @@ from ghostdet.checks.rehearsal import (
     RehearsalHook,
     RehearsalRunner,
     RehearsedError,
-    init_weights,
-    megabytes,
     rehearsal,
 )
 from ghostdet.checks.truth import evaluate_truth
 from ghostdet.config import config_mistakes, evaluator_mistakes, require
-from ghostdet.engine.batch_size import GlobalBatch, global_batch, learning_rates
+from ghostdet.engine.batch_size import GlobalBatch, follow_schedules, global_batch
+from ghostdet.engine.hooks.checkpoint import most_checkpoints
 from ghostdet.engine.hooks.run_record import versions
+from ghostdet.engine.setup import init_weights
 from ghostdet.errors import UserError
 from ghostdet.ops import operator_backend
 from ghostdet.utils.components import iter_datasets
 from ghostdet.utils.files import check_writable
-from ghostdet.utils.text import quiet, shorten
+from ghostdet.utils.text import megabytes, quiet, shorten
 from ghostdet.weights.checkpoint import read_checkpoint
 
 SAMPLE = 200  # images that are read of each dataset
 _FACTOR = 10  # of the learning rate, above which scaling it is a warning
-_LATE = 0.1  # of the highest rate, by which it may be off where schedules are cut
 
 
 def check_run(cfg: Config, full: bool = False, quick: bool = False) -> list[Finding]:
@@ -115,10 +113,10 @@ class _RunCheck:
             require(cfg, "model", "train_dataloader", "train_cfg", "optim_wrapper")
             self.batch = global_batch(cfg)  # over all ranks; one rehearses
             folder = tempfile.TemporaryDirectory(prefix=".check_", dir=cfg.work_dir)
+            with config_mistakes(cfg, reading=True):
+                own = init_weights(cfg)
+            self.weights = {"load_from": cfg.load_from} if cfg.get("load_from") else own
             with config_mistakes(cfg):
-                self.weights = init_weights(cfg)
-                if cfg.get("load_from"):
-                    self.weights = {"load_from": cfg.load_from}
                 path = stack.enter_context(folder)
                 built = rehearsal(cfg, path, weights=not self.quick)
                 runner = stack.enter_context(built)
@@ -133,11 +131,8 @@ class _RunCheck:
         count = sum(p.numel() for p in runner.model.parameters()) / 1e6
         text = f"{cfg.filename}: {names}, {count:.2f}M parameters"
         yield Finding("config", "pass", text)
-        for name, step in (
-            ("num_classes", self._num_classes),
-            ("evaluator", self._evaluators),
-            ("train step", self._iterations),
-        ):
+        steps = dict(num_classes=self._num_classes, evaluator=self._evaluators)
+        for name, step in {**steps, "train step": self._iterations}.items():
             try:
                 yield from step(runner)
             except Exception as error:  # components raise what they like
@@ -228,8 +223,7 @@ class _RunCheck:
                     loop = getattr(runner, f"{part}_loop")
                     masks = getattr(runner.model, "with_mask", False)
                     found, metrics = evaluate_truth(loop, self.quick, masks, keys[1])
-                if part == "val":
-                    runner.metrics = metrics
+                runner.metrics = metrics if part == "val" else runner.metrics
             except UserError as error:
                 found = Finding.of_error("evaluator", error)
             yield replace(found, check=f"{part} evaluator")
@@ -287,20 +281,14 @@ class _RunCheck:
         runner.save_checkpoint(runner.work_dir, path.name, by_epoch=False, **state)
         read_checkpoint(str(path))
         each = path.stat().st_size
-        # At most, at one time: an old one goes when the new one is there.
-        length, interval = runner.train_loop._max_iters, getattr(hook, "interval", 0)
-        if getattr(hook, "by_epoch", True):
-            length = self.cfg.train_cfg.get("max_epochs", 1)
-        count = math.ceil(length / interval) if interval > 0 else 1
-        keep, best = getattr(hook, "max_keep_ckpts", -1), getattr(hook, "save_best", 0)
-        count = keep + 1 if 0 < keep < count else count
-        count += len([best] if isinstance(best, str) else best or ())
+        count = most_checkpoints(hook, runner.train_loop)
         there = sum(p.stat().st_size for p in Path(folder).glob("*.pth"))
         text = f"up to {count} checkpoint{'s' * (count != 1)} of {megabytes(each)}"
         text += f" ({megabytes(there)} are there)" * bool(there)
         text += f"; {megabytes(free)} are free in {folder}"
         if count * each - there <= free:  # a run that is resumed has written some
-            return Finding("disk", "pass", text)
+            remedy = "" if count else "Set default_hooks.checkpoint.save_last=True"
+            return Finding("disk", "pass" if count else "warn", text, remedy)
         remedy = "Make room, give another folder with --work-dir, or keep fewer: "
         remedy += "--cfg-options default_hooks.checkpoint.max_keep_ckpts=2"
         return Finding("disk", "fail" if free < each else "warn", text, remedy)
@@ -319,26 +307,13 @@ class _RunCheck:
             remedy = "Set optim_wrapper.optimizer.lr to a rate that trains, and "
             found.append((text, f"{remedy}auto_scale_lr.base_batch_size to its batch"))
         if self.cfg.get("param_scheduler"):
-            rates, length = learning_rates(runner, self.cfg, batch.ranks)
-            rates = {i: value * batch.factor for i, value in rates.items()}
-            trained = {i: value for i, value in rates.items() if i <= length}
-            top, last = max(trained, key=trained.get), max(trained)
-            lowest = min((i for i in trained if i >= top), key=trained.get)
-            rate, margin = rates[top], _LATE * rates[top]
-            low, high = rates[lowest] - margin, rates[top] + margin
-            off = [i for i, r in rates.items() if i > length and not low <= r <= high]
-            off += [last] * (rates[last] > low + 2 * margin)
-            if off:
-                warning = f"{rates[lowest]:g} at iteration {lowest:,}, {rates[last]:g} "
-                warning += f"at the end, {length:,}, {rates[off[0]]:g} at {off[0]:,}"
+            course, rate, fits = follow_schedules(runner, batch)
+            if not fits:
                 remedy = "Let begin, end, T_max and milestones of param_scheduler fit "
-                remedy += f"train_cfg, or {length:,} steps with by_epoch=False"
-                found.append((warning, remedy))
-            for i in sorted({1, top, last}):
-                text += f"; {rates[i]:g} at iteration {i:,}"
+                remedy += "train_cfg, or as many steps with by_epoch=False"
+                found.append((course, remedy))
+            text += f"; {course}"
         if not rate:
             yield Finding("learning rate", "fail", "0, so that nothing learns; set lr")
-        for warning in found:
-            yield Finding("learning rate", "warn", *warning)
-        if not found:
-            yield Finding("learning rate", "pass", text)
+        for row in found or [(text,)]:
+            yield Finding("learning rate", "warn" if found else "pass", *row)

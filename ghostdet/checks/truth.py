@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from ghostdet.checks.findings import Finding
 from ghostdet.errors import UserError
 from ghostdet.evaluation.coco_metric import fix_coco_metric
 from ghostdet.evaluation.fast_coco_metric import FastCocoMetric
+from ghostdet.utils.files import check_writable
 
 QUICK = 200  # images
 _MOST = 100  # detections of a class in an image, of COCO's AP
@@ -34,7 +36,7 @@ def evaluate_truth(
         key: The evaluator's place in the config.
 
     Returns:
-        What was found, and the metrics by name if all of the evaluator's are computed.
+        What was found, and the metrics by name, of COCO's.
     """
     dataset, evaluator = loop.dataloader.dataset, loop.evaluator
     coco = [metric for metric in evaluator.metrics if isinstance(metric, CocoMetric)]
@@ -54,6 +56,8 @@ def evaluate_truth(
     values, metrics = {}, {}
     for metric in tried:
         kept, items = vars(metric).copy(), metric.metric_items or ["mAP"]
+        if metric.outfile_prefix:
+            check_writable(os.path.dirname(metric.outfile_prefix) or ".")
         metric.outfile_prefix = None
         metric.metric_items = metric.metric_items and ["mAP", *items]
         if metric._coco_api is not None:
@@ -61,13 +65,13 @@ def evaluate_truth(
         metric.process(None, samples)
         found = metric.evaluate(count)
         vars(metric).update(kept)
+        if not found:
+            raise UserError(f"{key} computes no metric; give metric='bbox'")
         values |= {n: v for n, v in found.items() if n.endswith(("mAP", "AR@1000"))}
         if twice := found.keys() & metrics.keys():
             raise UserError(f"two metrics give {min(twice)}; give each its own prefix")
         own = [n for n in found if not n.endswith("mAP") or "mAP" in items]
         metrics |= {name: found[name] for name in own}
-    if len(tried) < len(evaluator.metrics):
-        metrics = {}
     shown = ", ".join(f"{name} {value:.3f}" for name, value in values.items())
     shown = f"the ground truth of {count:,} images gets {shown}"
     source, api = getattr(dataset, "ann_file", "the dataset's"), tried[0]._coco_api

@@ -16,7 +16,9 @@ from torch import nn
 
 from ghostdet.utils.components import type_name
 
-FOLLOWED = 100_000  # iterations or epochs whose rate is computed, in a second
+FOLLOWED = 100_000  # rates that are computed, in a second, to look beyond the training
+_LATE = 0.1  # of the highest rate, by which it may be off where schedules are cut; of
+# the training, after which the rate may not be nearly as low
 
 
 @dataclass(frozen=True)
@@ -119,14 +121,44 @@ def scale_lr(cfg: Config) -> str:
     return text
 
 
-def learning_rates(
-    runner: Runner, cfg: Config, ranks: int
-) -> tuple[dict[int, float], int]:
-    """Step through the schedules of a run, in which one of the ranks is built.
+def follow_schedules(runner: Runner, batch: GlobalBatch) -> tuple[str, float, bool]:
+    """Step through the schedules of a run.
+
+    Args:
+        runner: One rank of it, with ``lr`` as in the config.
+        batch: The global batch size.
 
     Returns:
-        The rate by iteration, where it may have changed, to the end of the training
-        and of the schedules but of at most :data:`FOLLOWED`; and the training's length.
+        The rates at which the run starts, at its highest and lowest, and at its end;
+        the highest; and whether schedules fit the training: all that they would still
+        change after its end is small, and the highest rate is ``lr``, and lasts.
+    """
+    rates, length = _learning_rates(runner, runner.cfg, batch.ranks)
+    rates = {i: value * batch.factor for i, value in rates.items()}
+    trained = {i: value for i, value in rates.items() if i <= length}
+    top, last = max(trained, key=trained.get), max(trained)
+    lowest = min((i for i in trained if i >= top), key=trained.get)
+    margin = _LATE * rates[top]
+    low, high = rates[lowest] - margin, rates[top] + margin
+    off = [i for i, r in rates.items() if i > length and not low <= r <= high]
+    off += [last] * (rates[last] > low + 2 * margin)
+    later = [i for i in trained if i > _LATE * length] or [last]
+    off += later * all(rates[i] < 1.1 * margin for i in later)
+    shown = sorted({1, top, lowest, last, *off[:1]})
+    course = "; ".join(f"{rates[i]:g} at iteration {i:,}" for i in shown)
+    lr = runner.cfg.optim_wrapper.optimizer.lr * batch.factor
+    if off or rates[top] < (1 - _LATE) * lr:
+        return f"{course}, of {length:,}; lr is {lr:g}", rates[top], False
+    return course, rates[top], True
+
+
+def _learning_rates(
+    runner: Runner, cfg: Config, ranks: int
+) -> tuple[dict[int, float], int]:
+    """Give the rate by iteration, where it may have changed, and a training's length.
+
+    They go to the end of the training, and on to the schedules' if that takes less than
+    :data:`FOLLOWED` rates. One of the ranks is built.
     """
     loader, loop = runner.train_dataloader, runner.train_loop
     epochs, length = cfg.train_cfg.get("max_epochs"), loop.max_iters
@@ -151,7 +183,7 @@ def learning_rates(
     over = ValueError, ZeroDivisionError  # of a schedule after its last step
     with warnings.catch_warnings(), suppress(*over):
         warnings.simplefilter("ignore")  # PyTorch expects steps of the optimiser
-        while (iteration <= length or active) and len(rates) < FOLLOWED:
+        while iteration <= length or (active and len(rates) < FOLLOWED):
             rates[iteration] = group["lr"]
             active = [s for s in schedulers if s._global_step < s.end]
             busy = [scheduler for scheduler in active if not scheduler.by_epoch]

@@ -151,11 +151,23 @@ def _drop_init_cfg(cfg: Config, names: list[str]) -> None:
     for hook in cfg.get("custom_hooks") or []:
         patterns = hook.get("allow") or () if isinstance(hook, dict) else ()
         allowed += [patterns] if isinstance(patterns, str) else patterns
-    backbone = cfg.model.get("backbone") or {}
     own = ["backbone.", *(name for name in names if name.startswith("backbone."))]
-    if "checkpoint" in (cfg.model.get("init_cfg") or {}) and not allowed:
+    weights = init_weights(cfg)
+    if "model.init_cfg" in weights and not allowed:
         cfg.model.init_cfg = None
-    if "checkpoint" in (backbone.get("init_cfg") or {}) and not any(
+    if "model.backbone.init_cfg" in weights and not any(
         re.match(pattern, name) for pattern in allowed for name in own
     ):
-        backbone.init_cfg = None
+        cfg.model.backbone.init_cfg = None
+
+
+def init_weights(cfg: Config) -> dict[str, str]:
+    """Map keys of a config to the weights that its model is initialised with."""
+    parts = {"model": cfg.model, "model.backbone": cfg.model.get("backbone") or {}}
+    found = {}
+    for key, part in parts.items():
+        inits = part.get("init_cfg") or ()
+        for init in [inits] if isinstance(inits, dict) else inits:
+            if init.get("checkpoint"):
+                found[f"{key}.init_cfg"] = init["checkpoint"]
+    return found

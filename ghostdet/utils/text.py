@@ -14,6 +14,11 @@ def shorten(names: Sequence[str], limit: int = 10) -> str:
     return listed if len(names) <= limit else f"{listed}, ... ({len(names)} in all)"
 
 
+def megabytes(count: float) -> str:
+    """Give a number of bytes in MB."""
+    return f"{count / 1e6:,.0f} MB"
+
+
 @contextmanager
 def quiet(logger: logging.Logger) -> Iterator[None]:
     """Suppress warnings, and what a logger reports below the level of errors."""

@@ -1,4 +1,5 @@
 import json
+import re
 
 import pytest
 from mmengine.registry import DefaultScope
@@ -92,6 +93,14 @@ LOADED = r"train\.json: CocoDataset cannot load it: "
             r"several images have the id 1",
         ),
         (changed(annotations=2 * coco()["annotations"]), "ids in .* are not unique"),
+        (
+            changed(categories=[*coco()["categories"], dict(id=5, name="dog")]),
+            "several categories have the id 5. Give each its own",
+        ),
+        (
+            changed(images=[dict(file_name="1.jpg", width=10, height=10)]),
+            LOADED + 'no key .id., in {"file_name": "1.jpg"',
+        ),
         (image(width="10"), LOADED + "'<' not supported between instances of 'str'"),
         (image(file_name="2.jpg"), r"1 of 1 images cannot be read, such as .*2.jpg"),
         (annotation(bbox=[1, 2]), LOADED + r"not enough values .*\[1, 2\]"),
@@ -161,6 +170,33 @@ def test_wrappers(data):
     bad = dict(type="RepeatDataset", times=2, dataset=bad)
     with pytest.raises(UserError, match="annotations/val.json: no such annotation"):
         check_dataset(dict(type="ConcatDataset", datasets=[good, bad]))
+
+
+@pytest.mark.parametrize(
+    ("keys", "text"),
+    [
+        (dict(iscrowd="0"), "left out: 1 of 1 annotations, such as"),
+        (dict(ignore="0"), "left out: 1 of 1 annotations, such as"),
+        (dict(iscrowd=1), "1 objects in 1 images; 1 ignored, as crowds"),
+        (dict(segmentation=[[1, 1, 3, 3]]), "left out: 1 of 1 annotations, such as"),
+        (dict(segmentation=[[0, 0, 4, 0, 4, 4]]), "1 objects in 1 images"),
+        (dict(segmentation=[]), "no key 'mask', in .*4, 4"),
+        (dict(segmentation=[0, 0, 4, 0, 4, 4]), "has no len.., in .*4, 4"),
+    ],
+)
+def test_what_training_ignores(data, keys, text):
+    load = dict(type="LoadAnnotations", with_bbox=True, with_mask="segm" in str(keys))
+    cfg = data(annotation(**keys), pipeline=[load], filter_cfg=None)
+    with DefaultScope.overwrite_default_scope("mmdet"):
+        found = next(iter(DatasetCheck(cfg).findings()))
+    assert re.search(text, found.text)
+
+
+def test_objects_that_are_there_twice(data):
+    (one,) = coco()["annotations"]
+    with DefaultScope.overwrite_default_scope("mmdet"):
+        check = DatasetCheck(data(changed(annotations=[one, {**one, "id": 2}])))
+    assert "; 1 are there twice, with equal boxes" in next(check.findings()).text
 
 
 @pytest.mark.parametrize("change", [dict(test_mode=True), dict(filter_cfg=None)])

@@ -10,6 +10,7 @@ import cv2
 import mmdet
 import pytest
 import torch
+from mmengine.evaluator import BaseMetric
 
 from ghostdet import CONFIGS
 from ghostdet.checks import check_run
@@ -113,10 +114,26 @@ def first(name, /, **keys):
     return lambda coco: coco[name][0].update(keys)
 
 
+def schedule(**keys):
+    """A schedule of 200 iterations."""
+    keys["by_epoch"] = False
+    return lambda root: {"param_scheduler": [keys], "train_cfg.max_iters": 200}
+
+
+class WholeMetric(BaseMetric):
+    """A metric that needs all images."""
+
+    def process(self, data_batch, data_samples):
+        self.results += data_samples
+
+    def compute_metrics(self, results):
+        raise ValueError(f"{len(results)} of 6 images")
+
+
 FAULTS = {
     "annotation of no image": (
         edit("train", first("annotations", image_id=4321)),
-        ("train annotations", "warn", "1 of 58 annotations are left out"),
+        ("train annotations", "warn", "left out: 1 of 58 annotations, such as"),
     ),
     "class that is not learnt": (
         edit("train", lambda c: c["categories"].append(dict(id=9, name="Other"))),
@@ -169,7 +186,7 @@ FAULTS = {
     ),
     "images listed twice": (
         edit("train", lambda c: c["images"].append({**c["images"][0], "id": 77})),
-        ("train annotations", "warn", "1 files are listed as several images, such as"),
+        ("train annotations", "warn", "files listed as several images: 1, such as"),
     ),
     "objects to ignore in evaluation": (
         edit("test", first("annotations", ignore=1)),
@@ -184,6 +201,33 @@ FAULTS = {
     "masks of a detector without": (
         lambda root: {"val_evaluator.metric": ["bbox", "segm"]},
         ("val evaluator", "fail", "segm is not in results"),
+    ),
+    "early stopping by no metric": (
+        lambda root: {
+            "custom_hooks": [
+                dict(type="EarlyStoppingHook", monitor="mAP", strict=False)
+            ]
+        },
+        ("val metrics", "warn", "do not include `monitor` (mAP)"),
+    ),
+    "metric that fails": (
+        lambda root: {"val_evaluator": [dict(type=WholeMetric)]},
+        ("val metrics", "warn", "WholeMetric fails on a batch: 1 of 6 images"),
+    ),
+    "milestones of epochs": (
+        schedule(type="MultiStepLR", milestones=[8, 11]),
+        ("learning rate", "warn", "0.0015 at iteration 1; 1.5e-05 at iteration 12"),
+    ),
+    "rate that is not reached": (
+        schedule(type="ConstantLR", factor=0.1, end=9999),
+        ("learning rate", "warn", "0.00015 at iteration 1; 0.00015 at iteration 200"),
+    ),
+    "no checkpoint": (
+        lambda root: {
+            "default_hooks.checkpoint.interval": 5,
+            "default_hooks.checkpoint.save_last": False,
+        },
+        ("disk", "warn", "up to 0 checkpoints"),
     ),
     "no rate": (
         lambda root: {"optim_wrapper.optimizer.lr": 0.0},

@@ -160,6 +160,10 @@ FAULTS = {
         options(train_dataloader__batch_size=25),
         ("train step", "fail", "24 images make no batch"),
     ),
+    "best checkpoint by no metric": (
+        options(default_hooks__checkpoint__save_best="accuracy/top9"),
+        ("val metrics", "fail", "The evaluator gives accuracy/top1"),
+    ),
     "cosine that rises again": (
         lambda root: {
             "param_scheduler": [dict(type="CosineAnnealingLR", T_max=30)],
@@ -169,13 +173,13 @@ FAULTS = {
     ),
     "schedule longer than the training": (
         lambda root: {"param_scheduler": [dict(type="CosineAnnealingLR", T_max=400)]},
-        ("learning rate", "warn", "fit train_cfg, or 6 steps with by_epoch=False"),
+        ("learning rate", "warn", "at iteration 493, of 6; lr is 0.0015625 Let begin"),
     ),
     "warm-up longer than the training": (
         lambda root: {
             "param_scheduler": [dict(type="LinearLR", start_factor=0.1, end=9)]
         },
-        ("learning rate", "warn", "at the end, 6, 0.000"),
+        ("learning rate", "warn", "0.000332031 at iteration 7, of 6; lr is"),
     ),
 }
 

@@ -1,4 +1,4 @@
-"""No mistake in a config is silent: 63 single ones, and what is said of each."""
+"""No mistake in a config is silent: 68 single ones, and what is said of each."""
 
 import pytest
 from mmengine.config import DictAction
@@ -53,7 +53,12 @@ optim_wrapper.accumulative_counts=0 | OptimWrapper: AssertionError: _accumulativ
 auto_scale_lr=None | base_batch_size=N
 train_cfg.max_iters=0 | has no iteration
 train_cfg.max_iters=x | invalid literal for int() with base 10: 'x'
-train_cfg.val_interval=0 | ZeroDivisionError
+train_cfg.val_interval=0 | val_interval is 0, expected 1 or more
+train_cfg.val_interval=-1 | val_interval is -1, expected 1 or more
+train_cfg.val_begin=1000 | evaluations that will come: 0
+model.backbone.init_cfg=3 | a value is of another kind than expected
+val_evaluator.metric=[] | val_evaluator computes no metric
+val_evaluator.outfile_prefix=/proc/none/x | '/proc/none' cannot be written
 train_dataloader.batch_size=0 | batch_size should be a positive integer value
 train_dataloader.num_workers=-1 | num_workers option should be non-negative
 model.neck.num_outs=1 | GhostNetFPN: AssertionError

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import ClassVar
 
@@ -10,7 +11,7 @@ from mmengine.dist import is_main_process
 from mmengine.fileio import LocalBackend, register_backend
 from mmengine.hooks import CheckpointHook, EarlyStoppingHook
 from mmengine.registry import HOOKS
-from mmengine.runner import EpochBasedTrainLoop, Runner
+from mmengine.runner import BaseLoop, EpochBasedTrainLoop, Runner
 
 from ghostdet.engine.resume import component_kinds, last_checkpoint, use_config_rates
 from ghostdet.errors import UserError
@@ -77,7 +78,7 @@ class SafeCheckpointHook(CheckpointHook):
                         partial.unlink()
                 if runner._resume and self.max_keep_ckpts > 0:
                     self._count(Path(runner._load_from))
-        if self.missed and evaluation_due(runner):
+        if self.missed and evaluation_due(runner.train_loop):
             runner.val_loop.run()
 
     def _count(self, resumed: Path) -> None:
@@ -140,16 +141,42 @@ class ResumableEarlyStoppingHook(EarlyStoppingHook):
             runner.train_loop.stop_training |= stop
 
 
-def evaluation_due(runner: Runner) -> bool:
-    """Tell whether MMEngine's loop evaluates at this epoch or iteration."""
-    loop = runner.train_loop
+def evaluation_due(loop: BaseLoop) -> bool:
+    """Tell whether MMEngine's loop evaluates after the epochs or iterations it did."""
     by_epoch = isinstance(loop, EpochBasedTrainLoop)
     done = loop.epoch if by_epoch else loop.iter
     ended = done >= (loop.max_epochs if by_epoch else loop.max_iters)
-    if runner.val_loop is None or not hasattr(loop, "_decide_current_val_interval"):
+    if loop.runner.val_loop is None or not hasattr(
+        loop, "_decide_current_val_interval"
+    ):
         return False
     loop._decide_current_val_interval()
-    return ended or (done >= loop.val_begin and done % loop.val_interval == 0)
+    return done >= loop.val_begin and (ended or done % loop.val_interval == 0)
+
+
+def evaluations(loop: BaseLoop) -> int:
+    """Count the evaluations that come with a training loop."""
+    by_epoch, later = isinstance(loop, EpochBasedTrainLoop), copy.copy(loop)
+    count = 0
+    for later._iter in range(1, (loop.max_epochs if by_epoch else loop.max_iters) + 1):
+        later._epoch = later._iter
+        count += evaluation_due(later)
+    return count
+
+
+def most_checkpoints(hook: CheckpointHook | None, loop: BaseLoop) -> int:
+    """Count the checkpoints that a hook leaves in a training loop, at most at one time.
+
+    An old one goes when the new one is there.
+    """
+    if hook is None:
+        return 0
+    length = loop.max_epochs if hook.by_epoch else loop.max_iters
+    steps = range(hook.interval, length + 1, hook.interval) if hook.interval > 0 else ()
+    count = len({*steps, length} if hook.save_last else steps)
+    keep, best = hook.max_keep_ckpts, hook.save_best or ()
+    best = [best] if isinstance(best, str) else best
+    return (keep + 1 if 0 < keep < count else count) + len(best)
 
 
 def save_now(runner: Runner) -> Path:
