@@ -15,11 +15,13 @@ coco.open = open_json  # for all datasets and metrics of MMDetection
 ensure_mmcv_ops()
 
 from ghostdet import datasets, engine, evaluation, models, weights  # noqa: E402
+from ghostdet._derive import derive  # noqa: E402
 
 __all__ = [
     "CONFIGS",
     "__version__",
     "datasets",
+    "derive",
     "engine",
     "evaluation",
     "models",

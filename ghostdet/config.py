@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import re
@@ -14,6 +15,7 @@ from typing import Any, NamedTuple
 
 from mmengine.config import Config
 
+from ghostdet._derive import DERIVED, apply_values
 from ghostdet.errors import ConfigError, UserError
 from ghostdet.utils.components import is_classifier, type_name
 from ghostdet.utils.misspelt import refuse_misspelt
@@ -81,7 +83,11 @@ def load_config(
         _set_data_root(cfg, str(data_root))
     if cfg_options:
         try:
-            cfg.merge_from_dict(cfg_options)
+            derived = cfg.get(DERIVED) or ()
+            values = {k: v for k, v in cfg_options.items() if k in derived}
+            apply_values(cfg, copy.deepcopy(cfg), values)
+            others = {k: v for k, v in cfg_options.items() if k not in values}
+            cfg.merge_from_dict(others)
         except (AttributeError, KeyError, TypeError) as error:
             # The message ends with the whole part of the config.
             raise UserError(

@@ -22,8 +22,8 @@ READ = {
     # others that the Runner looks up,
     *("custom_imports", "model_wrapper_cfg", "find_unused_parameters", "sync_bn"),
     *("compile", "activation_checkpointing", "efficient_conv_bn_eval", "runner_type"),
-    # those of test-time augmentation and of published weights.
-    *("tta_model", "tta_pipeline", "dataset_meta", "weights_sha256"),
+    # those of test-time augmentation, of published weights and of ghostdet.derive.
+    *("tta_model", "tta_pipeline", "dataset_meta", "weights_sha256", "derived_from"),
     OWN_KEYS,
 }
 
@@ -42,7 +42,7 @@ def refuse_misspelt(cfg: Config, options: Collection[str]) -> None:
     Raises:
         UserError: If there is such a key; names the right one.
     """
-    known = READ | set(cfg.get(OWN_KEYS) or ())
+    known = READ | {*(cfg.get(OWN_KEYS) or ()), *(cfg.get("derived_from") or ())}
     plain = cfg.to_dict()
     for option in options:
         if option.partition(".")[0] not in known:

@@ -1,0 +1,118 @@
+"""Draw the images that a detector is trained on, with their labels."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from contextlib import redirect_stdout
+from io import StringIO
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from mmdet.registry import DATASETS
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+
+from ghostdet.analysis.plots import COLORS
+from ghostdet.engine.loops import seed_all
+from ghostdet.utils.files import atomic_outputs
+from ghostdet.utils.text import shorten
+
+_ROWS, _COLUMNS = 4, 4
+_LISTED = 20  # classes in the plots
+
+
+def draw_data(cfg: Config, out: str | Path, seed: int = 0) -> Path:
+    """Draw sixteen training images after their pipeline, classes and sizes of boxes.
+
+    Args:
+        cfg: A detector's config.
+        out: The PNG to write.
+        seed: Of the choice of images, and of their augmentation.
+
+    Returns:
+        The path of the picture.
+    """
+    init_default_scope("mmdet")
+    seed_all(seed)
+    with redirect_stdout(StringIO()):  # pycocotools prints
+        dataset = DATASETS.build(cfg.train_dataloader.dataset)
+    classes = dataset.metainfo["classes"]
+    infos = [dataset.get_data_info(index) for index in range(len(dataset))]
+    own = [i for i, info in enumerate(infos) if info["instances"]]
+    chosen = random.sample(own, min(_ROWS * _COLUMNS, len(own)))
+    figure = Figure(figsize=(16, 11), layout="constrained")
+    left, right = figure.subfigures(1, 2, width_ratios=(3, 1))
+    panels = left.subplots(_ROWS, _COLUMNS).ravel()
+    for axes in panels:
+        axes.axis("off")
+    for axes, index in zip(panels, sorted(chosen)):
+        sample = dataset[index]
+        axes.imshow(sample["inputs"].numpy().transpose(1, 2, 0)[..., ::-1])
+        axes.set_title(Path(sample["data_samples"].img_path).name[-28:], fontsize=8)
+        objects = sample["data_samples"].gt_instances
+        boxes = getattr(objects.bboxes, "tensor", objects.bboxes).tolist()
+        for (x1, y1, x2, y2), label in zip(boxes, objects.labels.tolist()):
+            color = color_of(label, len(classes))
+            box = Rectangle((x1, y1), x2 - x1, y2 - y1, ec=color, fill=False, lw=1.5)
+            axes.add_patch(box)
+            text = dict(color="white", fontsize=7, va="bottom", clip_on=True)
+            back = dict(facecolor=color, edgecolor="none", pad=0.8)
+            axes.text(x1, y1, classes[label], bbox=back, **text)
+    bars, scatter = right.subplots(2, 1)
+    counts = Counter(i["bbox_label"] for info in infos for i in info["instances"])
+    shown = [label for label, _ in counts.most_common(_LISTED)]
+    names = [shorten([classes[label]])[:24] for label in shown]
+    colors = [color_of(label, len(classes)) for label in shown]
+    bars.barh(range(len(shown)), [counts[label] for label in shown], color=colors)
+    bars.set_yticks(range(len(shown)), names, fontsize=8)
+    bars.invert_yaxis()
+    bars.bar_label(bars.containers[0], fontsize=8, padding=2)
+    total = f"{sum(counts.values()):,} objects in {len(infos):,} training images"
+    bars.set_title(total, fontsize=10)
+    sizes = [_scale(info, cfg) for info in infos]
+    for label in shown:
+        points = np.array(
+            [
+                (scale[0] * (b[2] - b[0]), scale[1] * (b[3] - b[1]))
+                for info, scale in zip(infos, sizes)
+                for i in info["instances"]
+                if i["bbox_label"] == label
+                for b in [i["bbox"]]
+            ]
+        )
+        scatter.scatter(*points.T, s=4, alpha=0.4, color=color_of(label, len(classes)))
+    scatter.set(xscale="log", yscale="log", xlabel="width in px", ylabel="height in px")
+    scatter.set_title("Boxes at the network's size", fontsize=10)
+    scatter.grid(alpha=0.3)
+    for axes in (bars, scatter):
+        axes.spines[["top", "right"]].set_visible(False)
+    out = Path(out)
+    with atomic_outputs(out) as folder:
+        figure.savefig(folder / out.name, dpi=100)
+    return out
+
+
+def color_of(label: int, count: int) -> str:
+    """Return a class's colour, different from all others.
+
+    Example:
+        >>> color_of(0, 3), color_of(0, 80) != color_of(1, 80)
+        ('#0072B2', True)
+    """
+    if count <= len(COLORS):
+        return COLORS[label]
+    from matplotlib.colors import hsv_to_rgb, to_hex
+
+    # Hues around the circle, in three degrees of brightness.
+    value = (0.9, 0.6, 0.75)[label % 3]
+    return to_hex(hsv_to_rgb((label / count, 0.9, value)))
+
+
+def _scale(info: dict, cfg: Config) -> tuple[float, float]:
+    """Return by what an image is scaled, in width and height."""
+    size = cfg.get("image_size", (info["width"], info["height"]))
+    width, height = (size, size) if isinstance(size, int) else size
+    return width / info["width"], height / info["height"]

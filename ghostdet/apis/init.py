@@ -1,0 +1,296 @@
+"""Lay out data of one's own, and write a config for it."""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+import time
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from contextlib import redirect_stdout
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from mmdet.registry import DATASETS, MODELS
+from mmengine.config import Config
+from mmengine.dataset import pseudo_collate
+from mmengine.logging import MMLogger
+from mmengine.registry import init_default_scope
+from PIL import Image
+
+from ghostdet._configs import CONFIGS
+from ghostdet.config import load_config
+from ghostdet.datasets.prepare.exports import Export, Photo, read_export
+from ghostdet.engine.setup import init_weights
+from ghostdet.errors import UserError
+from ghostdet.utils.files import atomic_write
+from ghostdet.utils.text import quiet
+from ghostdet.weights.source import fetch
+
+#: Configs of ``configs/own/`` by the names of ``--model``.
+OWN = {
+    "s": "light_s",
+    "m": "light_m",
+    "l": "light_l",
+    "retinanet": "retinanet",
+    "faster-rcnn": "faster_rcnn",
+}
+SIDES = (224, 256, 320, 416, 512, 640)  # px, of squares as large as the input
+_SMALL = 14  # px, the side of all but the smallest tenth of objects, at the least
+_STEP = 32  # px, of the highest stride that detectors pad to
+_HELD_OUT = 0.2  # of the images, if the export has no part for evaluation
+_MOST_EPOCHS, _LEAST_ITERATIONS = 300, 50
+_WIDTH = 88  # characters of a line
+
+
+def init_project(
+    name: str | Path,
+    data: str | Path,
+    model: str = "s",
+    minutes: float = 5.0,
+    epochs: float | None = None,
+    seed: int = 0,
+) -> tuple[Config, list[str], list[str]]:
+    """Write what is needed to train on a dataset: annotations, and a config.
+
+    ::
+
+        NAME.py                              the config, a few lines
+        NAME/{train,val,test}.json           COCO annotations; test only if DATA has it
+
+    Args:
+        name: The project, a path without a suffix.
+        data: A folder that :func:`~ghostdet.datasets.prepare.read_export` reads. It is
+            left as it is; without a part for evaluation, a fifth of its images, of
+            which near-duplicates stay together, is held out.
+        model: One of :data:`OWN`.
+        minutes: How long the training takes on this machine, about.
+        epochs: The length in passes over the images, in place of ``minutes``.
+        seed: Of the choice of images that are held out.
+
+    Returns:
+        The config, lines about what was written, and warnings.
+
+    Raises:
+        UserError: If something has that name already, or the data cannot be read.
+    """
+    name = Path(name)
+    config = name.with_name(name.name + ".py")
+    for path in (config, name, name.with_name(name.name + ".png")):
+        if path.exists():
+            raise UserError(f"{path} exists; give another name, or remove it")
+    if model not in OWN:
+        raise UserError(f"--model is {model!r}, expected {', '.join(OWN)}")
+    if (minutes if epochs is None else epochs) <= 0:
+        raise UserError("--minutes and --epochs are above 0")
+    export = read_export(data)
+    warnings = [f"{count:,} {note}" for note, count in export.notes.items()]
+    parts = _parts(export, seed)
+    warnings += _class_warnings(export, parts)
+    said = [f"{data}: {export.form}, {len(export.photos):,} images"]
+    for part, photos in parts.items():
+        coco = _coco(photos, export)
+        path = name / f"{part}.json"
+        atomic_write(path, json.dumps(coco, ensure_ascii=False))
+        said.append(f"{path}: {len(photos):,} images, {_objects(photos):,} objects")
+    values = dict(data_root=f"{name}/", images=f"{Path(data)}/")
+    values["classes"] = tuple(export.classes)
+    if len(repr(values["classes"])) > 4 * _WIDTH:
+        values["classes"] = f"{name}/classes.txt"
+        atomic_write(Path(values["classes"]), "".join(f"{c}\n" for c in export.classes))
+    size, smallest = _image_size(parts["train"])
+    values["image_size"] = size
+    if not model.startswith(("s", "m", "l")):
+        values["anchor_scale"] = int(np.clip(round(smallest / 8), 1, 5))
+    base = f"/own/{OWN[model]}.py"
+    (weights,) = init_weights(Config.fromfile(CONFIGS + base)).values()
+    try:
+        fetch(weights)
+        said.append(f"starts from {weights}")
+    except UserError as error:
+        values["pretrained"] = False
+        said.append(f"starts from random weights: {error.text.partition(';')[0]}")
+    head = f"# {len(export.photos):,} images, {_objects(export.photos):,} objects: "
+    head += f"ghostdet init {name} {data}"
+    tests = ['test_dataloader = dict(dataset=dict(ann_file="test.json"))']
+    tests = tests if "test" in parts else []
+
+    def write(length: int) -> Config:
+        lines = [head, f'_base_ = __import__("ghostdet").CONFIGS + "{base}"', ""]
+        lines += [f"{key} = {_literal(value)}" for key, value in values.items()]
+        lines += [f"max_iters = {length}", *tests, ""]
+        lines.append('__import__("ghostdet").derive(globals())')
+        atomic_write(config, "\n".join(lines) + "\n")
+        return load_config(config)
+
+    cfg = write(_LEAST_ITERATIONS)
+    each = len(parts["train"]) / cfg.train_dataloader.batch_size  # iterations, an epoch
+    if epochs is None:
+        length = min(60 * minutes / _seconds(cfg), _MOST_EPOCHS * each)
+        digits = max(len(str(int(length))) - 2, 0)
+        length = max(int(round(length, -digits)), _LEAST_ITERATIONS)
+    else:
+        length = max(round(epochs * each), 1)
+    cfg = write(length)
+    width, height = size
+    text = (
+        f"{config}: light {model.upper()}" if len(model) == 1 else f"{config}: {model}"
+    )
+    said.append(
+        f"{text} at {width}x{height} px, {length:,} iterations, "
+        f"{length / each:,.0f} passes over the images"
+    )
+    return cfg, said, warnings
+
+
+def _parts(export: Export, seed: int) -> dict[str, list[Photo]]:
+    """Return the images of each part, after holding some out if none are."""
+    known = {photo.part for photo in export.photos}
+    for photo in export.photos:
+        if "train" not in known and photo.part != "val":
+            photo.part = "train"  # one part, whatever its name
+        photo.part = photo.part or "train"
+    train = [photo for photo in export.photos if photo.part == "train"]
+    if "val" not in known:
+        groups = list(_groups(train).values())
+        random.Random(seed).shuffle(groups)
+        count = 0
+        for group in groups[1:]:
+            if count >= _HELD_OUT * len(train):
+                break
+            count += len(group)
+            for photo in group:
+                photo.part = "val"
+    parts = {
+        part: [photo for photo in export.photos if photo.part == part]
+        for part in ("train", "val", "test")
+    }
+    for part in ("train", "val"):
+        if not _objects(parts[part]):
+            raise UserError(
+                f"{export.root} has {len(parts[part]):,} images with objects for "
+                f"{part}; give at least two images with objects, or move some into "
+                f"a folder {part}"
+            )
+    return {part: photos for part, photos in parts.items() if photos}
+
+
+def _groups(photos: Sequence[Photo]) -> dict[Any, list[Photo]]:
+    """Group images that look the same, or that Roboflow made of one."""
+    names: dict[str, Any] = {}
+    groups = defaultdict(list)
+    for photo in photos:
+        with Image.open(photo.path) as image:
+            image.draft("L", (64, 64))
+            small = np.asarray(image.convert("L").resize((9, 8)), int)
+        # A difference hash: whether each pixel is brighter than its neighbour.
+        digest = (small[:, 1:] > small[:, :-1]).tobytes()
+        name = photo.path.name.partition(".rf.")[0]
+        groups[names.setdefault(name, digest)].append(photo)
+    if max(map(len, groups.values())) > len(photos) / 2:  # frames of a fixed camera
+        return {photo.path: [photo] for photo in photos}
+    return groups
+
+
+def _objects(photos: Sequence[Photo]) -> int:
+    return sum(len(photo.objects) for photo in photos)
+
+
+def _class_warnings(export: Export, parts: dict[str, list[Photo]]) -> list[str]:
+    """Say what may be wrong with classes and labels."""
+    counts = {
+        part: Counter(o["category"] for photo in photos for o in photo.objects)
+        for part, photos in parts.items()
+    }
+    empty = sum(not photo.objects for photo in export.photos)
+    found = [f"{empty:,} images have no object, and are background"] if empty else []
+    for name in export.classes:
+        for part in ("train", "val"):
+            if counts[part][name] < 2:
+                number = "one object" if counts[part][name] else "no object"
+                found.append(f"class {name!r} has {number} in {part}")
+    spelt = defaultdict(list)
+    for name in export.classes:
+        spelt[name.lower().replace("-", " ").replace("_", " ")].append(name)
+    for names in spelt.values():
+        if len(names) > 1:
+            found.append(f"classes {', '.join(names)} are different ones: one name?")
+    return found
+
+
+def _coco(photos: Sequence[Photo], export: Export) -> dict:
+    """Give a part in COCO's format, with ids from 1."""
+    ids = {name: number for number, name in enumerate(export.classes, 1)}
+    images, annotations = [], []
+    for number, photo in enumerate(photos, 1):
+        width, height = photo.size
+        path = photo.path.relative_to(export.root).as_posix()
+        images.append(dict(id=number, file_name=path, width=width, height=height))
+        for found in photo.objects:
+            keys = {key: value for key, value in found.items() if key != "category"}
+            keys |= dict(image_id=number, category_id=ids[found["category"]])
+            annotations.append(dict(id=len(annotations) + 1, **keys))
+    categories = [dict(id=number, name=name) for name, number in ids.items()]
+    return dict(images=images, annotations=annotations, categories=categories)
+
+
+def _image_size(photos: Sequence[Photo]) -> tuple[tuple[int, int], float]:
+    """Choose the size at which all but the smallest objects can be seen.
+
+    Returns:
+        Width and height in px, and the side of an object at the tenth percentile.
+    """
+    sizes = np.array([photo.size for photo in photos], float)
+    ratio = math.sqrt(np.median(sizes[:, 0] / sizes[:, 1]))
+    sides = [
+        math.sqrt(o["area"] / math.prod(photo.size))  # of a square image of side 1
+        for photo in photos
+        for o in photo.objects
+    ]
+    small = float(np.percentile(sides, 10))
+    side = next((side for side in SIDES if side * small >= _SMALL), SIDES[-1])
+    size = (side * ratio, side / ratio)
+    width, height = (max(round(value / _STEP), 1) * _STEP for value in size)
+    return (width, height), side * small
+
+
+def _seconds(cfg: Config) -> float:
+    """Measure an iteration of the training on this machine, in seconds."""
+    init_default_scope("mmdet")
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model = MODELS.build({**cfg.model, "train_cfg": cfg.model.get("train_cfg")})
+    model = model.to(device).train()
+    with redirect_stdout(StringIO()):  # pycocotools prints
+        dataset = DATASETS.build(cfg.train_dataloader.dataset)
+    count, times = cfg.train_dataloader.batch_size, []
+    for _ in range(4):
+        start = time.perf_counter()
+        batch = pseudo_collate([dataset[i % len(dataset)] for i in range(count)])
+        data = model.data_preprocessor(batch, True)
+        with quiet(MMLogger.get_current_instance()):
+            loss, _ = model.parse_losses(model(**data, mode="loss"))
+        loss.backward()
+        loss.detach().item()  # waits for a GPU
+        times.append(time.perf_counter() - start)
+    return min(times[1:])
+
+
+def _literal(value: Any) -> str:
+    """Write a value as Python, in lines of at most :data:`_WIDTH` characters."""
+    text = json.dumps(value, ensure_ascii=False) if isinstance(value, str) else None
+    if not isinstance(value, tuple):
+        return text or repr(value)
+    items = [_literal(item) for item in value]
+    text = f"({', '.join(items)}{',' * (len(items) == 1)})"
+    if len(text) < _WIDTH - len("image_size = "):
+        return text
+    lines = [""]
+    for item in items:
+        if len(lines[-1]) + len(item) > _WIDTH - 6:
+            lines.append("")
+        lines[-1] += f"{item}, "
+    return "\n".join(["(", *(f"    {line.rstrip()}" for line in lines), ")"])

@@ -1,0 +1,444 @@
+"""Read the labels that annotation tools export: COCO, Pascal VOC, YOLO and labelme.
+
+supervision, globox, datumaro and labelformat were tried on these exports. Each loses
+or moves objects in silence (images in sub-folders, boxes by one pixel, ids from 0), so
+that the few rules that are needed stand here.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any
+from xml.etree import ElementTree
+
+import yaml
+from PIL import Image
+from torchvision.datasets.folder import is_image_file
+from tqdm import tqdm
+
+from ghostdet.errors import UserError
+from ghostdet.utils.files import open_json
+
+PARTS = {"train": "train", "training": "train"}
+PARTS |= {"val": "val", "valid": "val", "validation": "val", "test": "test"}
+FORMATS = (
+    "COCO JSON, Pascal VOC XML, YOLO (data.yaml or classes.txt beside labels/*.txt) or "
+    "labelme JSON"
+)
+_TURNED = (5, 6, 7, 8)  # EXIF orientations that exchange width and height
+_ORIENTATION = 0x0112  # EXIF's tag
+
+
+@dataclass
+class Photo:
+    """An image and its objects.
+
+    Args:
+        path: Its file.
+        size: Width and height in px, as it is shown (EXIF's orientation applied).
+        part: ``train``, ``val``, ``test``, or nothing if the export does not say.
+        objects: COCO annotations without ids, with the name of the ``category``.
+    """
+
+    path: Path
+    size: tuple[int, int]
+    part: str = ""
+    objects: list[dict[str, Any]] = field(default_factory=list)
+
+
+@dataclass
+class Export:
+    """A dataset as another program wrote it.
+
+    Args:
+        root: Its folder.
+        form: The form of its labels.
+        classes: Names in the export's order.
+        photos: All images, those without objects too.
+        notes: What was left out or guessed, with how often.
+    """
+
+    root: Path
+    form: str = ""
+    classes: list[str] = field(default_factory=list)
+    photos: list[Photo] = field(default_factory=list)
+    notes: Counter[str] = field(default_factory=Counter)
+
+    def add(self, photo: Photo, name: str, box: Sequence[float], **keys: Any) -> None:
+        """Add an object by its left, top, right and bottom in px.
+
+        One that has no area, or is there already, is left out, and noted.
+        """
+        left, top, right, bottom = map(float, box)
+        left, right = sorted((left, right))
+        top, bottom = sorted((top, bottom))
+        width, height = right - left, bottom - top
+        if not (math.isfinite(width * height) and width * height > 0):
+            self.notes["boxes without an area are left out"] += 1
+            return
+        if name not in self.classes:
+            self.classes.append(name)
+        bbox = [round(value, 3) for value in (left, top, width, height)]
+        found = dict(category=name, bbox=bbox, area=round(width * height, 3), iscrowd=0)
+        if any(found.items() <= other.items() for other in photo.objects):
+            self.notes["objects are there twice, and kept once"] += 1
+        else:
+            photo.objects.append({**found, **keys})
+
+
+def read_export(root: str | Path) -> Export:
+    """Read all images of a folder, and their labels.
+
+    Args:
+        root: The folder. Labels are found in it and in its sub-folders, and images by
+            the names that the labels give, or by the labels' own names.
+
+    Returns:
+        The export. Sizes are those of the image files.
+
+    Raises:
+        UserError: If there are no images or no labels, labels of two forms, or a file
+            that cannot be read.
+    """
+    root = Path(root)
+    if not root.is_dir():
+        raise UserError(f"no folder at {str(root)!r}; give the folder of a dataset")
+    files = [
+        Path(folder, name)
+        for folder, folders, names in os.walk(root)
+        for name in sorted(names)
+        if not name.startswith(".") and not folders.sort()
+    ]
+    export = Export(root)
+    images = [path for path in files if is_image_file(path.name)]
+    for path in tqdm(images, unit="image", disable=None):  # shown in a terminal
+        try:
+            part = part_of(path.relative_to(root).parent)
+            export.photos.append(Photo(path, _size(path), part))
+        except OSError as error:  # Pillow's
+            export.notes[f"images cannot be read, such as {path.name} ({error})"] += 1
+    if not export.photos:
+        raise UserError(f"{root} has no image; give the folder of a dataset")
+    readers = dict(_readers(files))
+    if not readers:
+        count = f"{len(export.photos):,} images and no labels"
+        raise UserError(
+            f"{root} has {count} in a form that is read: {FORMATS}. Label the images, "
+            "for example with labelme or CVAT, and type this again"
+        )
+    if len(readers) > 1:
+        found = " and ".join(f"{form} ({paths[0]})" for form, paths in readers.items())
+        raise UserError(
+            f"{root} has labels of several forms: {found}; give a folder with one"
+        )
+    ((export.form, paths),) = readers.items()
+    _READERS[export.form](export, paths)
+    if not any(photo.objects for photo in export.photos):
+        raise UserError(
+            f"{root}: its {len(export.photos):,} images have no object in "
+            f"{len(paths):,} label files, such as {paths[0]}"
+        )
+    return export
+
+
+def part_of(path: Path) -> str:
+    """Tell a part from the names of folders and of a file, the last that says one.
+
+    Example:
+        >>> part_of(Path('annotations/instances_val2017.json')), part_of(Path('a.jpg'))
+        ('val', '')
+    """
+    words = [w for name in path.parts for w in re.findall("[a-z]+", name.lower())]
+    return next((PARTS[word] for word in reversed(words) if word in PARTS), "")
+
+
+def _size(path: Path) -> tuple[int, int]:
+    with Image.open(path) as image:
+        turned = image.getexif().get(_ORIENTATION) in _TURNED
+        return image.size[::-1] if turned else image.size
+
+
+def _readers(files: Iterable[Path]) -> Iterator[tuple[str, list[Path]]]:
+    """Sort label files by their form."""
+    found = defaultdict(list)
+    for path in files:
+        suffix = path.suffix.lower()
+        if suffix == ".json":
+            content = _json(path)
+            if isinstance(content, dict) and "shapes" in content:
+                found["labelme JSON"].append(path)
+            elif isinstance(content, dict) and {"images", "categories"} <= {*content}:
+                found["COCO JSON"].append(path)
+        elif suffix == ".xml" and _xml(path).tag == "annotation":
+            found["Pascal VOC XML"].append(path)
+        elif suffix in (".yaml", ".yml"):
+            content = _yaml(path)
+            if isinstance(content, dict) and "names" in content:
+                found["YOLO"].append(path)
+        elif path.name == "classes.txt":
+            found["YOLO"].append(path)
+    return iter(found.items())
+
+
+def _json(path: Path) -> Any:
+    try:
+        with open_json(path) as file:
+            return json.load(file)
+    except ValueError as error:  # of JSON or of its encoding
+        raise UserError(f"{path} is not JSON: {error}; restore or remove it") from error
+
+
+def _yaml(path: Path) -> Any:
+    try:
+        return yaml.safe_load(path.read_text("utf-8-sig"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        text = " ".join(str(error).split())
+        raise UserError(f"{path} is not YAML: {text}; restore or remove it") from error
+
+
+def _xml(path: Path) -> ElementTree.Element:
+    content = path.read_bytes()
+    declared = re.match(rb"\s*<\?xml[^>]*encoding=[\"']([\w.-]+)", content)
+    try:
+        if b"<!ENTITY" in content:
+            raise ValueError("it declares entities")
+        # Decoded first, since expat does not know GB2312 and the like.
+        text = content.decode(declared[1].decode() if declared else "utf-8-sig")
+        return ElementTree.fromstring(re.sub(r"^\ufeff?\s*<\?xml[^>]*\?>", "", text))
+    except (ElementTree.ParseError, ValueError, LookupError) as error:
+        raise UserError(f"{path} is not XML: {error}; restore or remove it") from error
+
+
+class _Finder:
+    """Find the image that a label file means."""
+
+    def __init__(self, export: Export) -> None:
+        self.export = export
+        self.names: dict[str, list[Photo]] = defaultdict(list)
+        for photo in export.photos:
+            for name in {photo.path.name.lower(), photo.path.stem.lower()}:
+                self.names[name].append(photo)
+
+    def find(self, name: str, label: Path, stem: bool = True) -> Photo | None:
+        """Find an image by the path that a label gives, or by the label's own name.
+
+        Of several, it is the one whose path is most like both.
+        """
+        label = label.relative_to(self.export.root)
+        given = [part.lower() for part in PurePosixPath(name.replace("\\", "/")).parts]
+        part = part_of(label.parent if stem else label)
+
+        def like(photo: Photo) -> tuple[int, int]:
+            path = photo.path.relative_to(self.export.root)
+            ends = [x.lower() == y for x, y in zip(path.parts[::-1], given[::-1])]
+            equal = (ends + [False]).index(False)
+            other = equal < 2 and part and photo.part and part != photo.part
+            between = len({*label.parent.parts} ^ {*path.parent.parts})
+            return (-1 if other else equal), -between
+
+        for key in (*given[-1:], label.stem.lower() * stem):
+            best = max(self.names.get(key, ()), key=like, default=None)
+            if best is not None and like(best)[0] >= 0:  # not of another part
+                return best
+        self.export.notes["labels have no image, and are left out"] += 1
+        return None
+
+
+def _read_coco(export: Export, paths: Sequence[Path]) -> None:
+    finder, seen = _Finder(export), set()
+    for path in paths:
+        content, part = _json(path), part_of(path.relative_to(export.root))
+        try:
+            names = {c["id"]: str(c["name"]) for c in content["categories"]}
+            annotations = content.get("annotations") or []
+            used = {a["category_id"] for a in annotations}
+            above = {c.get("supercategory") for c in content["categories"]}
+            for number, name in names.items():
+                # Roboflow's root, over the classes
+                root = number == 0 and number not in used and name in above
+                if name not in export.classes and not root:
+                    export.classes.append(name)
+            own = defaultdict(list)
+            for annotation in annotations:
+                own[annotation["image_id"]].append(annotation)
+            for image in content["images"]:
+                photo = finder.find(image["file_name"], path, stem=False)
+                if photo is None:
+                    continue
+                if photo.path in seen:
+                    export.notes["images are listed again, and kept once"] += 1
+                    continue
+                seen.add(photo.path)
+                photo.part = part or photo.part
+                stated = image.get("width"), image.get("height")
+                if None not in stated and stated != photo.size:
+                    export.notes["images have another size than the labels say"] += 1
+                for annotation in own[image["id"]]:
+                    _add_coco(export, photo, annotation, names)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            text = f"{type(error).__name__} {error}"
+            raise UserError(f"{path} is not COCO JSON: {text}; correct it") from error
+
+
+def _add_coco(export: Export, photo: Photo, annotation: dict, names: dict) -> None:
+    name, box = names.get(annotation["category_id"]), annotation.get("bbox")
+    points = annotation.get("segmentation")
+    if name is None:
+        export.notes["objects have an unknown class, and are left out"] += 1
+        return
+    if not box and isinstance(points, list) and points:
+        left, top, right, bottom = _around([v for polygon in points for v in polygon])
+    elif box:
+        left, top, right, bottom = box[0], box[1], box[0] + box[2], box[1] + box[3]
+    else:
+        export.notes["objects without a box are left out"] += 1
+        return
+    keys = dict(iscrowd=int(annotation.get("iscrowd") or 0))
+    if points:
+        keys.update(segmentation=points, area=annotation.get("area") or None)
+    keys = {key: value for key, value in keys.items() if value is not None}
+    export.add(photo, name, (left, top, right, bottom), **keys)
+
+
+def _around(values: Sequence[float]) -> tuple[float, float, float, float]:
+    """Return the box around points, ``x1, y1, x2, y2, ...``."""
+    x, y = values[::2], values[1::2]
+    return min(x), min(y), max(x), max(y)
+
+
+def _read_voc(export: Export, paths: Sequence[Path]) -> None:
+    finder, objects = _Finder(export), []
+    for path in paths:
+        tree = _xml(path)
+        photo = finder.find(tree.findtext("filename") or "", path)
+        for element in tree.findall("object"):
+            names = "xmin", "ymin", "xmax", "ymax"
+            try:
+                box = [float(element.findtext(f"bndbox/{name}")) for name in names]
+                box[::2], box[1::2] = sorted(box[::2]), sorted(box[1::2])
+            except (TypeError, ValueError) as error:
+                text = f"an object has no bndbox of four numbers ({error})"
+                raise UserError(f"{path}: {text}; correct it") from error
+            if photo is not None:
+                name = (element.findtext("name") or "").strip()
+                objects.append((photo, name, box))
+    # VOC counts pixels from 1, and xmax, ymax are inside the box; some tools from 0.
+    first = 1 if min((min(box) for _, _, box in objects), default=1) >= 1 else 0
+    export.notes[f"Pascal VOC's pixels are counted from {first}"] = len(objects)
+    for photo, name, (left, top, right, bottom) in objects:
+        export.add(photo, name, (left - first, top - first, right, bottom))
+    for path in export.root.rglob("ImageSets/Main/*.txt"):
+        if path.stem in PARTS:
+            for line in path.read_text("utf-8-sig").splitlines():
+                for photo in finder.names.get((line.split() or [""])[0].lower(), ()):
+                    photo.part = PARTS[path.stem]
+
+
+def _read_yolo(export: Export, paths: Sequence[Path]) -> None:
+    path = min(paths, key=lambda p: (p.suffix == ".txt", len(p.parts)))
+    if path.suffix == ".txt":
+        names = dict(enumerate(path.read_text("utf-8-sig").splitlines()))
+    else:
+        names = (content := _yaml(path))["names"]
+        names = dict(names if isinstance(names, dict) else enumerate(names or ()))
+        _yolo_parts(export, path, content)
+    names = {
+        int(k): str(name).strip() for k, name in names.items() if str(name).strip()
+    }
+    export.classes += [names[number] for number in sorted(names)]
+    for photo in export.photos:
+        parts = list(photo.path.relative_to(export.root).parts)
+        if "images" in parts:  # the last one, as in YOLO's own code
+            parts[len(parts) - 1 - parts[::-1].index("images")] = "labels"
+        label = export.root.joinpath(*parts).with_suffix(".txt")
+        if not label.is_file():
+            continue
+        for number, line in enumerate(label.read_text("utf-8-sig").splitlines(), 1):
+            if not line.strip():
+                continue
+            try:
+                kind, *values = map(float, line.split())
+            except ValueError as error:
+                raise UserError(f"{label}:{number}: {error}; correct it") from error
+            if len(values) in (4, 5):  # a fifth is a score
+                x, y, w, h = values[:4]
+                box = x - w / 2, y - h / 2, x + w / 2, y + h / 2
+            elif len(values) >= 6 and len(values) % 2 == 0:
+                box = _around(values)
+            else:
+                text = f"{len(values) + 1} numbers, expected 5, or a polygon"
+                raise UserError(f"{label}:{number}: {text}; correct it")
+            if kind in names:
+                box = [value * photo.size[i % 2] for i, value in enumerate(box)]
+                export.add(photo, names[int(kind)], box)
+            else:
+                export.notes["objects have an unknown class, and are left out"] += 1
+
+
+def _yolo_parts(export: Export, path: Path, content: dict) -> None:
+    """Set the parts that a ``data.yaml`` names by folders or lists of images."""
+    for key in ("train", "val", "test"):
+        entries = content.get(key) or ()
+        for entry in [entries] if isinstance(entries, str) else entries:
+            parts = [p for p in PurePosixPath(entry).parts if p not in ("..", ".")]
+            named = next(
+                (
+                    path.parent.joinpath(*parts[start:])
+                    for start in range(len(parts))
+                    if path.parent.joinpath(*parts[start:]).exists()
+                ),
+                None,
+            )
+            if named is None:
+                continue
+            inside = {named}
+            if named.is_file():
+                lines = named.read_text("utf-8-sig").splitlines()
+                inside = {PurePosixPath(line.strip()).name for line in lines}
+            for photo in export.photos:
+                if inside & {*photo.path.parents, photo.path.name}:
+                    photo.part = key
+
+
+def _read_labelme(export: Export, paths: Sequence[Path]) -> None:
+    finder = _Finder(export)
+    for path in paths:
+        content = _json(path)
+        photo = finder.find(content.get("imagePath") or "", path)
+        if photo is None:
+            continue
+        groups: dict[Any, tuple[str, list[float]]] = {}
+        try:
+            for shape in content["shapes"]:
+                kind, points = shape.get("shape_type") or "polygon", shape["points"]
+                if kind == "circle":  # its center and a point on it
+                    (x, y), edge = points
+                    r = math.dist((x, y), edge)
+                    points = [(x - r, y - r), (x + r, y + r)]
+                elif kind not in ("rectangle", "polygon", "rotation", "mask"):
+                    export.notes[f"shapes of type {kind} have no box"] += 1
+                    continue
+                label, group = str(shape["label"]).strip(), shape.get("group_id")
+                key = len(groups) if group is None else (label, group)
+                flat = [float(value) for point in points for value in point]
+                groups.setdefault(key, (label, []))[1].extend(flat)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            text = f"{type(error).__name__} {error}"
+            raise UserError(f"{path} is not labelme's: {text}; correct it") from error
+        for label, values in groups.values():
+            export.add(photo, label, _around(values))
+
+
+_READERS = {
+    "COCO JSON": _read_coco,
+    "Pascal VOC XML": _read_voc,
+    "YOLO": _read_yolo,
+    "labelme JSON": _read_labelme,
+}

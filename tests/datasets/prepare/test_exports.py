@@ -1,0 +1,353 @@
+"""Labels as other programs write them; each case has one object, a cat or a dog."""
+
+import json
+
+import pytest
+from PIL import Image
+
+from ghostdet.datasets.prepare.exports import part_of, read_export
+from ghostdet.errors import UserError
+
+CAT, DOG = ("cat", [10.0, 20.0, 30.0, 40.0]), ("dog", [0.0, 0.0, 50.0, 25.0])
+W, H = 100, 80
+
+
+def write(root, files):
+    """Write files: images by None or EXIF's orientation, others by their text."""
+    for name, content in files.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if content is None or isinstance(content, int):
+            exif = Image.Exif()
+            exif[0x0112] = content or 1
+            Image.new("RGB", (W, H)).save(path, exif=exif)
+        elif isinstance(content, bytes):
+            path.write_bytes(content)
+        elif isinstance(content, str):
+            path.write_text(content, encoding="utf-8")
+        else:
+            path.write_text(json.dumps(content), encoding="utf-8")
+
+
+def coco(*images, first=1, categories=None, **keys):
+    """COCO JSON of images, each a name and an object or none."""
+    names = categories or [dict(id=1, name="cat"), dict(id=2, name="dog")]
+    ids = {c["name"]: c["id"] for c in names}
+    annotations = [
+        dict(id=first + i, image_id=i, category_id=ids[o[0]], bbox=o[1], **keys)
+        for i, (_, o) in enumerate(images)
+        if o
+    ]
+    listed = [
+        dict(id=i, file_name=name, width=W, height=H)
+        for i, (name, _) in enumerate(images)
+    ]
+    return dict(images=listed, annotations=annotations, categories=names)
+
+
+def voc(name, *objects, first=1):
+    text = f"<annotation><filename>{name}</filename>"
+    for label, (x, y, w, h) in objects:
+        text += f"<object><name>{label}</name><part><bndbox><xmin>1</xmin></bndbox>"
+        text += f"</part><bndbox><xmin>{x + first}</xmin><ymin>{y + first}</ymin>"
+        text += f"<xmax>{x + w}</xmax><ymax>{y + h}</ymax></bndbox></object>"
+    return f"{text}</annotation>"
+
+
+def yolo(number, box):
+    x, y, w, h = box
+    return f"{number} {(x + w / 2) / W} {(y + h / 2) / H} {w / W} {h / H}\n"
+
+
+def labelme(name, *objects, **keys):
+    shapes = [
+        dict(label=label, points=[[x, y], [x + w, y + h]], shape_type="rectangle")
+        for label, (x, y, w, h) in objects
+    ]
+    return dict(imagePath=name, shapes=[{**shape, **keys} for shape in shapes])
+
+
+ROOT = dict(id=0, name="pets", supercategory="none")
+ROBOFLOW = [
+    ROOT,
+    *(dict(id=i, name=n, supercategory="pets") for i, n in ((1, "cat"), (2, "dog"))),
+]
+YAML = "names: [cat, dog]\ntrain: ../train/images\nval: ../valid/images\n"
+
+# Files, and the objects and part of each image.
+CASES = {
+    "coco": (
+        {
+            "images/a.jpg": None,
+            "b.png": None,
+            "all.json": coco(("a.jpg", CAT), ("b.png", None)),
+        },
+        {"images/a.jpg": ([CAT], ""), "b.png": ([], "")},
+    ),
+    "coco, a file for each part": (
+        {
+            **{f"images/{n}.jpg": None for n in "ab"},
+            "annotations/instances_train2017.json": coco(("a.jpg", CAT)),
+            "annotations/instances_val2017.json": coco(("b.jpg", DOG)),
+        },
+        {"images/a.jpg": ([CAT], "train"), "images/b.jpg": ([DOG], "val")},
+    ),
+    "coco of Roboflow": (
+        {
+            f"{part}/{name}": content
+            for part, o in (("train", CAT), ("valid", DOG))
+            for name, content in {
+                "a.jpg": None,
+                "_annotations.coco.json": coco(
+                    ("a.jpg", o), first=0, categories=ROBOFLOW
+                ),
+            }.items()
+        },
+        {"train/a.jpg": ([CAT], "train"), "valid/a.jpg": ([DOG], "val")},
+    ),
+    "coco of CVAT": (
+        {
+            **{f"images/default/{n}/a.jpg": None for n in "xy"},
+            "annotations/instances_default.json": coco(
+                ("x/a.jpg", CAT), ("y/a.jpg", DOG)
+            ),
+        },
+        {f"images/default/{n}/a.jpg": ([o], "") for n, o in (("x", CAT), ("y", DOG))},
+    ),
+    "coco of Label Studio": (
+        {"images/1-a.jpg": None, "result.json": coco(("images\\1-a.jpg", CAT))},
+        {"images/1-a.jpg": ([CAT], "")},
+    ),
+    "coco, turned by EXIF": (
+        {"a.jpg": 6, "a.json": coco(("a.jpg", CAT))},
+        {"a.jpg": ([CAT], "")},
+    ),
+    "voc": (
+        {
+            "JPEGImages/x/a.JPG": None,
+            "JPEGImages/y/a.jpg": None,
+            "Annotations/x/a.xml": voc("a.jpg", CAT),
+            "Annotations/y/a.xml": voc("a.jpg", DOG, CAT),
+        },
+        {"JPEGImages/x/a.JPG": ([CAT], ""), "JPEGImages/y/a.jpg": ([CAT, DOG], "")},
+    ),
+    "voc, with lists of parts": (
+        {
+            **{f"JPEGImages/{n}.jpg": None for n in "abc"},
+            **{f"Annotations/{n}.xml": voc(f"{n}.jpg", CAT) for n in "ab"},
+            "ImageSets/Main/train.txt": "a\n",
+            "ImageSets/Main/val.txt": "b\n\n",
+        },
+        {
+            f"JPEGImages/{n}.jpg": ([CAT] * (n < "c"), p)
+            for n, p in zip("abc", ["train", "val", ""])
+        },
+    ),
+    "voc from pixel 0, in GBK": (
+        {
+            "a.jpg": None,
+            "a.xml": (
+                "<?xml version='1.0' encoding='gbk'?>"
+                + voc("猫.jpg", CAT, DOG, first=0)
+            ).encode("gbk"),
+        },
+        {"a.jpg": ([CAT, DOG], "")},
+    ),
+    "yolo": (
+        {
+            "train/images/a.jpg": None,
+            "valid/images/a.jpg": None,
+            "valid/images/b.jpg": None,
+            "train/labels/a.txt": yolo(0, CAT[1]).replace("\n", "\r\n\r\n"),
+            "valid/labels/a.txt": "\ufeff" + yolo(1, DOG[1]),
+            "data.yaml": YAML,
+        },
+        {
+            "train/images/a.jpg": ([CAT], "train"),
+            "valid/images/a.jpg": ([DOG], "val"),
+            "valid/images/b.jpg": ([], "val"),
+        },
+    ),
+    "yolo, polygons and a score": (
+        {
+            "images/a.jpg": None,
+            "labels/a.txt": "1 0 0 0.5 0 0.5 0.3125\n"
+            + yolo(0, CAT[1]).strip()
+            + " 0.9",
+            "classes.txt": "cat\ndog\n",
+        },
+        {"images/a.jpg": ([CAT, DOG], "")},
+    ),
+    "yolo, folders of other names": (
+        {
+            **{f"images/{n}/a.jpg": None for n in "xy"},
+            **{f"labels/{n}/a.txt": yolo(0, CAT[1]) for n in "xy"},
+            "set.yaml": "path: /data/set\ntrain: images/x\nval: [images/y]\n"
+            "names: {0: cat, 5: dog}",
+        },
+        {"images/x/a.jpg": ([CAT], "train"), "images/y/a.jpg": ([CAT], "val")},
+    ),
+    "yolo, lists of images": (
+        {
+            **{f"images/{n}.jpg": None for n in "ab"},
+            "labels/a.txt": yolo(0, CAT[1]),
+            "train.txt": "./images/a.jpg\n",
+            "val.txt": "/data/images/b.jpg\n",
+            "data.yaml": "names: [cat]\ntrain: train.txt\nval: val.txt",
+        },
+        {"images/a.jpg": ([CAT], "train"), "images/b.jpg": ([], "val")},
+    ),
+    "labelme": (
+        {
+            "a.jpg": None,
+            "b.jpg": None,
+            "a.json": labelme("C:\\photos\\a.jpg", CAT, DOG),
+            "other.json": {"version": 1},
+        },
+        {"a.jpg": ([CAT, DOG], ""), "b.jpg": ([], "")},
+    ),
+    "labelme, a group and a circle": (
+        {
+            "a.jpg": None,
+            "a.json": dict(
+                imagePath="a.jpg",
+                shapes=[
+                    dict(label="cat", points=[[10, 20], [40, 30]], group_id=1),
+                    dict(label="cat", points=[[10, 30], [20, 60]], group_id=1),
+                    dict(label="dog", points=[[30, 30], [30, 40]], shape_type="circle"),
+                    dict(label="dog", points=[[1, 1]], shape_type="point"),
+                ],
+            ),
+        },
+        {"a.jpg": ([CAT, ("dog", [20.0, 20.0, 20.0, 20.0])], "")},
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_nothing_is_lost(tmp_path, case):
+    files, expected = CASES[case]
+    write(tmp_path, files)
+    before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
+    export = read_export(tmp_path)
+    found = {p.path.relative_to(tmp_path).as_posix(): p for p in export.photos}
+    assert found.keys() == expected.keys()
+    for name, (objects, part) in expected.items():
+        photo = found[name]
+        assert photo.part == part
+        assert photo.size == ((H, W) if "EXIF" in case else (W, H))
+        boxes = sorted((o["category"], o["bbox"]) for o in photo.objects)
+        assert [box[0] for box in boxes] == [box[0] for box in objects]
+        for (_, box), (_, own) in zip(boxes, objects):
+            assert box == pytest.approx(own)
+    assert set(export.classes) <= {"cat", "dog"}
+    assert before == {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
+
+
+def test_what_coco_adds_is_kept(tmp_path):
+    polygon = [[10, 20, 40, 20, 40, 60]]
+    keys = dict(segmentation=polygon, area=600, iscrowd=1)
+    write(tmp_path, {"a.jpg": None, "a.json": coco(("a.jpg", CAT), **keys)})
+    ((found,),) = [photo.objects for photo in read_export(tmp_path).photos]
+    assert keys.items() <= found.items()
+
+
+@pytest.mark.parametrize(
+    ("files", "note"),
+    [
+        (
+            {"a.json": labelme("a.jpg", CAT, ("dog", [5.0, 5.0, 0.0, 9.0]))},
+            "boxes without an area are left out",
+        ),
+        (
+            {"a.json": labelme("a.jpg", CAT, CAT)},
+            "objects are there twice, and kept once",
+        ),
+        (
+            {"a.json": coco(("a.jpg", CAT), ("b.jpg", CAT))},
+            "labels have no image, and are left out",
+        ),
+        (
+            {"a.txt": yolo(0, CAT[1]) + yolo(7, DOG[1]), "classes.txt": "cat"},
+            "objects have an unknown class, and are left out",
+        ),
+        (
+            {
+                "a.json": {
+                    **coco(("a.jpg", CAT)),
+                    "images": [dict(id=0, file_name="a.jpg", width=9, height=9)],
+                }
+            },
+            "images have another size than the labels say",
+        ),
+        ({"a.xml": voc("a.jpg", CAT)}, "Pascal VOC's pixels are counted from 1"),
+    ],
+)
+def test_what_is_said(tmp_path, files, note):
+    write(tmp_path, {"a.jpg": None, **files})
+    export = read_export(tmp_path)
+    assert export.notes == {note: 1}
+    assert sum(len(photo.objects) for photo in export.photos) == 1
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ({}, "has no image; give the folder of a dataset"),
+        (
+            {"a.jpg": None},
+            "1 images and no labels in a form that is read: COCO JSON, Pa",
+        ),
+        (
+            {
+                "a.jpg": None,
+                "a.xml": voc("a.jpg", CAT),
+                "a.json": labelme("a.jpg", CAT),
+            },
+            "labels of several forms: .*a.(xml|json).* and .*give a folder with one",
+        ),
+        (
+            {"a.jpg": None, "a.json": coco(("b.jpg", CAT))},
+            "1 images have no object in 1",
+        ),
+        (
+            {"a.jpg": None, "a.json": "{,}"},
+            "a.json is not JSON: .*restore or remove it",
+        ),
+        ({"a.jpg": None, "a.json": {"images": 3, "categories": []}}, "not COCO JSON"),
+        ({"a.jpg": None, "a.xml": "<annotation>"}, "a.xml is not XML: .*restore"),
+        (
+            {"a.jpg": None, "a.xml": '<!DOCTYPE a [<!ENTITY b "c">]><annotation/>'},
+            "a.xml is not XML: it declares entities",
+        ),
+        (
+            {
+                "a.jpg": None,
+                "a.xml": voc("a.jpg", CAT).replace("10.0", "").replace("11.0", ""),
+            },
+            "an object has no bndbox of four numbers",
+        ),
+        ({"a.jpg": None, "a.txt": "0 a", "classes.txt": "cat"}, "a.txt:1: could not"),
+        ({"a.jpg": None, "a.txt": "0 1 1", "classes.txt": "cat"}, "a.txt:1: 3 numbers"),
+        ({"a.jpg": None, "data.yaml": "names: [a"}, "data.yaml is not YAML"),
+        ({"a.jpg": None, "a.json": {"shapes": [3]}}, "a.json is not labelme's"),
+    ],
+)
+def test_bad(tmp_path, files, message):
+    write(tmp_path, files)
+    with pytest.raises(UserError, match=message):
+        read_export(tmp_path)
+
+
+def test_no_folder(tmp_path):
+    with pytest.raises(UserError, match="no folder at .*nowhere"):
+        read_export(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize(
+    ("name", "part"),
+    [("valid/a.jpg", "val"), ("training/x/a.jpg", "train"), ("trainer/a.jpg", ""),
+     ("test.json", "test"), ("a/contest.jpg", "")],
+)  # fmt: skip
+def test_part_of(tmp_path, name, part):
+    assert part_of((tmp_path / name).relative_to(tmp_path)) == part
