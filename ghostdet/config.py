@@ -83,15 +83,16 @@ def load_config(
         _set_data_root(cfg, str(data_root))
     if cfg_options:
         try:
-            derived = cfg.get(DERIVED) or ()
+            key, derived = ", ".join(cfg_options), cfg.get(DERIVED) or ()
             values = {k: v for k, v in cfg_options.items() if k in derived}
             apply_values(cfg, copy.deepcopy(cfg), values)
-            others = {k: v for k, v in cfg_options.items() if k not in values}
-            cfg.merge_from_dict(others)
+            for key, value in cfg_options.items():
+                if key not in derived:
+                    cfg.merge_from_dict({key: value})
         except (AttributeError, KeyError, TypeError) as error:
             # The message ends with the whole part of the config.
             raise UserError(
-                f"--cfg-options does not fit {path}: {str(error)[:200]}"
+                f"--cfg-options {key} does not fit {path}: {str(error)[:200]}"
             ) from error
     refuse_misspelt(cfg, cfg_options or {})
     if work_dir is not None:

@@ -58,6 +58,8 @@ def compare_classes(
     remedy += "num_classes of the head to their number"
     if twice := [name for name, count in Counter(listed).items() if count > 1]:
         remedy = f"Make the categories named {shorten(twice)} one, with one id"
+    elif alike := {(a, b) for a in missing for b in listed if a == b.strip()}:
+        remedy = f"Correct the spaces: {', '.join(f'{b!r} is {a!r}' for a, b in alike)}"
     elif missing and learnt:
         remedy = f"Add the category {shorten(missing)} to the file, also where it has "
         remedy += "no objects; or leave it out of all metainfo and num_classes"

@@ -21,12 +21,13 @@ from torchvision.datasets.folder import is_image_file
 
 from ghostdet.checks.classes import compare_classes
 from ghostdet.checks.findings import Finding
-from ghostdet.checks.images import list_folder, read_images
+from ghostdet.checks.images import read_images
 from ghostdet.config import reason
 from ghostdet.datasets.classification import ClassificationDataset, ImageFolder
 from ghostdet.errors import UserError
 from ghostdet.utils.components import iter_datasets, type_name
-from ghostdet.utils.text import shorten
+from ghostdet.utils.files import list_folder
+from ghostdet.utils.text import share, shorten
 
 _TOLERANCE = 1  # px over a border: some tools count pixels from 1
 _SHARE = 0.2  # of boxes over the border, above which they have another form
@@ -40,7 +41,7 @@ KEPT = (
     "MMDetection keeps an object if its category_id and image_id are in the file, its "
     "bbox, [x, y, width, height] in px, is 1 px or more wide and high, has an area and "
     "meets the image, and it has no ignore=1, which COCO still counts; it ignores "
-    "crowds, with iscrowd=1, and, where masks are used, objects without one"
+    "crowds, with iscrowd=1 (both are 0 or 1), and, with masks, objects without one"
 )
 
 
@@ -80,8 +81,7 @@ class DatasetCheck:
         self.cfg, self.key = cfg, key
         self.dataset = self.failure = self.objects = None
         self._contents: dict[Any, str] = {}  # images by the checksum of their pixels
-        # Of a file in COCO's format: its lists, and for each image its entry, its
-        # annotations and the dataset's sample.
+        # Of a file in COCO's format: its lists; each image's entry, labels and sample.
         self._raw: dict[str, list] = {}
         self._parsed: list[tuple[dict, list[dict], dict]] = []
         self._infos: list[dict] = []  # of the images that are used
@@ -259,7 +259,8 @@ class DatasetCheck:
                     crowd = annotation.get("iscrowd") == 1
                     out += [annotation] if instance["ignore_flag"] and not crowd else []
                     instance = next(left, None)
-                    if all(abs(value) < _FARTHEST for value in (x, y, w, h)):
+                    numbers = x, y, w, h, annotation["area"]
+                    if all(abs(value) < _FARTHEST for value in numbers):
                         boxes.append((x, y, w, h, image["width"], image["height"]))
                     else:
                         infinite.append(annotation)
@@ -276,10 +277,10 @@ class DatasetCheck:
             text = f"files listed as several images: {len(repeated):,}, such as "
             found.append(("warn", text + repeated[0], "Give each one entry"))
         if infinite:
-            text = f"the bbox is not four numbers of px in {_shown(infinite[0])}"
+            text = f"bbox or area are no numbers of px in {_shown(infinite[0])}"
             found.append(("fail", text, "Expected [x, y, width, height]"))
         if out:
-            text = f"left out: {_of(out, annotations)} annotations, such as "
+            text = f"left out: {share(out, annotations)} annotations, such as "
             found.append(("warn", text + _shown(out[0]), KEPT))
         if not found:
             empty = sum(not own for _, own, _ in self._parsed)
@@ -318,7 +319,7 @@ class DatasetCheck:
             "the images' height is width": fit(x, y, x + w, y + h, height, width),
         }
         *box, wide, high = rows[~inside][0].tolist()
-        text = f"{_of(x[~inside], x)} boxes reach more than {_TOLERANCE} px over the "
+        text = f"{share(x[~inside], x)} boxes reach more than {_TOLERANCE} px over the "
         text += f"border of their image, such as {box} in {wide:g}x{high:g}"
         remedy = "Correct bbox, [x, y, width, height] in px, or the images' size"
         if form := next((form for form, fits in forms.items() if fits.all()), None):
@@ -333,7 +334,7 @@ class DatasetCheck:
         load, number, broken, other, self._contents = seen
         allowed, dark = getattr(load, "max_unreadable", 0), getattr(load, "dark", "")
         if broken:
-            text = f"{_of(broken, paths)} images cannot be read, such as {broken[0]}"
+            text = f"{share(broken, paths)} images cannot be read, such as {broken[0]}"
             status = "fail" if len(broken) > allowed else "warn"
             remedy = "Restore them, or remove them from the dataset"
             prefix = (cfg.get("data_prefix") or {}).get("img") or ""
@@ -376,7 +377,3 @@ def _shown(entry: dict) -> str:
     """Show an entry of a file, without its polygons."""
     kept = {key: entry[key] for key in entry if key != "segmentation"}
     return json.dumps(kept, default=repr)[:200]
-
-
-def _of(part: Sequence, whole: Sequence) -> str:
-    return f"{len(part):,} of {len(whole):,}"

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import shutil
-import textwrap
 import traceback
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ghostdet.config import component_of, reason
-from ghostdet.errors import UserError, printable
+from ghostdet.errors import UserError
+from ghostdet.utils.text import wrap
 
 
 @dataclass(frozen=True)
@@ -66,23 +66,11 @@ def findings_table(findings: Sequence[Finding], width: int | None = None) -> str
     lines = []
     for finding in findings:
         status = finding.status if finding.status == "pass" else finding.status.upper()
-        lines += _wrap(finding.text, f"{finding.check:<{column}}  {status}  ", width)
+        lines += wrap(finding.text, f"{finding.check:<{column}}  {status}  ", width)
         if finding.remedy:
-            lines += _wrap(finding.remedy, " " * (column + 8) + "-> ", width)
+            lines += wrap(finding.remedy, " " * (column + 8) + "-> ", width)
     counts = Counter(finding.status for finding in findings)
     failures, warnings = counts["fail"], counts["warn"]
     last = f"{failures} failure{'s' * (failures != 1)}, "
     last += f"{warnings} warning{'s' * (warnings != 1)}, {counts['pass']} passed"
     return "\n".join([*lines, "", last])
-
-
-def _wrap(text: str, start: str, width: int) -> list[str]:
-    """Wrap each line of a text after a start, and keep commands and paths intact."""
-    indent, width = " " * len(start), max(width, len(start) + 30)
-    kept = dict(break_long_words=False, break_on_hyphens=False)
-    lines: list[str] = []
-    for line in printable(text).splitlines():
-        first = indent if lines else start
-        ends = dict(initial_indent=first, subsequent_indent=indent)
-        lines += textwrap.wrap(line, width, **ends, **kept)
-    return lines

@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from ghostdet.datasets.classification import ClassificationDataset
 from ghostdet.datasets.transforms.loading import LoadReadableImage
+from ghostdet.utils.files import list_folder
 
 
 def _reader(
@@ -82,9 +83,3 @@ def read_images(
             elif count is None:
                 contents[digest] = path
     return load, len(there), broken, other, contents
-
-
-def list_folder(folder: str) -> frozenset[str]:
-    """List a folder, or nothing if it does not exist."""
-    folder = folder or "."
-    return frozenset(os.listdir(folder) if os.path.isdir(folder) else ())

@@ -16,6 +16,7 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
+from mmcv.transforms import Compose
 from mmdet.evaluation import CocoMetric
 from mmengine.config import Config
 from mmengine.hooks import Hook
@@ -159,10 +160,10 @@ class RehearsalHook(Hook):
             runner.stage = "val metrics"
             self._evaluate(runner)
         runner.stage, loop = "train step", runner.train_loop
-        if (interval := getattr(loop, "val_interval", 1)) < 1:
-            raise UserError(f"train_cfg.val_interval is {interval}, expected 1 or more")
         self.evaluations = evaluations(loop)
         loop.val_begin = math.inf  # no evaluation follows
+        for hook in runner.hooks:
+            Compose(getattr(hook, "switch_pipeline", ()))
         for name, parameter in runner.model.named_parameters():
             if parameter.requires_grad:
                 parameter.register_post_accumulate_grad_hook(
@@ -172,17 +173,29 @@ class RehearsalHook(Hook):
     def _evaluate(self, runner: Runner) -> None:
         """Give the hooks metrics: COCO's, and what others make of the batch."""
         for metric in runner.val_loop.evaluator.metrics:
-            if not isinstance(metric, CocoMetric):
-                try:
-                    runner.metrics |= metric.evaluate(len(metric.results))
-                except Exception as error:  # it may need more than a batch
-                    name = type(metric).__name__
-                    self.notes.append(f"{name} fails on a batch: {reason(error)}")
+            if isinstance(metric, CocoMetric):
+                if "segm" in metric.metrics and "masks" not in metric.results[0][1]:
+                    raise UserError("metric is 'segm', and no masks are predicted")
+                continue
+            try:
+                found = metric.evaluate(len(metric.results))
+                runner.metrics = {**runner.metrics, **found}
+            except Exception as error:  # it may need more than a batch
+                text = f"{type(metric).__name__} fails on a batch: {reason(error)}"
+                self.notes.append(text)
         if runner.metrics:
             with warnings.catch_warnings(record=True) as said:
                 warnings.simplefilter("always")
                 runner.call_hook("after_val_epoch", metrics=runner.metrics)
             self.notes += [str(warning.message) for warning in said]
+        for hook in runner.hooks:
+            keys = getattr(hook, "key_indicators", [getattr(hook, "monitor", None)])
+            rules = getattr(hook, "rules", [getattr(hook, "rule", None)])
+            for key, rule in zip(keys, rules):
+                value, kind = runner.metrics.get(key), type(hook).__name__
+                if value == -1 or (value == 1 and rule == "less"):
+                    text = f"{kind} looks for the best {key}, by {rule!r}, and the "
+                    self.notes.append(f"{text}ground truth has {value:g}")
 
     def after_train_iter(
         self,
@@ -206,8 +219,9 @@ class RehearsalHook(Hook):
             status = "pass" if self.evaluations else "warn"
             text = "a batch is predicted; evaluations that will come: "
             yield Finding("val step", status, f"{text}{self.evaluations:,}")
+        remedy = f"The evaluator gives {', '.join(runner.metrics)}" * bool(self.notes)
         for note in self.notes:
-            yield Finding("val metrics", "warn", note)
+            yield Finding("val metrics", "warn", note, remedy)
         parameters = runner.model.named_parameters()
         idle = [n for n, p in parameters if p.requires_grad and n not in self.learnt]
         if idle and not runner.cfg.get("find_unused_parameters"):

@@ -221,8 +221,7 @@ class _RunCheck:
             try:
                 with evaluator_mistakes(keys[1]), config_mistakes(self.cfg):
                     loop = getattr(runner, f"{part}_loop")
-                    masks = getattr(runner.model, "with_mask", False)
-                    found, metrics = evaluate_truth(loop, self.quick, masks, keys[1])
+                    found, metrics = evaluate_truth(loop, self.quick, keys[1])
                 runner.metrics = metrics if part == "val" else runner.metrics
             except UserError as error:
                 found = Finding.of_error("evaluator", error)

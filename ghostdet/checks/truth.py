@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from itertools import chain, islice
 from typing import Any
 
 import numpy as np
@@ -25,14 +26,13 @@ _MOST = 100  # detections of a class in an image, of COCO's AP
 
 
 def evaluate_truth(
-    loop: BaseLoop, quick: bool, masks: bool, key: str
+    loop: BaseLoop, quick: bool, key: str
 ) -> tuple[Finding, dict[str, float]]:
     """Evaluate the ground truth of a dataset as if it were detections, by COCO's AP.
 
     Args:
         loop: The evaluation.
         quick: Evaluate at most :data:`QUICK` images.
-        masks: Whether the model predicts masks.
         key: The evaluator's place in the config.
 
     Returns:
@@ -46,9 +46,15 @@ def evaluate_truth(
     if not tried or type(evaluator) is not Evaluator:
         names = ", ".join(type(metric).__name__ for metric in evaluator.metrics)
         return Finding("evaluator", "pass", f"not tried with the truth: {names}"), {}
+    batches, most = loop.dataloader.batch_sampler, 2 * len(dataset)
+    used = list(islice(chain.from_iterable(batches), most))
+    if sorted(used) != list(range(len(dataset))):
+        text = f"the data loader gives {len({*used}):,} of {len(dataset):,} images"
+        text += ", without an end" * (len(used) == most)
+        raise UserError(f"{text}; take DefaultSampler, and no drop_last")
     count = min(len(dataset), QUICK) if quick else len(dataset)
     chosen = np.linspace(0, len(dataset) - 1, count).astype(int).tolist()
-    masks = masks and any("segm" in metric.metrics for metric in tried)
+    masks = any("segm" in metric.metrics for metric in tried)
     samples = [_sample(dataset, index, masks) for index in chosen]
     if not any(len(sample["pred_instances"]["labels"]) for sample in samples):
         text = f"none of {count:,} images has an object, so there is no AP"
@@ -70,8 +76,7 @@ def evaluate_truth(
         values |= {n: v for n, v in found.items() if n.endswith(("mAP", "AR@1000"))}
         if twice := found.keys() & metrics.keys():
             raise UserError(f"two metrics give {min(twice)}; give each its own prefix")
-        own = [n for n in found if not n.endswith("mAP") or "mAP" in items]
-        metrics |= {name: found[name] for name in own}
+        metrics |= {n: v for n, v in found.items() if "mAP" in items or n[-3:] != "mAP"}
     shown = ", ".join(f"{name} {value:.3f}" for name, value in values.items())
     shown = f"the ground truth of {count:,} images gets {shown}"
     source, api = getattr(dataset, "ann_file", "the dataset's"), tried[0]._coco_api

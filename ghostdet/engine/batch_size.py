@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import math
 import warnings
-from contextlib import suppress
 from dataclasses import dataclass
 
 from mmengine.config import Config
@@ -14,9 +13,12 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.runner import Runner
 from torch import nn
 
+from ghostdet.errors import UserError
 from ghostdet.utils.components import type_name
 
 FOLLOWED = 100_000  # rates that are computed, in a second, to look beyond the training
+# Arguments that give a schedule its length.
+_LENGTHS = {"T_max", "milestones", "total_steps", "periods"}
 _LATE = 0.1  # of the highest rate, by which it may be off where schedules are cut; of
 # the training, after which the rate may not be nearly as low
 
@@ -113,12 +115,16 @@ def scale_lr(cfg: Config) -> str:
     # Noted in the config, for a run that resumes with another batch size.
     cfg.auto_scale_lr.update(enable=False, scaled_to=batch.total)
     optimizer.lr *= batch.factor
-    schedulers = cfg.get("param_scheduler") or []
-    for scheduler in schedulers if isinstance(schedulers, list) else [schedulers]:
+    for scheduler in _schedules(cfg):
         for key in {"eta_min", "eta_max"} & scheduler.keys():
             if type_name(scheduler.type).endswith("LR"):
                 scheduler[key] *= batch.factor
     return text
+
+
+def _schedules(cfg: Config) -> list[dict]:
+    schedules = cfg.get("param_scheduler") or []
+    return schedules if isinstance(schedules, list) else [schedules]
 
 
 def follow_schedules(runner: Runner, batch: GlobalBatch) -> tuple[str, float, bool]:
@@ -147,7 +153,8 @@ def follow_schedules(runner: Runner, batch: GlobalBatch) -> tuple[str, float, bo
     shown = sorted({1, top, lowest, last, *off[:1]})
     course = "; ".join(f"{rates[i]:g} at iteration {i:,}" for i in shown)
     lr = runner.cfg.optim_wrapper.optimizer.lr * batch.factor
-    if off or rates[top] < (1 - _LATE) * lr:
+    own = any("eta_max" in schedule for schedule in _schedules(runner.cfg))
+    if off or (rates[top] < (1 - _LATE) * lr and not own):
         return f"{course}, of {length:,}; lr is {lr:g}", rates[top], False
     return course, rates[top], True
 
@@ -171,27 +178,32 @@ def _learning_rates(
     runner.optim_wrapper = build_optim_wrapper(
         nn.Linear(1, 1), dict(type="OptimWrapper", optimizer=optimizer)
     )
-    schedules = cfg.param_scheduler
-    schedules = schedules if isinstance(schedules, list) else [schedules]
+    schedules = _schedules(cfg)
     schedulers = runner.build_param_scheduler(copy.deepcopy(schedules))
     for schedule, scheduler in zip(schedules, schedulers):
-        if "end" not in schedule and {"T_max", "milestones"} & schedule.keys():
+        if "end" not in schedule and _LENGTHS & schedule.keys():
             scheduler.end = math.inf  # MMEngine's default is the training's
     (group, *_) = runner.optim_wrapper.param_groups
     epoch = len(loader) if epochs else length  # an iteration loop is one epoch
     rates, iteration, active = {}, 1, schedulers
-    over = ValueError, ZeroDivisionError  # of a schedule after its last step
-    with warnings.catch_warnings(), suppress(*over):
-        warnings.simplefilter("ignore")  # PyTorch expects steps of the optimiser
-        while iteration <= length or (active and len(rates) < FOLLOWED):
-            rates[iteration] = group["lr"]
-            active = [s for s in schedulers if s._global_step < s.end]
-            busy = [scheduler for scheduler in active if not scheduler.by_epoch]
-            for scheduler in busy:
-                scheduler.step()
-            iteration += 1 if busy else epoch - (iteration - 1) % epoch
-            if (iteration - 1) % epoch == 0:
-                for scheduler in schedulers:
-                    if scheduler.by_epoch:
-                        scheduler.step()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # PyTorch expects steps of the optimiser
+            while iteration <= length or (active and len(rates) < FOLLOWED):
+                rates[iteration] = group["lr"]
+                active = [s for s in schedulers if s._global_step < s.end]
+                busy = [scheduler for scheduler in active if not scheduler.by_epoch]
+                for scheduler in busy:
+                    scheduler.step()
+                iteration += 1 if busy else epoch - (iteration - 1) % epoch
+                if (iteration - 1) % epoch == 0:
+                    for scheduler in schedulers:
+                        if scheduler.by_epoch:
+                            scheduler.step()
+    except (ValueError, ZeroDivisionError) as error:  # of one after its last step
+        if iteration <= length:
+            raise UserError(
+                f"param_scheduler fails at iteration {iteration:,} of {length:,}: "
+                f"{error}; let total_steps or end be the training's"
+            ) from error
     return rates, length

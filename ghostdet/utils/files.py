@@ -112,6 +112,12 @@ def atomic_outputs(path: Path) -> Iterator[Path]:
         ) from error
 
 
+def list_folder(folder: str) -> frozenset[str]:
+    """List a folder, or nothing if it does not exist."""
+    folder = folder or "."
+    return frozenset(os.listdir(folder) if os.path.isdir(folder) else ())
+
+
 def sha256(path: Path) -> str:
     """Compute the checksum of a file, in hexadecimal."""
     return hashlib.sha256(path.read_bytes()).hexdigest()

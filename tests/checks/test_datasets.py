@@ -106,9 +106,14 @@ LOADED = r"train\.json: CocoDataset cannot load it: "
         (annotation(bbox=[1, 2]), LOADED + r"not enough values .*\[1, 2\]"),
         (annotation(bbox=["0", 0, 4, 4]), LOADED + r'can only .*in .*\["0", 0, 4, 4\]'),
         (annotation(area=None), LOADED + r'.*"area": null'),
+        (annotation(area=float("nan")), "bbox or area are no numbers .*NaN"),
+        (
+            changed(categories=[dict(id=5, name=" tree"), dict(id=3, name="cat")]),
+            "Correct the spaces: ' tree' is 'tree'",
+        ),
         (
             annotation(bbox=[0, 0, 4, 10**400]),
-            r"bbox is not four numbers of px in .*\[0, 0, 4, 1000",
+            r"bbox or area are no numbers of px in .*\[0, 0, 4, 1000",
         ),
         (annotation(iscrowd=1), r"no image .* is left, of 1 images .* crowds"),
         (annotation(bbox=[0, 0, 4, float("nan")]), r"left, of .*\[0, 0, 4, NaN\]"),

@@ -120,6 +120,16 @@ def schedule(**keys):
     return lambda root: {"param_scheduler": [keys], "train_cfg.max_iters": 200}
 
 
+def with_masks(root):
+    def add(coco):
+        for a in coco["annotations"]:
+            x, y, w, h = a["bbox"]
+            a["segmentation"] = [[x, y, x + w, y, x + w, y + h, x, y + h]]
+
+    edit("test", add)(root)
+    return {"val_evaluator.metric": ["bbox", "segm"]}
+
+
 class WholeMetric(BaseMetric):
     """A metric that needs all images."""
 
@@ -198,9 +208,44 @@ FAULTS = {
         ("val metrics", "fail", "'coco/bbox_mAP_5O'"),
         ("val metrics", "fail", "The evaluator gives coco/bbox_mAP, coco/bbox_mAP_50"),
     ),
+    "loader that leaves out images": (
+        lambda root: {"val_dataloader.drop_last": True, "val_dataloader.batch_size": 4},
+        ("val evaluator", "fail", "the data loader gives 4 of 6 images; take DefaultS"),
+    ),
     "masks of a detector without": (
-        lambda root: {"val_evaluator.metric": ["bbox", "segm"]},
-        ("val evaluator", "fail", "segm is not in results"),
+        with_masks,
+        ("val metrics", "fail", "metric is 'segm', and no masks are predicted"),
+    ),
+    "best checkpoint of objects that are not there": (
+        lambda root: {"default_hooks.checkpoint.save_best": "coco/bbox_mAP_l"},
+        ("val metrics", "warn", "best coco/bbox_mAP_l, by 'greater', and the ground t"),
+    ),
+    "best checkpoint that is the worst": (
+        lambda root: {
+            "default_hooks.checkpoint.save_best": "coco/bbox_mAP",
+            "default_hooks.checkpoint.rule": "less",
+        },
+        ("val metrics", "warn", "by 'less', and the ground truth has 1"),
+    ),
+    "pipeline of later": (
+        lambda root: {
+            "custom_hooks": [
+                dict(
+                    type="PipelineSwitchHook",
+                    switch_epoch=1,
+                    switch_pipeline=[dict(type="NoSuch")],
+                )
+            ]
+        },
+        ("train step", "fail", "NoSuch is not in the"),
+    ),
+    "schedule that ends too early": (
+        schedule(type="OneCycleLR", eta_max=0.006, total_steps=50),
+        ("train step", "fail", "param_scheduler fails at iteration 51 of 200: Tried"),
+    ),
+    "schedule that ends too late": (
+        schedule(type="OneCycleLR", eta_max=0.006, total_steps=400),
+        ("learning rate", "warn", "of 200; lr is"),
     ),
     "early stopping by no metric": (
         lambda root: {
@@ -224,7 +269,7 @@ FAULTS = {
     ),
     "no checkpoint": (
         lambda root: {
-            "default_hooks.checkpoint.interval": 5,
+            "default_hooks.checkpoint.save_begin": 50,
             "default_hooks.checkpoint.save_last": False,
         },
         ("disk", "warn", "up to 0 checkpoints"),
@@ -451,7 +496,9 @@ def test_what_does_not_learn():
     hook = RehearsalHook()
     hook.losses, hook.objects = [{"loss": 1.0, "loss_bbox": 0.0}] * 2, 3
     hook.learnt = {"weight"}
-    runner = SimpleNamespace(model=torch.nn.Linear(1, 1), val_loop=None, cfg={})
+    runner = SimpleNamespace(
+        model=torch.nn.Linear(1, 1), val_loop=None, cfg={}, metrics={}
+    )
     idle, unmatched, last = hook.findings(runner)
     assert idle.status == unmatched.status == "warn" and last.status == "pass"
     assert "1 parameters get no gradient, such as bias" in idle.text

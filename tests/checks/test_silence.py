@@ -1,4 +1,4 @@
-"""No mistake in a config is silent: 68 single ones, and what is said of each."""
+"""No mistake in a config is silent: 71 single ones, and what is said of each."""
 
 import pytest
 from mmengine.config import DictAction
@@ -55,6 +55,9 @@ train_cfg.max_iters=0 | has no iteration
 train_cfg.max_iters=x | invalid literal for int() with base 10: 'x'
 train_cfg.val_interval=0 | val_interval is 0, expected 1 or more
 train_cfg.val_interval=-1 | val_interval is -1, expected 1 or more
+train_cfg.val_interval=x | val_interval is 'x', expected 1 or more
+train_cfg.dynamic_intervals=[(2,0)] | val_interval is 0, expected 1 or more
+val_dataloader.sampler.type=InfiniteSampler | without an end; take DefaultSampler
 train_cfg.val_begin=1000 | evaluations that will come: 0
 model.backbone.init_cfg=3 | a value is of another kind than expected
 val_evaluator.metric=[] | val_evaluator computes no metric

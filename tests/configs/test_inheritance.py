@@ -1,5 +1,6 @@
 """Our configs as bases of a config in another project, as the docs show it."""
 
+import pytest
 import torch
 from mmengine.config import Config
 from timm.models.ghostnet import _create_ghostnet
@@ -8,14 +9,16 @@ from ghostdet.checks import check_run
 from ghostdet.config import load_config
 
 
-def test_detector(tmp_path, project):
-    line = '_base_ = __import__("ghostdet").CONFIGS + "/retinanet_ghostnet_fpn.py"'
-    assert line in (project / "docs/training.md").read_text()
+@pytest.mark.parametrize("page", ["README.md", "docs/own_data.md"])
+def test_detector(tmp_path, project, page):
+    block = (project / page).read_text().partition("```python\n")[2].partition("```")[0]
     path = tmp_path / "own.py"
-    path.write_text(f"{line}\nmodel = dict(bbox_head=dict(num_classes=2))\n")
+    path.write_text(block)
     cfg = Config.fromfile(path)
-    assert cfg.model.bbox_head.num_classes == 2
+    classes = cfg.val_dataloader.dataset.metainfo.classes
+    assert cfg.model.bbox_head.num_classes == len(classes) == len(cfg.classes)
     assert cfg.model.backbone.type == "GhostNet"
+    assert cfg.param_scheduler[1].end == cfg.max_iters
 
 
 def test_folders_of_classes(tmp_path, project, digit_folders):

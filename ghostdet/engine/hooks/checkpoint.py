@@ -155,10 +155,19 @@ def evaluation_due(loop: BaseLoop) -> bool:
 
 
 def evaluations(loop: BaseLoop) -> int:
-    """Count the evaluations that come with a training loop."""
+    """Count the evaluations that come with a training loop.
+
+    Raises:
+        UserError: If an interval is no number of 1 or more.
+    """
     by_epoch, later = isinstance(loop, EpochBasedTrainLoop), copy.copy(loop)
-    count = 0
-    for later._iter in range(1, (loop.max_epochs if by_epoch else loop.max_iters) + 1):
+    length, count = loop.max_epochs if by_epoch else loop.max_iters, 0
+    for interval in getattr(loop, "dynamic_intervals", ()):  # or of val_interval
+        if type(interval) is not int or interval < 1:
+            raise UserError(
+                f"train_cfg.val_interval is {interval!r}, expected 1 or more"
+            )
+    for later._iter in range(1, length + 1):
         later._epoch = later._iter
         count += evaluation_due(later)
     return count
@@ -172,7 +181,8 @@ def most_checkpoints(hook: CheckpointHook | None, loop: BaseLoop) -> int:
     if hook is None:
         return 0
     length = loop.max_epochs if hook.by_epoch else loop.max_iters
-    steps = range(hook.interval, length + 1, hook.interval) if hook.interval > 0 else ()
+    steps = range(hook.save_begin, length + 1) if hook.interval > 0 else ()
+    steps = {i for i in steps if i and (i - hook.save_begin) % hook.interval == 0}
     count = len({*steps, length} if hook.save_last else steps)
     keep, best = hook.max_keep_ckpts, hook.save_best or ()
     best = [best] if isinstance(best, str) else best

@@ -1,0 +1,152 @@
+import json
+from collections import Counter
+
+import numpy as np
+import pytest
+from PIL import Image
+from pycocotools.coco import COCO
+
+from ghostdet.apis.init import OWN, init_project
+from ghostdet.checks import check_run
+from ghostdet.errors import UserError
+
+
+@pytest.fixture(autouse=True)
+def offline(monkeypatch):
+    """No network, at once: the Hub's client tries for 20 seconds."""
+
+    def fetch(name):
+        raise UserError(f"{name} cannot be downloaded; give its path")
+
+    monkeypatch.setattr("ghostdet.apis.init.fetch", fetch)
+
+
+@pytest.fixture
+def pets(tmp_path):
+    """A function that writes images, each its own, with objects in labelme's form."""
+
+    def write(objects, same=()):
+        root = tmp_path / "pets"
+        root.mkdir()
+        for i, (name, labels) in enumerate(objects.items()):
+            pixels = np.random.default_rng(0 if name in same else i + 1)
+            pixels = pixels.integers(0, 255, (6, 8, 3), np.uint8)
+            image = Image.fromarray(pixels).resize((160, 120), Image.Resampling.NEAREST)
+            image.save(root / f"{name}.png")
+            shapes = [
+                dict(
+                    label=label,
+                    points=[[9 * j, 9], [9 * j + 40, 50]],
+                    shape_type="rectangle",
+                )
+                for j, label in enumerate(labels)
+            ]
+            content = dict(imagePath=f"{name}.png", shapes=shapes)
+            (root / f"{name}.json").write_text(json.dumps(content))
+        return root
+
+    return write
+
+
+TEN = {f"{i}": ["cat", "dog"] for i in range(10)}
+
+
+@pytest.mark.parametrize("model", OWN)
+def test_what_is_written_trains(cells, tmp_path, monkeypatch, model):
+    monkeypatch.chdir(tmp_path)
+    cfg, said, warnings = init_project("cells", cells, model, epochs=10)
+    assert cfg.train_cfg.max_iters == 15  # of 12 images in batches of 8
+    assert "starts from random weights: " in said[-2]
+    assert "cannot be downloaded" in said[-2]
+    text = (tmp_path / "cells.py").read_text()
+    assert len(text.splitlines()) <= 15
+    for part in ("train", "val", "test"):
+        before = json.loads((cells / f"annotations/{part}.json").read_text())
+        after = COCO(f"cells/{part}.json").dataset
+        names = [{c["id"]: c["name"] for c in d["categories"]} for d in (before, after)]
+        counts = [
+            Counter(names[i][a["category_id"]] for a in d["annotations"])
+            for i, d in enumerate((before, after))
+        ]
+        assert counts[0] == counts[1]
+        assert [a["id"] for a in after["annotations"]] == [
+            *range(1, len(after["annotations"]) + 1)
+        ]
+    assert cfg.test_evaluator.ann_file == "cells/test.json"
+    if model == "s":
+        findings = check_run(cfg, quick=True)
+        assert {f.status for f in findings} == {"pass"}, findings
+
+
+def test_minutes(cells, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    cfg, _, _ = init_project("cells", cells, minutes=1e9)
+    assert cfg.train_cfg.max_iters == pytest.approx(300 * 12 / 8, rel=0.1)
+
+
+def test_images_are_held_out(pets, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = {**TEN, "a.rf.1": ["cat"], "a.rf.2": ["cat"], "x": ["dog"], "y": ["dog"]}
+    root = pets(names, same=("x", "y"))
+    parts = []
+    for name, seed in (("one", 0), ("two", 0), ("three", 1)):
+        init_project(name, root, epochs=1, seed=seed)
+        held = json.loads((tmp_path / name / "val.json").read_text())["images"]
+        parts.append({image["file_name"] for image in held})
+    assert parts[0] == parts[1] != parts[2]
+    for part in parts:
+        assert 3 <= len(part) <= 4
+        for pair in ({"a.rf.1.png", "a.rf.2.png"}, {"x.png", "y.png"}):
+            assert pair <= part or not pair & part
+    assert not (tmp_path / "one/test.json").exists()
+
+
+def test_many_classes_are_a_file(pets, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = [f"class number {i}, 猫" for i in range(80)]
+    root = pets({f"{i}": [*names, names[0]] for i in range(3)})
+    cfg, _, _ = init_project("many", root, epochs=1)
+    assert cfg.model.bbox_head.num_classes == 80
+    assert cfg.val_dataloader.dataset.metainfo.classes == tuple(names)
+    assert len((tmp_path / "many.py").read_text().splitlines()) <= 15
+
+
+@pytest.mark.parametrize(
+    ("objects", "said"),
+    [
+        ({**TEN, "z": []}, "1 images have no object, and are background"),
+        ({**TEN, "z": ["ant"]}, "class 'ant' has one object in"),
+        ({**TEN, "z": ["Cat", "Cat"]}, "classes cat, Cat are different ones"),
+    ],
+)
+def test_warnings(pets, tmp_path, monkeypatch, objects, said):
+    monkeypatch.chdir(tmp_path)
+    _, _, warnings = init_project("pets2", pets(objects), epochs=1)
+    assert any(said in warning for warning in warnings)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (dict(name="there"), "there.py exists; give another name"),
+        (dict(name="pets"), "pets exists; give another name"),
+        (dict(model="x"), "--model is 'x', expected s, m, l, retinanet, faster-rcnn"),
+        (dict(minutes=0), "above 0"),
+        (dict(epochs=-1), "above 0"),
+    ],
+)
+def test_bad(pets, tmp_path, monkeypatch, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "there.py").touch()
+    root = pets(TEN)
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(UserError, match=message):
+        init_project(**{"name": "new", "data": root, **arguments})
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_one_image_is_not_enough(pets, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="at least two images with objects"):
+        init_project("new", pets({"a": ["cat"]}))
+    assert not (tmp_path / "new.py").exists()
