@@ -39,7 +39,7 @@ OWN = {
     "retinanet": "retinanet",
     "faster-rcnn": "faster_rcnn",
 }
-SIDES = (224, 256, 320, 416, 512, 640)  # px, of squares as large as the input
+SIDES = (256, 320, 416, 512, 640)  # px, of squares as large as the input
 _SMALL = 14  # px, the side of all but the smallest tenth of objects, at the least
 _STEP = 32  # px, of the highest stride that detectors pad to
 _HELD_OUT = 0.2  # of the images, if the export has no part for evaluation

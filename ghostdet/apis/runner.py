@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Sequence
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from mmdet.evaluation import CocoMetric
 from mmengine.config import Config
+from mmengine.logging import MMLogger
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
@@ -21,7 +24,44 @@ from ghostdet.utils.components import is_classifier
 from ghostdet.utils.text import shorten
 
 
-class _Evaluation(Runner):
+class _QuietStart(Runner):
+    """Runner that writes machine, config and hooks into its log file alone."""
+
+    def build_logger(self, *args: Any, **kwargs: Any) -> MMLogger:
+        """Build the logger, which shows warnings alone until :meth:`from_cfg` ends."""
+        logger = super().build_logger(*args, **kwargs)
+        self.quiet = ExitStack()
+        self.quiet.enter_context(_quiet_terminal(logger))
+        return logger
+
+    @classmethod
+    def from_cfg(cls, cfg: Config) -> Runner:
+        """Build a Runner, and name its log."""
+        runner = super().from_cfg(cfg)
+        runner.quiet.close()
+        runner.logger.info(f"Machine, config and hooks are in {runner._log_dir}")
+        return runner
+
+    def build_optim_wrapper(self, *args: Any, **kwargs: Any) -> Any:
+        """Build the optimiser, and list the rates of parameters in the log file."""
+        with _quiet_terminal(self.logger):
+            return super().build_optim_wrapper(*args, **kwargs)
+
+
+@contextmanager
+def _quiet_terminal(logger: MMLogger) -> Iterator[None]:
+    shown = [h for h in logger.handlers if type(h) is logging.StreamHandler]
+    levels = [handler.level for handler in shown]
+    for handler in shown:
+        handler.setLevel(max(handler.level, logging.WARNING))
+    try:
+        yield
+    finally:
+        for handler, level in zip(shown, levels):
+            handler.setLevel(level)
+
+
+class _Evaluation(_QuietStart):
     """Runner that leaves the config of the training in the work directory as it is."""
 
     def dump_config(self) -> None:
@@ -46,7 +86,7 @@ def build_runner(
     # MMEngine collects garbage for each dataset, through all that was imported. Forked
     # workers share memory that the collector does not touch.
     gc.freeze()
-    kind = Runner if "train_loop" in loops else _Evaluation
+    kind = _QuietStart if "train_loop" in loops else _Evaluation
     runner = RUNNERS.build(cfg) if "runner_type" in cfg else kind.from_cfg(cfg)
     for part in ("val", "test"):
         evaluator = None

@@ -67,4 +67,8 @@ def _check(cfg: Config) -> None:
     if failures:
         text = "\n".join(f"{f.check}: {f.error().text}" for f in failures)
         raise UserError(f"{text}\n--no-check starts the run all the same")
-    print(findings_table(findings))
+    *_, counts = findings_table(findings).splitlines()
+    *warned, _, _ = findings_table([f for f in findings if f.status == "warn"]).split(
+        "\n"
+    )
+    print("\n".join([*warned, f"Rehearsal: {counts} (ghostdet check lists them)"]))

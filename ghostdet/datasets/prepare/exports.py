@@ -140,6 +140,8 @@ def read_export(root: str | Path) -> Export:
         )
     ((export.form, paths),) = readers.items()
     _READERS[export.form](export, paths)
+    if export.form.startswith(("Pascal", "labelme")):  # which do not list classes
+        export.classes.sort()
     if not any(photo.objects for photo in export.photos):
         raise UserError(
             f"{root}: its {len(export.photos):,} images have no object in "
@@ -331,7 +333,7 @@ def _read_voc(export: Export, paths: Sequence[Path]) -> None:
                 objects.append((photo, name, box))
     # VOC counts pixels from 1, and xmax, ymax are inside the box; some tools from 0.
     first = 1 if min((min(box) for _, _, box in objects), default=1) >= 1 else 0
-    export.notes[f"Pascal VOC's pixels are counted from {first}"] = len(objects)
+    export.form += f", pixels counted from {first}"
     for photo, name, (left, top, right, bottom) in objects:
         export.add(photo, name, (left - first, top - first, right, bottom))
     for path in export.root.rglob("ImageSets/Main/*.txt"):
