@@ -1,6 +1,7 @@
 """Evaluate a detector or classifier: python tools/test.py CONFIG CHECKPOINT"""
 
 import argparse
+import os
 
 import _cli
 
@@ -14,6 +15,12 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument(
         "--out", metavar="FILE.pkl", help="file for the predictions, as MMDetection's"
+    )
+    parser.add_argument(
+        "--report",
+        metavar="DIR",
+        help="folder for a page that shows what the detector gets wrong; for it, "
+        "CHECKPOINT may be a .json file of COCO results",
     )
     parser.add_argument(
         "--show-dir", metavar="DIR", help="folder for pictures of the detections"
@@ -31,12 +38,26 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     args = parse_args()
     from ghostdet.apis import test
-    from ghostdet.config import load_config
+    from ghostdet.config import load_config, require_detector
+    from ghostdet.utils.files import check_writable
 
     cfg = load_config(
         args.config, args.work_dir, args.data_root, args.cfg_options, args.launcher
     )
-    test(cfg, args.checkpoint, args.out, args.show_dir, args.amp, args.tta)
+    results = args.checkpoint
+    if args.report is None or not results.endswith(".json"):
+        prefix = None
+        if args.report is not None:
+            require_detector(cfg, "--report")
+            check_writable(args.report, "--report")
+            prefix = os.path.join(args.report, "results")
+        options = args.out, args.show_dir, args.amp, args.tta
+        test(cfg, args.checkpoint, *options, prefix)
+        results = f"{prefix}.bbox.json"
+    if args.report is not None:
+        from ghostdet.analysis.report_page import write_report
+
+        print(f"report: {write_report(cfg, results, args.report)}")
 
 
 if __name__ == "__main__":

@@ -28,6 +28,7 @@ def test(
     show_dir: str | None = None,
     amp: bool = False,
     tta: bool = False,
+    results: str | None = None,
 ) -> dict[str, float]:
     """Evaluate a checkpoint or an exported detector on the config's test set.
 
@@ -40,6 +41,8 @@ def test(
         amp: Predict in mixed precision: fp16 on a GPU, bf16 on a CPU.
         tta: Test-time augmentation, by the config's ``tta_model`` and ``tta_pipeline``
             or by default with each image and its mirror image.
+        results: Where COCO's evaluators write the detections:
+            ``{results}.bbox.json``.
 
     Returns:
         The metrics, such as ``coco/bbox_mAP``.
@@ -97,6 +100,9 @@ def test(
             use_amp(model)
         if out is not None:
             runner.test_evaluator.metrics.append(DumpDetResults(out_file_path=out))
+        for metric in runner.test_evaluator.metrics if results else ():
+            if isinstance(metric, CocoMetric):
+                metric.outfile_prefix = results
         metrics = runner.test()
     if not metrics and any(
         isinstance(metric, CocoMetric) and not metric.format_only

@@ -193,3 +193,19 @@ def test_train_without_its_check(in_process, tmp_path, project, capsys):
     with pytest.raises(SystemExit):
         in_process("train", config, *folders, "--no-check")
     assert "val_evaluator fails with FileNotFoundError" in capsys.readouterr().err
+
+
+def test_report(in_process, trained, cells, tmp_path, capsys):
+    """A page of a checkpoint, and the same of its results, without the model."""
+    small = [f"{part}_dataloader.num_workers=0" for part in ("val", "test")]
+    small += [f"{part}_dataloader.persistent_workers=False" for part in ("val", "test")]
+    options = ["--data-root", cells, "--work-dir", tmp_path / "run"]
+    options += ["--cfg-options", *small, "model.test_cfg.score_thr=0.001"]
+    config = next(trained.glob("*.py"))
+    figures = []
+    for name, given in (("a", trained / "iter_4.pth"), ("b", None)):
+        given = given or tmp_path / "a/results.bbox.json"
+        in_process("test", config, given, "--report", tmp_path / name, *options)
+        assert f"report: {tmp_path / name}/index.html" in capsys.readouterr().out
+        figures.append((tmp_path / name / "figures.json").read_text())
+    assert figures[0] == figures[1]
