@@ -140,15 +140,20 @@ def _move(cfg: Config, datasets: list, root: str | None, images: str | None) -> 
 
 def _set_length(cfg: Config, old: int, new: int) -> None:
     """Scale all that counts iterations."""
-    if not isinstance(new, int) or new < 1:
-        raise ConfigError(f"max_iters is {new!r}, expected a number of iterations")
+    if not isinstance(new, int) or new < 2:
+        raise ConfigError(f"max_iters is {new!r}, expected 2 iterations or more")
+
+    def scaled(value: int) -> int:
+        # A schedule that ends within the training leaves room for the next.
+        most = new if value >= old else new - 1
+        return min(max(round(value * new / old), 1), most) if value else 0
 
     def scale(node: ConfigDict, *keys: str) -> None:
         for key in keys:
             if isinstance(node.get(key), int):
-                node[key] = max(1, round(node[key] * new / old)) if node[key] else 0
+                node[key] = scaled(node[key])
             elif isinstance(node.get(key), list):
-                node[key] = [max(1, round(value * new / old)) for value in node[key]]
+                node[key] = list(map(scaled, node[key]))
 
     scale(cfg.train_cfg, "max_iters", "val_interval")
     scale(cfg.default_hooks.checkpoint, "interval")

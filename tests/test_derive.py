@@ -99,14 +99,21 @@ def test_classes_of_a_file(short, tmp_path):
         ("image_size", "big", "image_size is 'big', expected px"),
         ("image_size", [320], r"image_size is \[320\], expected px"),
         ("image_size", 0, "image_size is 0, expected px"),
-        ("max_iters", 0, "max_iters is 0, expected a number of iterations"),
-        ("max_iters", "x", "max_iters is 'x', expected a number of iterations"),
+        ("max_iters", 1, "max_iters is 1, expected 2 iterations or more"),
+        ("max_iters", "x", "max_iters is 'x', expected 2 iterations or more"),
         ("clases", ["a"], "has no effect: .* did you mean classes"),
     ],
 )
 def test_bad_value(short, key, value, message):
     with pytest.raises(UserError, match=message):
         load_config(short(), cfg_options={key: value})
+
+
+@pytest.mark.parametrize("length", [2, 3, 7])
+def test_short(short, length):
+    cfg = load_config(short(max_iters=2), cfg_options={"max_iters": length})
+    warmup, cosine = cfg.param_scheduler
+    assert 0 == warmup.begin < warmup.end == cosine.begin < cosine.end == length
 
 
 def test_shipped_configs_are_whole():

@@ -1,6 +1,7 @@
 """Start on your own data: ghostdet init NAME DATA"""
 
 import argparse
+import shlex
 
 import _cli
 
@@ -42,9 +43,9 @@ def main() -> None:
     print("\n".join(said))
     for warning in warnings:
         print(f"warning: {warning}")
-    picture = draw_data(cfg, f"{args.name}.png")
+    picture = draw_data(cfg, cfg.filename.removesuffix(".py") + ".png")
     print(f"{picture}: training images as the network sees them. Look at the labels.\n")
-    print(f"Next: ghostdet train {cfg.filename}")
+    print(f"Next: ghostdet train {shlex.quote(cfg.filename)}")
 
 
 if __name__ == "__main__":

@@ -41,6 +41,7 @@ OWN = {
 }
 SIDES = (256, 320, 416, 512, 640)  # px, of squares as large as the input
 _SMALL = 14  # px, the side of all but the smallest tenth of objects, at the least
+_LONGEST = 3  # widths of the input are its height, at most, or the other way
 _STEP = 32  # px, of the highest stride that detectors pad to
 _HELD_OUT = 0.2  # of the images, if the export has no part for evaluation
 _MOST_EPOCHS, _LEAST_ITERATIONS = 300, 50
@@ -79,17 +80,21 @@ def init_project(
         UserError: If something has that name already, or the data cannot be read.
     """
     name = Path(name)
+    name = name.with_suffix("") if name.suffix == ".py" else name
+    if not name.name:
+        raise UserError(f"NAME is {str(name)!r}, expected a name for the project")
     config = name.with_name(name.name + ".py")
     for path in (config, name, name.with_name(name.name + ".png")):
         if path.exists():
             raise UserError(f"{path} exists; give another name, or remove it")
     if model not in OWN:
         raise UserError(f"--model is {model!r}, expected {', '.join(OWN)}")
-    if (minutes if epochs is None else epochs) <= 0:
-        raise UserError("--minutes and --epochs are above 0")
+    length = minutes if epochs is None else epochs
+    if not 0 < length < 1e6:
+        raise UserError(f"--minutes or --epochs is {length:g}, expected 0 to 1e6")
     export = read_export(data)
-    warnings = [f"{count:,} {note}" for note, count in export.notes.items()]
     parts = _parts(export, seed)
+    warnings = export.said()
     warnings += _class_warnings(export, parts)
     said = [f"{data}: {export.form}, {len(export.photos):,} images"]
     for part, photos in parts.items():
@@ -134,7 +139,7 @@ def init_project(
         digits = max(len(str(int(length))) - 2, 0)
         length = max(int(round(length, -digits)), _LEAST_ITERATIONS)
     else:
-        length = max(round(epochs * each), 1)
+        length = max(round(epochs * each), 2)
     cfg = write(length)
     width, height = size
     text = (
@@ -149,14 +154,20 @@ def init_project(
 
 def _parts(export: Export, seed: int) -> dict[str, list[Photo]]:
     """Return the images of each part, after holding some out if none are."""
-    known = {photo.part for photo in export.photos}
+    known = {photo.part for photo in export.photos if photo.objects} - {""}
+    if known and not known & {"train", "test"}:  # nothing to train on but val
+        export.note("parts without a part to train on are not used", "val")
+        known = set()
+    if not known:
+        for photo in export.photos:
+            photo.part = ""
     for photo in export.photos:
         if "train" not in known and photo.part != "val":
             photo.part = "train"  # one part, whatever its name
         photo.part = photo.part or "train"
     train = [photo for photo in export.photos if photo.part == "train"]
     if "val" not in known:
-        groups = list(_groups(train).values())
+        groups = list(_groups(export, train).values())
         random.Random(seed).shuffle(groups)
         count = 0
         for group in groups[1:]:
@@ -171,24 +182,28 @@ def _parts(export: Export, seed: int) -> dict[str, list[Photo]]:
     }
     for part in ("train", "val"):
         if not _objects(parts[part]):
+            count = sum(bool(photo.objects) for photo in export.photos)
             raise UserError(
-                f"{export.root} has {len(parts[part]):,} images with objects for "
-                f"{part}; give at least two images with objects, or move some into "
-                f"a folder {part}"
+                f"{export.root} has {count:,} images with objects, and none is left "
+                f"for {part}; give at least two, or try another --seed"
             )
     return {part: photos for part, photos in parts.items() if photos}
 
 
-def _groups(photos: Sequence[Photo]) -> dict[Any, list[Photo]]:
+def _groups(export: Export, photos: Sequence[Photo]) -> dict[Any, list[Photo]]:
     """Group images that look the same, or that Roboflow made of one."""
     names: dict[str, Any] = {}
     groups = defaultdict(list)
     for photo in photos:
-        with Image.open(photo.path) as image:
-            image.draft("L", (64, 64))
-            small = np.asarray(image.convert("L").resize((9, 8)), int)
-        # A difference hash: whether each pixel is brighter than its neighbour.
-        digest = (small[:, 1:] > small[:, :-1]).tobytes()
+        try:
+            with Image.open(photo.path) as image:
+                image.draft("L", (64, 64))
+                small = np.asarray(image.convert("L").resize((9, 8)), int)
+            # A difference hash: whether each pixel is brighter than its neighbour.
+            digest = (small[:, 1:] > small[:, :-1]).tobytes()
+        except OSError:  # Pillow's
+            export.note("images are damaged; restore or remove them", photo.path)
+            digest = photo.path
         name = photo.path.name.partition(".rf.")[0]
         groups[names.setdefault(name, digest)].append(photo)
     if max(map(len, groups.values())) > len(photos) / 2:  # frames of a fixed camera
@@ -245,7 +260,8 @@ def _image_size(photos: Sequence[Photo]) -> tuple[tuple[int, int], float]:
         Width and height in px, and the side of an object at the tenth percentile.
     """
     sizes = np.array([photo.size for photo in photos], float)
-    ratio = math.sqrt(np.median(sizes[:, 0] / sizes[:, 1]))
+    ratio = np.median(sizes[:, 0] / sizes[:, 1])
+    ratio = math.sqrt(np.clip(ratio, 1 / _LONGEST, _LONGEST))
     sides = [
         math.sqrt(o["area"] / math.prod(photo.size))  # of a square image of side 1
         for photo in photos
@@ -262,8 +278,8 @@ def _seconds(cfg: Config) -> float:
     """Measure an iteration of the training on this machine, in seconds."""
     init_default_scope("mmdet")
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    model = MODELS.build({**cfg.model, "train_cfg": cfg.model.get("train_cfg")})
-    model = model.to(device).train()
+    with quiet(MMLogger.get_current_instance()):
+        model = MODELS.build(cfg.model).to(device).train()
     with redirect_stdout(StringIO()):  # pycocotools prints
         dataset = DATASETS.build(cfg.train_dataloader.dataset)
     count, times = cfg.train_dataloader.batch_size, []

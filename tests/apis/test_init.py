@@ -8,6 +8,7 @@ from pycocotools.coco import COCO
 
 from ghostdet.apis.init import OWN, init_project
 from ghostdet.checks import check_run
+from ghostdet.config import load_config
 from ghostdet.errors import UserError
 
 
@@ -36,7 +37,7 @@ def pets(tmp_path):
             shapes = [
                 dict(
                     label=label,
-                    points=[[9 * j, 9], [9 * j + 40, 50]],
+                    points=[[j, 9], [j + 40, 50]],
                     shape_type="rectangle",
                 )
                 for j, label in enumerate(labels)
@@ -80,7 +81,7 @@ def test_what_is_written_trains(cells, tmp_path, monkeypatch, model):
 
 def test_minutes(cells, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    cfg, _, _ = init_project("cells", cells, minutes=1e9)
+    cfg, _, _ = init_project("cells", cells, minutes=1e5)
     assert cfg.train_cfg.max_iters == pytest.approx(300 * 12 / 8, rel=0.1)
 
 
@@ -131,8 +132,10 @@ def test_warnings(pets, tmp_path, monkeypatch, objects, said):
         (dict(name="there"), "there.py exists; give another name"),
         (dict(name="pets"), "pets exists; give another name"),
         (dict(model="x"), "--model is 'x', expected s, m, l, retinanet, faster-rcnn"),
-        (dict(minutes=0), "above 0"),
-        (dict(epochs=-1), "above 0"),
+        (dict(minutes=0), "--minutes or --epochs is 0, expected"),
+        (dict(epochs=-1), "is -1, expected"),
+        (dict(minutes=float("nan")), "is nan, expected"),
+        (dict(name="."), "NAME is '.', expected a name"),
     ],
 )
 def test_bad(pets, tmp_path, monkeypatch, arguments, message):
@@ -145,8 +148,33 @@ def test_bad(pets, tmp_path, monkeypatch, arguments, message):
     assert sorted(tmp_path.rglob("*")) == before
 
 
+def test_damaged_image(pets, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    root = pets(TEN)
+    for name, kept in (("3.png", 200), ("4.jpg", 900)):
+        path = root / name
+        Image.open(path.with_suffix(".png")).save(path)
+        path.write_bytes(path.read_bytes()[:kept])
+    (root / "4.png").unlink()
+    _, _, warnings = init_project("new.py", root, epochs=1e-3)
+    assert warnings[0].startswith("1 images cannot be read, and are left out, such as")
+    assert (
+        warnings[2] == f"1 images are damaged; restore or remove them, such as {path}"
+    )
+    assert load_config(tmp_path / "new.py").train_cfg.max_iters == 2
+
+
+def test_parts_that_leave_nothing_to_train_on(pets, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    root = pets(TEN)
+    root.rename(tmp_path / "val")
+    _, said, warnings = init_project("new", tmp_path, epochs=1)
+    assert "1 parts without a part to train on are not used" in warnings[0]
+    assert "8 images" in said[1] and "2 images" in said[2]
+
+
 def test_one_image_is_not_enough(pets, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match="at least two images with objects"):
+    with pytest.raises(UserError, match="1 images with objects, and none is left"):
         init_project("new", pets({"a": ["cat"]}))
     assert not (tmp_path / "new.py").exists()

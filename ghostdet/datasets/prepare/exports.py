@@ -20,7 +20,7 @@ from xml.etree import ElementTree
 
 import yaml
 from PIL import Image
-from torchvision.datasets.folder import is_image_file
+from torchvision.datasets.folder import IMG_EXTENSIONS, is_image_file
 from tqdm import tqdm
 
 from ghostdet.errors import UserError
@@ -32,6 +32,7 @@ FORMATS = (
     "COCO JSON, Pascal VOC XML, YOLO (data.yaml or classes.txt beside labels/*.txt) or "
     "labelme JSON"
 )
+_UNKNOWN = "objects have an unknown class, and are left out"
 _TURNED = (5, 6, 7, 8)  # EXIF orientations that exchange width and height
 _ORIENTATION = 0x0112  # EXIF's tag
 
@@ -70,6 +71,19 @@ class Export:
     classes: list[str] = field(default_factory=list)
     photos: list[Photo] = field(default_factory=list)
     notes: Counter[str] = field(default_factory=Counter)
+    examples: dict[str, str] = field(default_factory=dict)
+
+    def note(self, text: str, example: object) -> None:
+        """Count what was left out, with the first as an example."""
+        self.notes[text] += 1
+        self.examples.setdefault(text, str(example))
+
+    def said(self) -> list[str]:
+        """List the notes, with their numbers and examples."""
+        return [
+            f"{count:,} {text}, such as {self.examples[text]}"
+            for text, count in self.notes.items()
+        ]
 
     def add(self, photo: Photo, name: str, box: Sequence[float], **keys: Any) -> None:
         """Add an object by its left, top, right and bottom in px.
@@ -81,14 +95,18 @@ class Export:
         top, bottom = sorted((top, bottom))
         width, height = right - left, bottom - top
         if not (math.isfinite(width * height) and width * height > 0):
-            self.notes["boxes without an area are left out"] += 1
+            self.note("boxes without an area are left out", photo.path)
+            return
+        inside = left < photo.size[0] and top < photo.size[1]
+        if not (inside and right > 0 and bottom > 0):
+            self.note("boxes outside their image are left out", photo.path)
             return
         if name not in self.classes:
             self.classes.append(name)
         bbox = [round(value, 3) for value in (left, top, width, height)]
         found = dict(category=name, bbox=bbox, area=round(width * height, 3), iscrowd=0)
         if any(found.items() <= other.items() for other in photo.objects):
-            self.notes["objects are there twice, and kept once"] += 1
+            self.note("objects are there twice, and kept once", photo.path)
         else:
             photo.objects.append({**found, **keys})
 
@@ -110,22 +128,20 @@ def read_export(root: str | Path) -> Export:
     root = Path(root)
     if not root.is_dir():
         raise UserError(f"no folder at {str(root)!r}; give the folder of a dataset")
-    files = [
-        Path(folder, name)
-        for folder, folders, names in os.walk(root)
-        for name in sorted(names)
-        if not name.startswith(".") and not folders.sort()
-    ]
+    files = list(_files(root))
     export = Export(root)
     images = [path for path in files if is_image_file(path.name)]
     for path in tqdm(images, unit="image", disable=None):  # shown in a terminal
         try:
             part = part_of(path.relative_to(root).parent)
             export.photos.append(Photo(path, _size(path), part))
-        except OSError as error:  # Pillow's
-            export.notes[f"images cannot be read, such as {path.name} ({error})"] += 1
+        except OSError:  # Pillow's
+            export.note("images cannot be read, and are left out", path)
     if not export.photos:
-        raise UserError(f"{root} has no image; give the folder of a dataset")
+        raise UserError(
+            f"{root} has no image that is read ({', '.join(IMG_EXTENSIONS)}); give the "
+            "folder of a dataset"
+        )
     readers = dict(_readers(files))
     if not readers:
         count = f"{len(export.photos):,} images and no labels"
@@ -144,8 +160,8 @@ def read_export(root: str | Path) -> Export:
         export.classes.sort()
     if not any(photo.objects for photo in export.photos):
         raise UserError(
-            f"{root}: its {len(export.photos):,} images have no object in "
-            f"{len(paths):,} label files, such as {paths[0]}"
+            f"{root}: its {len(export.photos):,} images have no object by {paths[0]}"
+            + "".join(f"; {line}" for line in export.said())
         )
     return export
 
@@ -159,6 +175,18 @@ def part_of(path: Path) -> str:
     """
     words = [w for name in path.parts for w in re.findall("[a-z]+", name.lower())]
     return next((PARTS[word] for word in reversed(words) if word in PARTS), "")
+
+
+def _files(root: Path) -> Iterator[Path]:
+    """Iterate over the files of a folder, through links, each folder once."""
+    seen = set()
+    for folder, folders, names in os.walk(root, followlinks=True):
+        if (real := os.path.realpath(folder)) in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        folders.sort()
+        yield from (Path(folder, n) for n in sorted(names) if not n.startswith("."))
 
 
 def _size(path: Path) -> tuple[int, int]:
@@ -249,7 +277,7 @@ class _Finder:
             best = max(self.names.get(key, ()), key=like, default=None)
             if best is not None and like(best)[0] >= 0:  # not of another part
                 return best
-        self.export.notes["labels have no image, and are left out"] += 1
+        self.export.note("labels have no image, and are left out", name or label)
         return None
 
 
@@ -258,7 +286,9 @@ def _read_coco(export: Export, paths: Sequence[Path]) -> None:
     for path in paths:
         content, part = _json(path), part_of(path.relative_to(export.root))
         try:
-            names = {c["id"]: str(c["name"]) for c in content["categories"]}
+            names = {c["id"]: c["name"] for c in content["categories"]}
+            if not all(isinstance(name, str) for name in names.values()):
+                raise ValueError(f"names of categories are {[*names.values()]}")
             annotations = content.get("annotations") or []
             used = {a["category_id"] for a in annotations}
             above = {c.get("supercategory") for c in content["categories"]}
@@ -275,13 +305,16 @@ def _read_coco(export: Export, paths: Sequence[Path]) -> None:
                 if photo is None:
                     continue
                 if photo.path in seen:
-                    export.notes["images are listed again, and kept once"] += 1
+                    export.note("images are listed again, and kept once", photo.path)
                     continue
                 seen.add(photo.path)
                 photo.part = part or photo.part
                 stated = image.get("width"), image.get("height")
                 if None not in stated and stated != photo.size:
-                    export.notes["images have another size than the labels say"] += 1
+                    text = (
+                        "images have another size than their labels say; boxes are kept"
+                    )
+                    export.note(text, f"{photo.path} ({photo.size}, not {stated})")
                 for annotation in own[image["id"]]:
                     _add_coco(export, photo, annotation, names)
         except (AttributeError, KeyError, TypeError, ValueError) as error:
@@ -293,14 +326,15 @@ def _add_coco(export: Export, photo: Photo, annotation: dict, names: dict) -> No
     name, box = names.get(annotation["category_id"]), annotation.get("bbox")
     points = annotation.get("segmentation")
     if name is None:
-        export.notes["objects have an unknown class, and are left out"] += 1
+        example = f"category_id {annotation['category_id']} of {photo.path}"
+        export.note(_UNKNOWN, example)
         return
     if not box and isinstance(points, list) and points:
         left, top, right, bottom = _around([v for polygon in points for v in polygon])
     elif box:
         left, top, right, bottom = box[0], box[1], box[0] + box[2], box[1] + box[3]
     else:
-        export.notes["objects without a box are left out"] += 1
+        export.note("objects without a box are left out", photo.path)
         return
     keys = dict(iscrowd=int(annotation.get("iscrowd") or 0))
     if points:
@@ -371,6 +405,9 @@ def _read_yolo(export: Export, paths: Sequence[Path]) -> None:
                 raise UserError(f"{label}:{number}: {error}; correct it") from error
             if len(values) in (4, 5):  # a fifth is a score
                 x, y, w, h = values[:4]
+                if max(values[:4]) > 2:
+                    text = f"{max(values[:4]):g}, expected shares of the image, 0 to 1"
+                    raise UserError(f"{label}:{number}: {text}; divide by its size")
                 box = x - w / 2, y - h / 2, x + w / 2, y + h / 2
             elif len(values) >= 6 and len(values) % 2 == 0:
                 box = _around(values)
@@ -381,7 +418,7 @@ def _read_yolo(export: Export, paths: Sequence[Path]) -> None:
                 box = [value * photo.size[i % 2] for i, value in enumerate(box)]
                 export.add(photo, names[int(kind)], box)
             else:
-                export.notes["objects have an unknown class, and are left out"] += 1
+                export.note(_UNKNOWN, f"{label}:{number}: {kind:g}")
 
 
 def _yolo_parts(export: Export, path: Path, content: dict) -> None:
@@ -425,7 +462,7 @@ def _read_labelme(export: Export, paths: Sequence[Path]) -> None:
                     r = math.dist((x, y), edge)
                     points = [(x - r, y - r), (x + r, y + r)]
                 elif kind not in ("rectangle", "polygon", "rotation", "mask"):
-                    export.notes[f"shapes of type {kind} have no box"] += 1
+                    export.note(f"shapes of type {kind} have no box", path)
                     continue
                 label, group = str(shape["label"]).strip(), shape.get("group_id")
                 key = len(groups) if group is None else (label, group)

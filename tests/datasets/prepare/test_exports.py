@@ -264,6 +264,10 @@ def test_what_coco_adds_is_kept(tmp_path):
             "boxes without an area are left out",
         ),
         (
+            {"a.json": labelme("a.jpg", CAT, ("dog", [500.0, 5.0, 9.0, 9.0]))},
+            "boxes outside their image are left out",
+        ),
+        (
             {"a.json": labelme("a.jpg", CAT, CAT)},
             "objects are there twice, and kept once",
         ),
@@ -282,7 +286,7 @@ def test_what_coco_adds_is_kept(tmp_path):
                     "images": [dict(id=0, file_name="a.jpg", width=9, height=9)],
                 }
             },
-            "images have another size than the labels say",
+            "images have another size than their labels say; boxes are kept",
         ),
     ],
 )
@@ -296,7 +300,7 @@ def test_what_is_said(tmp_path, files, note):
 @pytest.mark.parametrize(
     ("files", "message"),
     [
-        ({}, "has no image; give the folder of a dataset"),
+        ({}, "has no image that is read .*; give the folder of a dataset"),
         (
             {"a.jpg": None},
             "1 images and no labels in a form that is read: COCO JSON, Pa",
@@ -311,7 +315,7 @@ def test_what_is_said(tmp_path, files, note):
         ),
         (
             {"a.jpg": None, "a.json": coco(("b.jpg", CAT))},
-            "1 images have no object in 1",
+            "no object by .*; 1 labels have no image, and are left out, such as b.jpg",
         ),
         (
             {"a.jpg": None, "a.json": "{,}"},
@@ -331,6 +335,10 @@ def test_what_is_said(tmp_path, files, note):
             "an object has no bndbox of four numbers",
         ),
         ({"a.jpg": None, "a.txt": "0 a", "classes.txt": "cat"}, "a.txt:1: could not"),
+        (
+            {"a.jpg": None, "a.txt": "0 50 40 20 20", "classes.txt": "cat"},
+            "a.txt:1: 50, expected shares of the image, 0 to 1; divide by its size",
+        ),
         ({"a.jpg": None, "a.txt": "0 1 1", "classes.txt": "cat"}, "a.txt:1: 3 numbers"),
         ({"a.jpg": None, "data.yaml": "names: [a"}, "data.yaml is not YAML"),
         ({"a.jpg": None, "a.json": {"shapes": [3]}}, "a.json is not labelme's"),
@@ -340,6 +348,14 @@ def test_bad(tmp_path, files, message):
     write(tmp_path, files)
     with pytest.raises(UserError, match=message):
         read_export(tmp_path)
+
+
+def test_links(tmp_path):
+    write(tmp_path, {"real/a.jpg": None, "set/a.json": coco(("a.jpg", CAT))})
+    (tmp_path / "set/images").symlink_to(tmp_path / "real")
+    (tmp_path / "set/loop").symlink_to(tmp_path / "set")
+    (photo,) = read_export(tmp_path / "set").photos
+    assert photo.objects
 
 
 def test_no_folder(tmp_path):
