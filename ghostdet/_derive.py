@@ -13,12 +13,12 @@ from mmengine.config import Config, ConfigDict
 from ghostdet.errors import ConfigError
 from ghostdet.utils.components import iter_datasets
 
-#: The values at the top of a config from which :func:`derive` sets others.
+#: Values at the top of a config, from which :func:`derive` sets others.
 VALUES = (
     *("data_root", "images", "classes", "image_size", "max_iters"),
     *("pretrained", "anchor_scale"),
 )
-DERIVED = "derived_from"  # the key that names those of a config
+DERIVED = "derived_from"  # the key of a config that lists its values
 _SIZES = ("scale", "size", "crop_size")  # in transforms, as (width, height)
 
 

@@ -85,7 +85,8 @@ def load_config(
         try:
             key, derived = ", ".join(cfg_options), cfg.get(DERIVED) or ()
             values = {k: v for k, v in cfg_options.items() if k in derived}
-            apply_values(cfg, copy.deepcopy(cfg), values)
+            if values:
+                apply_values(cfg, copy.deepcopy(cfg), values)
             for key, value in cfg_options.items():
                 if key not in derived:
                     cfg.merge_from_dict({key: value})

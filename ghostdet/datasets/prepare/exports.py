@@ -119,7 +119,7 @@ def read_export(root: str | Path) -> Export:
             the names that the labels give, or by the labels' own names.
 
     Returns:
-        The export. Sizes are those of the image files.
+        The export, with the sizes of the image files.
 
     Raises:
         UserError: If there are no images or no labels, labels of two forms, or a file
