@@ -131,7 +131,7 @@ def test_data_root_that_is_no_folder(tmp_path, monkeypatch, data_root):
 def test_options_that_do_not_fit(tmp_path):
     options = {"train_dataloader.dataset.datasets.7.ann_file": "x.json"}
     with pytest.raises(
-        UserError, match="--cfg-options \S+7.ann_file does not .*Index 7"
+        UserError, match=r"--cfg-options \S+7.ann_file does not .*Index 7"
     ) as err:
         load_config(BCCD, tmp_path, cfg_options=options)
     assert len(str(err.value)) < 400
