@@ -15,7 +15,7 @@ coco.open = open_json  # for all datasets and metrics of MMDetection
 ensure_mmcv_ops()
 
 from ghostdet import datasets, engine, evaluation, models, weights  # noqa: E402
-from ghostdet._derive import derive  # noqa: E402
+from ghostdet._values import derive, given  # noqa: E402
 
 __all__ = [
     "CONFIGS",
@@ -24,6 +24,7 @@ __all__ = [
     "derive",
     "engine",
     "evaluation",
+    "given",
     "models",
     "weights",
 ]

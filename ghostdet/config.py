@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import os
 import re
@@ -15,7 +14,7 @@ from typing import Any, NamedTuple
 
 from mmengine.config import Config
 
-from ghostdet._derive import DERIVED, apply_values
+from ghostdet._values import giving
 from ghostdet.errors import ConfigError, UserError
 from ghostdet.utils.components import is_classifier, type_name
 from ghostdet.utils.misspelt import refuse_misspelt
@@ -71,7 +70,16 @@ def load_config(
             ``launcher`` did not start this process.
     """
     published = Path(path).suffix in (WEIGHTS, DESCRIPTION)
-    cfg = load_published(Path(path)) if published else _run_config(path)
+    options = dict(cfg_options or {})
+    with giving(options) as asked:
+        cfg = load_published(Path(path)) if published else _run_config(path)
+    for name in [name for name in options if name in asked]:
+        if cfg.get(name) != asked[name]:
+            raise UserError(
+                f"--cfg-options {name} has no effect, since {path} sets it; let the "
+                'file end with __import__("ghostdet").derive(globals())'
+            )
+        del options[name]
     starter = LAUNCHERS.get(launcher)
     if starter and starter.rank not in os.environ:
         raise UserError(
@@ -81,21 +89,15 @@ def load_config(
     cfg.launcher = launcher
     if data_root is not None:
         _set_data_root(cfg, str(data_root))
-    if cfg_options:
+    for key, value in options.items():
         try:
-            key, derived = ", ".join(cfg_options), cfg.get(DERIVED) or ()
-            values = {k: v for k, v in cfg_options.items() if k in derived}
-            if values:
-                apply_values(cfg, copy.deepcopy(cfg), values)
-            for key, value in cfg_options.items():
-                if key not in derived:
-                    cfg.merge_from_dict({key: value})
+            cfg.merge_from_dict({key: value})
         except (AttributeError, KeyError, TypeError) as error:
             # The message ends with the whole part of the config.
             raise UserError(
                 f"--cfg-options {key} does not fit {path}: {str(error)[:200]}"
             ) from error
-    refuse_misspelt(cfg, cfg_options or {})
+    refuse_misspelt(cfg, options, asked)
     if work_dir is not None:
         cfg.work_dir = str(work_dir)
     elif cfg.get("work_dir") is None:
@@ -117,6 +119,8 @@ def _run_config(path: str | Path) -> Config:
         )
     try:
         return Config.fromfile(path)
+    except UserError as error:
+        raise UserError(f"{path}: {error.text}") from error
     except Exception as error:  # a config is Python, and imports more
         raise UserError(
             f"{path} cannot be read as a config: {_cause(error)}"

@@ -4,8 +4,10 @@ _base_ = [
     "../_base_/models/retinanet_ghostnet_fpn_small.py",
     "../_base_/datasets/bccd_detection.py",
     "../_base_/schedules/schedule_scratch.py",
-    "../_base_/runtime_scratch.py",
 ]
 
+classes = _base_.classes
 # Anchors from 16 to 101 px: at this size platelets have 16 px, white cells 82.
-model = dict(bbox_head=dict(num_classes=3, anchor_generator=dict(octave_base_scale=2)))
+anchor_scale = 2
+
+__import__("ghostdet").derive(globals())

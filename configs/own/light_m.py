@@ -2,15 +2,9 @@
 _base_ = [
     "../_base_/models/gfl_ghostnet_pan_m.py",
     "../_base_/datasets/own_detection.py",
-    "../_base_/schedules/schedule_scratch.py",
-    "../_base_/runtime_scratch.py",
+    "../_base_/schedules/schedule_pretrained.py",
 ]
 
-model = dict(
-    backbone=dict(
-        init_cfg=dict(
-            type="GhostNetPretrained", checkpoint="hf-hub:timm/ghostnet_100.in1k"
-        )
-    )
-)
-optim_wrapper = dict(paramwise_cfg=dict(custom_keys=dict(backbone=dict(lr_mult=0.1))))
+weights = __import__("ghostdet").given("weights", "hf-hub:timm/ghostnet_100.in1k")
+init_cfg = dict(type="GhostNetPretrained", checkpoint=weights) if weights else None
+model = dict(backbone=dict(init_cfg=init_cfg))

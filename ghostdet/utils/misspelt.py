@@ -22,13 +22,15 @@ READ = {
     # others that the Runner looks up,
     *("custom_imports", "model_wrapper_cfg", "find_unused_parameters", "sync_bn"),
     *("compile", "activation_checkpointing", "efficient_conv_bn_eval", "runner_type"),
-    # those of test-time augmentation, of published weights and of ghostdet.derive.
-    *("tta_model", "tta_pipeline", "dataset_meta", "weights_sha256", "derived_from"),
+    # those of test-time augmentation and of published weights.
+    *("tta_model", "tta_pipeline", "dataset_meta", "weights_sha256"),
     OWN_KEYS,
 }
 
 
-def refuse_misspelt(cfg: Config, options: Collection[str]) -> None:
+def refuse_misspelt(
+    cfg: Config, options: Collection[str], values: Collection[str] = ()
+) -> None:
     """Refuse keys without effect, as far as they can be told from others.
 
     These are keys that resemble one that is read, and options at the top of the config
@@ -38,11 +40,12 @@ def refuse_misspelt(cfg: Config, options: Collection[str]) -> None:
     Args:
         cfg: The config.
         options: Dotted keys that were merged into it.
+        values: Names that its bases ask for (:func:`ghostdet.given`).
 
     Raises:
         UserError: If there is such a key; names the right one.
     """
-    known = READ | {*(cfg.get(OWN_KEYS) or ()), *(cfg.get("derived_from") or ())}
+    known = READ | {*(cfg.get(OWN_KEYS) or ()), *values}
     plain = cfg.to_dict()
     for option in options:
         if option.partition(".")[0] not in known:

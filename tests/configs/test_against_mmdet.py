@@ -17,6 +17,7 @@ COMMON = [
     r"model\.neck\.type",
     r"model\.neck\.strides\.\d",
     r"model\.neck\.in_channels\.\d",
+    r"num_classes|anchor_scale",  # values at the top
     r"custom_imports\..*",  # ghostdet
     r"custom_hooks\.0\.type",  # CheckpointGuardHook
     # Unreadable training images are replaced.

@@ -15,6 +15,8 @@ from mmengine.config import Config
 from mmengine.registry import DefaultScope, Registry
 from torch import nn
 
+from ghostdet._values import giving
+
 CONFIGS = Path(__file__).parents[2] / "configs"
 FILES = sorted(path for path in CONFIGS.rglob("*.py") if "_base_" not in path.parts)
 CLASSIFIERS = [path for path in FILES if path.parent.name == "classification"]
@@ -23,7 +25,9 @@ DETECTORS = [path for path in FILES if path not in CLASSIFIERS]
 
 @functools.cache
 def parse(path):
-    return Config.fromfile(path)
+    own = path.parent.name == "own"  # for classes of a config on top
+    with giving({"classes": ("a", "b")} if own else {}):
+        return Config.fromfile(path)
 
 
 def load(path):
@@ -74,7 +78,7 @@ def test_training_step_and_prediction(path):
     torch.manual_seed(0)
     cfg = load(path)
     classes = min(values_of(cfg.model.to_dict(), "num_classes"))
-    dataset_classes = cfg.get("metainfo", {}).get("classes", range(80))
+    dataset_classes = cfg.get("classes", range(80))
     assert classes == len(dataset_classes)
     if "rpn_head" in cfg.model:
         few = dict(nms_pre=50, max_per_img=20)  # so that two stages are quick

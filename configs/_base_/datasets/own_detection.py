@@ -1,7 +1,14 @@
-# Data of one's own, as ghostdet init lays it out: train.json and val.json in data_root.
-data_root = "data/own/"
-classes = ("object",)
-image_size = (320, 320)  # width and height; batches have one shape and no padding
+# Data of one's own, as ghostdet init lays it out: COCO JSON in data_root.
+given = __import__("ghostdet").given
+
+data_root = given("data_root", "data/own/")
+images = given("images", data_root)  # the folder that names of images start from
+classes = given("classes", ("object",))
+# Width and height; batches have one shape and no padding.
+image_size = given("image_size", (320, 320))
+train_file = given("train_file", "train.json")
+val_file = given("val_file", "val.json")
+test_file = given("test_file", val_file)
 
 train_pipeline = [
     dict(type="LoadImageFromFile", max_unreadable=10),
@@ -24,19 +31,17 @@ test_pipeline = [
     ),
 ]
 
+dataset = dict(
+    type="CocoDataset",
+    metainfo=dict(classes=classes),
+    data_prefix=dict(img=images),
+)
 train_dataloader = dict(
     batch_size=8,
     num_workers=2,
     persistent_workers=True,
     sampler=dict(type="InfiniteSampler", shuffle=True),
-    dataset=dict(
-        type="CocoDataset",
-        data_root=data_root,
-        metainfo=dict(classes=classes),
-        ann_file="train.json",
-        data_prefix=dict(img=""),
-        pipeline=train_pipeline,
-    ),
+    dataset=dict(**dataset, ann_file=data_root + train_file, pipeline=train_pipeline),
 )
 val_dataloader = dict(
     batch_size=1,
@@ -44,16 +49,16 @@ val_dataloader = dict(
     persistent_workers=True,
     sampler=dict(type="DefaultSampler", shuffle=False),
     dataset=dict(
-        type="CocoDataset",
-        data_root=data_root,
-        metainfo=dict(classes=classes),
-        ann_file="val.json",
-        data_prefix=dict(img=""),
+        **dataset,
+        ann_file=data_root + val_file,
         test_mode=True,
         pipeline=test_pipeline,
     ),
 )
-test_dataloader = val_dataloader
+test_dataloader = dict(
+    val_dataloader,
+    dataset=dict(val_dataloader["dataset"], ann_file=data_root + test_file),
+)
 
-val_evaluator = dict(type="CocoMetric", ann_file=data_root + "val.json", metric="bbox")
-test_evaluator = val_evaluator
+val_evaluator = dict(type="CocoMetric", ann_file=data_root + val_file, metric="bbox")
+test_evaluator = dict(val_evaluator, ann_file=data_root + test_file)

@@ -1,8 +1,11 @@
 # Tree crowns in aerial photographs, written by ghostdet.datasets.prepare_trees: tiles
 # of 400 px, with a median crown of 38 px.
-dataset_type = "CocoDataset"
+_base_ = "own_detection.py"
+
 data_root = "data/trees/"
-metainfo = dict(classes=("tree",), palette=[(255, 200, 0)])
+train_file = "annotations/instances_train.json"
+val_file = "annotations/instances_val.json"
+classes = ("tree",)
 
 train_pipeline = [
     dict(type="LoadImageFromFile", max_unreadable=10),
@@ -23,41 +26,20 @@ test_pipeline = [
         meta_keys=("img_id", "img_path", "ori_shape", "img_shape", "scale_factor"),
     ),
 ]
-
+metainfo = dict(palette=[(255, 200, 0)])
+val = dict(
+    metainfo=metainfo,
+    data_prefix=dict(img=data_root + "val/"),
+    pipeline=test_pipeline,
+)
 train_dataloader = dict(
-    batch_size=8,
-    num_workers=2,
-    persistent_workers=True,
-    sampler=dict(type="InfiniteSampler", shuffle=True),
     dataset=dict(
-        type=dataset_type,
-        data_root=data_root,
         metainfo=metainfo,
-        ann_file="annotations/instances_train.json",
-        data_prefix=dict(img="train/"),
+        data_prefix=dict(img=data_root + "train/"),
         pipeline=train_pipeline,
-    ),
+    )
 )
-val_dataloader = dict(
-    batch_size=1,
-    num_workers=1,
-    persistent_workers=True,
-    sampler=dict(type="DefaultSampler", shuffle=False),
-    dataset=dict(
-        type=dataset_type,
-        data_root=data_root,
-        metainfo=metainfo,
-        ann_file="annotations/instances_val.json",
-        data_prefix=dict(img="val/"),
-        test_mode=True,
-        pipeline=test_pipeline,
-    ),
-)
+val_dataloader = dict(dataset=val)
 test_dataloader = val_dataloader
 
-val_evaluator = dict(
-    type="CocoMetric",
-    ann_file=data_root + "annotations/instances_val.json",
-    metric="bbox",
-)
-test_evaluator = val_evaluator
+__import__("ghostdet").derive(globals())

@@ -1,7 +1,12 @@
 # Faster R-CNN on GhostNet's strides 8, 16 and 32. MMDetection's own starts at stride
 # 4. Here the RPN's anchors keep their sizes (32 to 512, one a level) on levels of twice
 # the stride, and RoIs up to 224 px go to stride 8.
+given = __import__("ghostdet").given
+
+num_classes = len(given("classes", ("object",) * 80))
+anchor_scale = given("anchor_scale", 4)  # strides, of the smallest anchors' sides
 widen_factor = 1.1  # of the backbone and the neck
+
 model = dict(
     type="FasterRCNN",
     data_preprocessor=dict(
@@ -25,7 +30,7 @@ model = dict(
         feat_channels=256,
         anchor_generator=dict(
             type="AnchorGenerator",
-            scales=[4],
+            scales=[anchor_scale],
             ratios=[0.5, 1.0, 2.0],
             strides=[8, 16, 32, 64, 128],
         ),
@@ -51,7 +56,7 @@ model = dict(
             in_channels=256,
             fc_out_channels=1024,
             roi_feat_size=7,
-            num_classes=80,
+            num_classes=num_classes,
             bbox_coder=dict(
                 type="DeltaXYWHBBoxCoder",
                 target_means=[0.0, 0.0, 0.0, 0.0],

@@ -1,5 +1,7 @@
 # Light detector, size S: GhostNet, a Ghost pyramid with strides 8 to 64, and GFL's head
 # without towers, which predicts from the pyramid's outputs (docs/light.md).
+num_classes = len(__import__("ghostdet").given("classes", ("object",) * 80))
+
 model = dict(
     type="GFL",
     data_preprocessor=dict(
@@ -13,7 +15,7 @@ model = dict(
     neck=dict(type="GhostPAN", in_channels=[20, 56, 80], out_channels=96, num_outs=4),
     bbox_head=dict(
         type="GFLHead",
-        num_classes=80,
+        num_classes=num_classes,
         in_channels=96,
         feat_channels=96,
         stacked_convs=0,

@@ -1,5 +1,10 @@
 # RetinaNet on GhostNet's strides 8, 16 and 32: P3 to P7.
+given = __import__("ghostdet").given
+
+num_classes = len(given("classes", ("object",) * 80))
+anchor_scale = given("anchor_scale", 4)  # strides, of the smallest anchors' sides
 widen_factor = 1.1  # of the backbone and the neck
+
 model = dict(
     type="RetinaNet",
     data_preprocessor=dict(
@@ -20,13 +25,13 @@ model = dict(
     ),
     bbox_head=dict(
         type="RetinaHead",
-        num_classes=80,
+        num_classes=num_classes,
         in_channels=256,
         stacked_convs=4,
         feat_channels=256,
         anchor_generator=dict(
             type="AnchorGenerator",
-            octave_base_scale=4,
+            octave_base_scale=anchor_scale,
             scales_per_octave=3,
             ratios=[0.5, 1.0, 2.0],
             strides=[8, 16, 32, 64, 128],

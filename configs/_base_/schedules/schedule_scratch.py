@@ -1,20 +1,20 @@
-# AdamW without pretrained weights; the learning rate is for batch 8. For a longer
-# training write:
-#   max_iters = 700
-#   train_cfg = dict(max_iters=max_iters)
-#   param_scheduler = _base_.param_scheduler
-#   param_scheduler[1].end = max_iters
-max_iters = 450
-train_cfg = dict(type="IterBasedTrainLoop", max_iters=max_iters, val_interval=150)
+# A short training, which counts iterations: AdamW, for batch 8.
+_base_ = "../default_runtime.py"
+
+max_iters = __import__("ghostdet").given("max_iters", 450)
+interval = max(max_iters // 3, 1)  # of evaluations and checkpoints
+warmup = max(min(50, max_iters // 5), 1)
+
+train_cfg = dict(type="IterBasedTrainLoop", max_iters=max_iters, val_interval=interval)
 val_cfg = dict(type="ValLoop")
 test_cfg = dict(type="TestLoop")
 
 param_scheduler = [
-    dict(type="LinearLR", start_factor=0.01, by_epoch=False, begin=0, end=50),
+    dict(type="LinearLR", start_factor=0.01, by_epoch=False, begin=0, end=warmup),
     dict(
         type="CosineAnnealingLR",
         by_epoch=False,
-        begin=50,
+        begin=warmup,
         end=max_iters,
         eta_min_ratio=0.01,
     ),
@@ -27,3 +27,10 @@ optim_wrapper = dict(
     clip_grad=dict(max_norm=10.0),
 )
 auto_scale_lr = dict(enable=False, base_batch_size=8)
+
+default_hooks = dict(
+    logger=dict(interval=20, log_metric_by_epoch=False),
+    checkpoint=dict(by_epoch=False, interval=interval, max_keep_ckpts=2),
+)
+log_processor = dict(window_size=20, by_epoch=False)
+randomness = dict(seed=0)
