@@ -240,30 +240,32 @@ def draw(
     """
     picture = as_bgr(image).copy()
     height, width = picture.shape[:2]
-    line = max(round((height + width) / 600), 1)
-    thickness = max(line // 2, 1)
+    line = max(round((height + width) / 600), 2)
     font = cv2.FONT_HERSHEY_SIMPLEX, max((height + width) / 2800, 0.4)
     edges = np.array([width, height] * 2) - 1
     boxes = np.clip(detections.boxes.round(), 0, edges).astype(int).tolist()
     found = list(zip(boxes, *detections[1:]))
     for box, _, label, _ in reversed(found):
-        cv2.rectangle(picture, box[:2], box[2:], _bgr(colors_of(label)[0]), line)
+        fill, _ = _bgr(label)
+        cv2.rectangle(picture, box[:2], box[2:], fill, line)
     taken = np.zeros((height, width), bool)
     for (x1, y1, _, y2), score, label, name in found:
-        letters = unicodedata.normalize("NFKD", name)
-        text = "".join(c for c in letters if " " <= c <= "~").strip()
-        text = f"{text if text == name else f'#{label + 1} {text}'.strip()} {score:.2f}"
-        (w, h), below = cv2.getTextSize(text, *font, thickness)
+        letters = filter(str.isprintable, unicodedata.normalize("NFKD", name))
+        text = "".join(filter(str.isascii, letters)).strip()
+        if text != name:
+            text = f"#{label + 1} {text}".strip()
+        text += f" {score:.2f}"
+        (w, h), below = cv2.getTextSize(text, *font, line // 2)
         w, h = w + 2 * line, h + below + 2 * line
         x = max(min(x1, width - w), 0)
         for y in (y1 - h, y1, y2 - h, y2):  # above, within and below the box
             spot = np.s_[y : y + h, x : x + w]
             if 0 <= y <= height - h and not taken[spot].any():
                 taken[spot] = True
-                fill, ink = map(_bgr, colors_of(label))
+                fill, ink = _bgr(label)
                 cv2.rectangle(picture, (x, y, w, h), fill, cv2.FILLED)
                 place = x + line, y + h - below - line
-                cv2.putText(picture, text, place, *font, ink, thickness, cv2.LINE_AA)
+                cv2.putText(picture, text, place, *font, ink, line // 2, cv2.LINE_AA)
                 break
     return picture
 
@@ -283,8 +285,8 @@ def colors_of(label: int) -> tuple[str, str]:
     return "#{:02x}{:02x}{:02x}".format(*rgb), "#000000" if bright else "#ffffff"
 
 
-def _bgr(color: str) -> tuple[int, ...]:
-    return tuple(bytes.fromhex(color[1:])[::-1])
+def _bgr(label: int) -> list[tuple[int, ...]]:
+    return [tuple(bytes.fromhex(color[1:])[::-1]) for color in colors_of(label)]
 
 
 def read_meta(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -523,7 +525,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         detector = Detector(args.model, args.threads, args.score_thr, args.precision)
         images = [found for path in args.images for found in _images(Path(path))]
-        pictures = _pictures(images, args.out)
+        pictures = _pictures(images, args.out) if args.out else [None] * len(images)
     except DetectorError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -531,7 +533,7 @@ def main(arguments: list[str] | None = None) -> int:
         try:
             image = as_bgr(path)
             detections = detector(image)
-            if picture is not None:
+            if picture:
                 picture.parent.mkdir(parents=True, exist_ok=True)
                 drawn = cv2.imencode(picture.suffix, draw(image, detections))[1]
                 picture.write_bytes(drawn.tobytes())
@@ -556,42 +558,30 @@ def _images(path: Path) -> list[tuple[Path, str]]:
     """List an image, or those in a folder, each with its name in the results."""
     if not path.is_dir():
         return [(path, path.name)]
-    files = [
-        (file, file.relative_to(path).as_posix()) for file in sorted(path.rglob("*"))
-    ]
-    found = [
-        (file, name)
-        for file, name in files
-        if "/." not in f"/{name}" and file.is_file() and _is_image(file)
-    ]
-    if not found:
-        raise DetectorError(
-            f"no image in {path}; give an image or a folder with images"
-        )
-    return found
+    images = []
+    for file in sorted(path.rglob("*")):
+        name = file.relative_to(path).as_posix()
+        # OpenCV 5.0 crashes on a name that is not Unicode, 4.10 raises for OpenEXR.
+        known = str(file).encode(errors="replace").decode()
+        with contextlib.suppress(cv2.error):
+            if "/." not in f"/{name}" and file.is_file() and cv2.haveImageReader(known):
+                images.append((file, name))
+    if not images:
+        raise DetectorError(f"no image in {path}; give an image or a folder of images")
+    return images
 
 
-def _is_image(path: Path) -> bool:
-    with contextlib.suppress(cv2.error):  # of OpenCV 4 at an EXR file
-        # OpenCV 5.0 crashes on a name that is not Unicode.
-        return cv2.haveImageReader(str(path).encode(errors="replace").decode())
-    return False
-
-
-def _pictures(images: list[tuple[Path, str]], out: str | None) -> list[Path | None]:
-    """List the files to draw, none of which may replace another or an image."""
-    if out is None:
-        return [None] * len(images)
-    pictures = []
-    known = {path.resolve() for path, _ in images}
+def _pictures(images: list[tuple[Path, str]], out: str) -> list[Path]:
+    """List the pictures to write, none of which may replace an image or another."""
+    pictures, used = [], {path.resolve() for path, _ in images}
     for _, name in images:
         picture = Path(out, name if name.lower().endswith(WRITTEN) else f"{name}.jpg")
-        if picture.resolve() in known:
+        if picture.resolve() in used:
             raise DetectorError(
                 f"--out would write {picture} over an image or another picture; give "
                 "another folder, or images whose names differ"
             )
-        known.add(picture.resolve())
+        used.add(picture.resolve())
         pictures.append(picture)
     return pictures
 
