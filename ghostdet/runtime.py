@@ -8,19 +8,22 @@ each model, named ``ghostdet_runtime.py``::
     detector = Detector("detector.onnx")
     boxes, scores, labels, names = detector("photo.jpg")
 
-From a shell, with one line of JSON for each detection::
+From a shell, with one line of JSON for each detection, and pictures::
 
-    python ghostdet_runtime.py detector.onnx photo.jpg
+    python ghostdet_runtime.py detector.onnx photo.jpg folder --out pictures
 """
 
 from __future__ import annotations
 
 import argparse
+import colorsys
+import contextlib
 import functools
 import hashlib
 import json
 import os
 import sys
+import unicodedata
 from collections.abc import Callable
 from numbers import Integral, Real
 from pathlib import Path
@@ -35,6 +38,8 @@ PACKAGES = {".onnx": "onnxruntime", ".xml": "openvino"}
 OUTPUTS = ("boxes", "scores", "labels")
 # OpenVINO's names.
 PRECISIONS = {"fp32": "f32", "bf16": "bf16"}
+# Suffixes of pictures; others, where OpenCV writes them, may lose colours.
+WRITTEN = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 # Markers of ITU-T T.81, table B.1.
 _JPEG_START = b"\xff\xd8\xff"
 _JPEG_SCAN = b"\xff\xda"
@@ -215,6 +220,73 @@ class Detector:
         for plane, table, out in zip(planes, self._tables, batch[0]):
             cv2.LUT(plane, table, out)
         return batch
+
+
+def draw(
+    image: str | os.PathLike[str] | np.ndarray, detections: Detections
+) -> np.ndarray:
+    """Draw detections on a copy of an image.
+
+    Better detections lie on top. A label that finds no free place at its box is left
+    out. OpenCV draws ASCII only: a name with other characters is drawn without them and
+    without accents, after the number of its class (label + 1).
+
+    Args:
+        image: A path or an array, see :class:`Detector`.
+        detections: What the detector returned for it.
+
+    Returns:
+        uint8 (H, W, 3), blue, green, red.
+    """
+    picture = as_bgr(image).copy()
+    height, width = picture.shape[:2]
+    line = max(round((height + width) / 600), 2)
+    font = cv2.FONT_HERSHEY_SIMPLEX, max((height + width) / 2800, 0.4)
+    edges = np.array([width, height] * 2) - 1
+    boxes = np.clip(detections.boxes.round(), 0, edges).astype(int).tolist()
+    found = list(zip(boxes, *detections[1:]))
+    for box, _, label, _ in reversed(found):
+        fill, _ = _bgr(label)
+        cv2.rectangle(picture, box[:2], box[2:], fill, line)
+    taken = np.zeros((height, width), bool)
+    for (x1, y1, _, y2), score, label, name in found:
+        letters = filter(str.isprintable, unicodedata.normalize("NFKD", name))
+        text = "".join(filter(str.isascii, letters)).strip()
+        if text != name:
+            text = f"#{label + 1} {text}".strip()
+        text += f" {score:.2f}"
+        (w, h), below = cv2.getTextSize(text, *font, line // 2)
+        w, h = w + 2 * line, h + below + 2 * line
+        x = max(min(x1, width - w), 0)
+        for y in (y1 - h, y1, y2 - h, y2):  # above, within and below the box
+            spot = np.s_[y : y + h, x : x + w]
+            if 0 <= y <= height - h and not taken[spot].any():
+                taken[spot] = True
+                fill, ink = _bgr(label)
+                cv2.rectangle(picture, (x, y, w, h), fill, cv2.FILLED)
+                place = x + line, y + h - below - line
+                cv2.putText(picture, text, place, *font, ink, line // 2, cv2.LINE_AA)
+                break
+    return picture
+
+
+def colors_of(label: int) -> tuple[str, str]:
+    """Return the colour of a class, and black or white for text on it.
+
+    Example:
+        >>> colors_of(0)
+        ('#188af2', '#ffffff')
+    """
+    # Steps of the golden ratio around the circle of hues keep classes apart. With the
+    # brightness, the first 7,000 classes all differ.
+    hue, value = (0.58 + label * 0.618034) % 1, 0.95 - label * 0.11 % 0.25
+    rgb = [round(255 * part) for part in colorsys.hsv_to_rgb(hue, 0.9, value)]
+    bright = np.dot(rgb, (0.299, 0.587, 0.114)) > 120
+    return "#{:02x}{:02x}{:02x}".format(*rgb), "#000000" if bright else "#ffffff"
+
+
+def _bgr(label: int) -> list[tuple[int, ...]]:
+    return [tuple(bytes.fromhex(color[1:])[::-1]) for color in colors_of(label)]
 
 
 def read_meta(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -443,7 +515,8 @@ def main(arguments: list[str] | None = None) -> int:
         "height in pixels) and score"
     )
     parser.add_argument("model", help=".onnx or .xml file")
-    parser.add_argument("images", nargs="+", metavar="IMAGE")
+    parser.add_argument("images", nargs="+", metavar="IMAGE", help="file or folder")
+    parser.add_argument("--out", metavar="DIR", help="draw the detections here")
     parser.add_argument("--threads", type=int, metavar="N")
     parser.add_argument("--score-thr", type=float, default=0.0, metavar="SCORE")
     parser.add_argument("--precision", choices=list(PRECISIONS), default="fp32")
@@ -451,28 +524,66 @@ def main(arguments: list[str] | None = None) -> int:
     code = 0
     try:
         detector = Detector(args.model, args.threads, args.score_thr, args.precision)
+        images = [found for path in args.images for found in _images(Path(path))]
+        pictures = _pictures(images, args.out) if args.out else [None] * len(images)
     except DetectorError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    for path in args.images:
+    for (path, name), picture in zip(images, pictures):
         try:
-            detections = detector(path)
-        except DetectorError as error:
+            image = as_bgr(path)
+            detections = detector(image)
+            if picture:
+                picture.parent.mkdir(parents=True, exist_ok=True)
+                drawn = cv2.imencode(picture.suffix, draw(image, detections))[1]
+                picture.write_bytes(drawn.tobytes())
+        except (DetectorError, OSError) as error:
             print(f"error: {error}", file=sys.stderr)
             code = 1
             continue
-        *arrays, names = detections
-        rows = zip(*(array.tolist() for array in arrays), names)
-        for (x1, y1, x2, y2), score, label, name in rows:
+        for box, score, label, class_name in zip(*detections):
+            x1, y1, x2, y2 = box.tolist()
             line = dict(
-                file_name=Path(path).name,
-                category_id=label + 1,
-                category_name=name,
+                file_name=name,
+                category_id=int(label) + 1,
+                category_name=class_name,
                 bbox=[x1, y1, x2 - x1, y2 - y1],
-                score=score,
+                score=float(score),
             )
             print(json.dumps(line, ensure_ascii=False))
     return code
+
+
+def _images(path: Path) -> list[tuple[Path, str]]:
+    """List an image, or those in a folder, each with its name in the results."""
+    if not path.is_dir():
+        return [(path, path.name)]
+    images = []
+    for file in sorted(path.rglob("*")):
+        name = file.relative_to(path).as_posix()
+        # OpenCV 5.0 crashes on a name that is not Unicode, 4.10 raises for OpenEXR.
+        known = str(file).encode(errors="replace").decode()
+        with contextlib.suppress(cv2.error):
+            if "/." not in f"/{name}" and file.is_file() and cv2.haveImageReader(known):
+                images.append((file, name))
+    if not images:
+        raise DetectorError(f"no image in {path}; give an image or a folder of images")
+    return images
+
+
+def _pictures(images: list[tuple[Path, str]], out: str) -> list[Path]:
+    """List the pictures to write, none of which may replace an image or another."""
+    pictures, used = [], {path.resolve() for path, _ in images}
+    for _, name in images:
+        picture = Path(out, name if name.lower().endswith(WRITTEN) else f"{name}.jpg")
+        if picture.resolve() in used:
+            raise DetectorError(
+                f"--out would write {picture} over an image or another picture; give "
+                "another folder, or images whose names differ"
+            )
+        used.add(picture.resolve())
+        pictures.append(picture)
+    return pictures
 
 
 if __name__ == "__main__":

@@ -15,8 +15,8 @@ from mmdet.registry import DATASETS
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
-from ghostdet.analysis.plots import COLORS
 from ghostdet.engine.loops import seed_all
+from ghostdet.runtime import colors_of
 from ghostdet.utils.files import atomic_outputs
 from ghostdet.utils.text import shorten
 
@@ -55,17 +55,17 @@ def draw_data(cfg: Config, out: str | Path, seed: int = 0) -> Path:
         objects = sample["data_samples"].gt_instances
         boxes = getattr(objects.bboxes, "tensor", objects.bboxes).tolist()
         for (x1, y1, x2, y2), label in zip(boxes, objects.labels.tolist()):
-            color = color_of(label, len(classes))
+            color, ink = colors_of(label)
             box = Rectangle((x1, y1), x2 - x1, y2 - y1, ec=color, fill=False, lw=1.5)
             axes.add_patch(box)
-            text = dict(color="white", fontsize=7, va="bottom", clip_on=True)
+            text = dict(color=ink, fontsize=7, va="bottom", clip_on=True)
             back = dict(facecolor=color, edgecolor="none", pad=0.8)
             axes.text(x1, y1, classes[label], bbox=back, **text)
     bars, scatter = right.subplots(2, 1)
     counts = Counter(i["bbox_label"] for info in infos for i in info["instances"])
     shown = [label for label, _ in counts.most_common(_LISTED)]
     names = [shorten([classes[label]])[:24] for label in shown]
-    colors = [color_of(label, len(classes)) for label in shown]
+    colors = [colors_of(label)[0] for label in shown]
     bars.barh(range(len(shown)), [counts[label] for label in shown], color=colors)
     bars.set_yticks(range(len(shown)), names, fontsize=8)
     bars.invert_yaxis()
@@ -83,7 +83,7 @@ def draw_data(cfg: Config, out: str | Path, seed: int = 0) -> Path:
                 for b in [i["bbox"]]
             ]
         )
-        scatter.scatter(*points.T, s=4, alpha=0.4, color=color_of(label, len(classes)))
+        scatter.scatter(*points.T, s=4, alpha=0.4, color=colors_of(label)[0])
     scatter.set(xscale="log", yscale="log", xlabel="width in px", ylabel="height in px")
     scatter.set_title("Boxes at the network's size", fontsize=10)
     scatter.grid(alpha=0.3)
@@ -93,22 +93,6 @@ def draw_data(cfg: Config, out: str | Path, seed: int = 0) -> Path:
     with atomic_outputs(out) as folder:
         figure.savefig(folder / out.name, dpi=100)
     return out
-
-
-def color_of(label: int, count: int) -> str:
-    """Return a class's colour, different from all others.
-
-    Example:
-        >>> color_of(0, 3), color_of(0, 80) != color_of(1, 80)
-        ('#0072B2', True)
-    """
-    if count <= len(COLORS):
-        return COLORS[label]
-    from matplotlib.colors import hsv_to_rgb, to_hex
-
-    # Hues around the circle, in three degrees of brightness.
-    value = (0.9, 0.6, 0.75)[label % 3]
-    return to_hex(hsv_to_rgb((label / count, 0.9, value)))
 
 
 def _scale(info: dict, cfg: Config) -> tuple[float, float]:

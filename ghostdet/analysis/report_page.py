@@ -17,11 +17,11 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
-from ghostdet.analysis.data_picture import color_of
 from ghostdet.config import evaluator_mistakes
 from ghostdet.errors import UserError
 from ghostdet.evaluation.coco_metric import fix_coco_metric
 from ghostdet.evaluation.figures import detection_figures
+from ghostdet.runtime import colors_of
 from ghostdet.utils.components import iter_datasets
 from ghostdet.utils.files import atomic_write
 
@@ -207,14 +207,14 @@ class _Album:
         draw, font = ImageDraw.Draw(picture), ImageFont.load_default(11)
         for item in items:
             label = self.classes[item["category_id"]]
-            color = color_of(label, len(self.classes))
+            color, ink = colors_of(label)
             x, y, w, h = (value * scale for value in item["bbox"])
             draw.rectangle((x, y, x + w, y + h), outline=color, width=2)
             text = self.names[label]
             text += f" {item['score']:.2f}" if "score" in item else ""
             place = max(x, 0), max(y - 13, 0)
             draw.rectangle(draw.textbbox(place, text, font=font), fill=color)
-            draw.text(place, text, fill="white", font=font)
+            draw.text(place, text, fill=ink, font=font)
 
 
 def _address(picture: Image.Image) -> str:

@@ -1,6 +1,7 @@
 """The runtime module sees what MMDetection's pipeline and preprocessor give."""
 
 import json
+import os
 import pickle
 import random
 import subprocess
@@ -16,7 +17,7 @@ from mmdet.registry import MODELS
 from mmdet.structures.bbox import scale_boxes
 
 from ghostdet import runtime
-from ghostdet.runtime import Detector, DetectorError, checksum, main
+from ghostdet.runtime import Detector, DetectorError, checksum, colors_of, draw, main
 
 RESIZES = [
     dict(scale=[256, 256], keep_ratio=False),
@@ -364,3 +365,58 @@ def test_main(export, cells, capsys):
         )
     assert main([str(image), str(image)]) == 1
     assert "no exported detector" in capsys.readouterr().err
+
+
+def bgr(color):
+    return [int(color[i : i + 2], 16) for i in (5, 3, 1)]
+
+
+@pytest.mark.parametrize("grey", [0, 127, 255])
+def test_draw(grey):
+    """The best box and its label lie on top, and all stays within the image."""
+    image = np.full((240, 320), grey, np.uint8)
+    boxes = [[20, 80, 99, 159], [20, 80, 99, 159], [250, -9, 400, 240]]
+    scores, labels = np.float32([0.9, 0.5, 0.4]), np.array([4, 1, 2])
+    names = ["cat", "dog", "\u00c4pfel \u8f66"]
+    found = runtime.Detections(np.float32(boxes), scores, labels, names)
+    picture = draw(image, found)
+    assert picture.shape == (240, 320, 3) and (image == grey).all()
+    cat, dog, apple = ((picture == bgr(colors_of(i)[0])).all(2) for i in labels)
+    assert cat[100:160, 20].all() and cat[100:160, 99].all() and cat[159, 20:100].all()
+    assert cat[62:80, 22].any() and not cat[:60].any() and not cat[162:].any()
+    assert dog[80:100].any() and not dog[:80].any()  # its label is within the box
+    assert apple[20:, 250].all() and apple[20:, 319].all() and apple[239, 250:].all()
+    in_ascii = found._replace(names=["cat", "dog", "#3 Apfel"])
+    np.testing.assert_array_equal(picture, draw(image, in_ascii))
+
+
+def test_colors():
+    """They differ, and WCAG's contrast for large text is kept."""
+    assert len({colors_of(label)[0] for label in range(7000)}) == 7000
+    for color, ink in map(colors_of, range(100)):
+        linear = (np.array(bgr(color)) / 255) ** 2.2
+        light = linear @ [0.0722, 0.7152, 0.2126] + 0.05
+        assert (light / 0.05 if ink == "#000000" else 1.05 / light) >= 3
+
+
+def test_folder(export, tmp_path, cells, capsys):
+    """Results and pictures have the paths of the images in the folder."""
+    model, folder, out = str(export()), tmp_path / "in", tmp_path / "out"
+    (folder / "b" / ".c").mkdir(parents=True)
+    assert main([model, str(folder)]) == 1
+    assert capsys.readouterr().err.startswith(f"error: no image in {folder}; give an")
+    image = cv2.imread(min((cells / "images").iterdir()))
+    for name in ("b/x.png", "b/.c/y.png", ".z.png", "a.ppm"):
+        cv2.imwrite(folder / name, image)
+    (folder / "text.jpg").write_text("no image")
+    (folder / os.fsdecode(b"\xff.png")).write_bytes(b"")
+    assert main([model, str(folder), "--out", str(out), "--score-thr", "0.1"]) == 0
+    lines = map(json.loads, capsys.readouterr().out.splitlines())
+    assert sorted({line["file_name"] for line in lines}) == ["a.ppm", "b/x.png"]
+    assert sorted(out.rglob("*.*")) == [out / "a.ppm.jpg", out / "b/x.png"]
+    drawn = draw(image, Detector(model, score_thr=0.1)(image))
+    np.testing.assert_array_equal(cv2.imread(out / "b/x.png"), drawn)
+    for arguments in ([folder, "--out", folder], [folder, folder, "--out", out]):
+        assert main([model, *map(str, arguments)]) == 1
+        assert "over an image or another picture" in capsys.readouterr().err
+    np.testing.assert_array_equal(cv2.imread(folder / "b/x.png"), image)
