@@ -13,7 +13,7 @@ from mmengine.logging import print_log
 
 from ghostdet.engine.batch_size import global_batch, scale_lr
 from ghostdet.engine.distributed import heed_launcher, on_main_process, restarted
-from ghostdet.engine.hooks.checkpoint import use_safe_checkpoints
+from ghostdet.engine.hooks.checkpoint import MAP, use_safe_checkpoints
 from ghostdet.engine.loops import use_resumable_loops
 from ghostdet.engine.resume import begun, find_latest_valid_checkpoint
 from ghostdet.errors import UserError
@@ -136,7 +136,7 @@ def _stop_early(cfg: Config, patience: int) -> None:
         for value in (hook.get("save_best"), hook.get("rule"))
     )
     if metric in (None, "auto"):
-        metric = "accuracy/top1" if is_classifier(cfg) else "coco/bbox_mAP"
+        metric = "accuracy/top1" if is_classifier(cfg) else MAP
         rule = "greater"
     # MMEngine takes an equal metric for a better one if min_delta is 0.
     rest = dict(monitor=metric, rule=rule, min_delta=1e-6, strict=True)

@@ -20,6 +20,7 @@ from ghostdet.utils.components import type_name
 from ghostdet.utils.files import PARTIAL, atomic_write
 
 ATOMIC = "ghostdet.atomic"
+MAP = "coco/bbox_mAP"  # the metric of detectors, unless a config names another
 
 
 class AtomicBackend(LocalBackend):
@@ -103,9 +104,9 @@ class SafeCheckpointHook(CheckpointHook):
             use_config_rates(runner, checkpoint)
             for state in meta.get("early_stopping", {}).values():
                 if state["stopped"]:
-                    now = "A larger --patience trains on"
-                    if not loop.stop_training:
-                        now = "With the present options it trains on"
+                    now = "Training on: --patience is larger now, or left out"
+                    if loop.stop_training:
+                        now = "To train on, give a larger --patience"
                     print_log(f"{state['stopped']}. {now}", logger="current")
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
@@ -131,13 +132,18 @@ class SafeCheckpointHook(CheckpointHook):
                 "optim_wrapper.clip_grad.max_norm=35"
             )
 
-    def after_train(self, runner: Runner) -> None:
-        """Save the last state of a run that stopped early."""
+    def after_val_epoch(self, runner: Runner, metrics: dict[str, float]) -> None:
+        """Save the best state, and the last one of a run that stops early.
+
+        ``save_best="auto"`` means the first metric, which may be of a class alone.
+        """
+        first = {key: metrics[key] for key in (MAP,) if key in metrics}
+        super().after_val_epoch(runner, {**first, **metrics})
         step = runner.epoch if self.by_epoch else runner.iter
-        if runner.train_loop.stop_training and self.save_last and step:
+        stops = getattr(runner._train_loop, "stop_training", False)
+        if stops and self.save_last and step:
             meta = dict(epoch=runner.epoch, iter=runner.iter)
             self._save_checkpoint_with_step(runner, step, meta=meta)
-        super().after_train(runner)
 
 
 @HOOKS.register_module()

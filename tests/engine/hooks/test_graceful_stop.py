@@ -2,6 +2,7 @@
 
 import os
 import signal
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import pytest
@@ -59,6 +60,26 @@ def test_sigterm_in_an_evaluation(hook, runner):
     assert caught.value.code == 143
     runner._train_loop = None  # of an evaluation alone
     hook.after_val_iter(runner)
+
+
+@pytest.mark.parametrize("rank_0, code", [(True, 0), (False, None)])
+def test_minutes(runner, monkeypatch, rank_0, code):
+    """Rank 0 decides, between two steps of the optimiser."""
+    monkeypatch.setattr(graceful_stop, "is_main_process", lambda: rank_0)
+    clock = iter([100.0, 159.0, 160.0, 160.0])
+    monkeypatch.setattr(graceful_stop.time, "monotonic", lambda: next(clock))
+    hook = GracefulStopHook(minutes=1)
+    hook.before_train(None)
+    try:
+        finish(hook, runner)
+        runner.optim_wrapper.should_update = lambda: False
+        finish(hook, runner)
+        runner.optim_wrapper.should_update = lambda: True
+        with pytest.raises(SystemExit) if rank_0 else nullcontext() as caught:
+            finish(hook, runner)
+        assert caught is None or caught.value.code == code
+    finally:
+        hook.after_train(None)
 
 
 def detection_batch():
