@@ -255,14 +255,6 @@ FAULTS = {
         },
         ("val metrics", "warn", "do not include `monitor` (mAP)"),
     ),
-    "early stopping without an evaluation": (
-        lambda root: {
-            "train_cfg.val_interval": 999,
-            "train_cfg.val_begin": 999,
-            "custom_hooks": [dict(type="EarlyStoppingHook", monitor="coco/bbox_mAP")],
-        },
-        ("train step", "fail", "watches coco/bbox_mAP, and the config has no eval"),
-    ),
     "metric that fails": (
         lambda root: {"val_evaluator": [dict(type=WholeMetric)]},
         ("val metrics", "warn", "WholeMetric fails on a batch: 1 of 6 images"),
