@@ -135,7 +135,8 @@ class SafeCheckpointHook(CheckpointHook):
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float]) -> None:
         """Save the best state, and the last one of a run that stops early.
 
-        ``save_best="auto"`` means the first metric, which may be of a class alone.
+        ``save_best="auto"`` means mAP. MMEngine takes the first metric, which with
+        ``classwise`` is the AP of one class.
         """
         first = {key: metrics[key] for key in (MAP,) if key in metrics}
         super().after_val_epoch(runner, {**first, **metrics})
