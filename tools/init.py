@@ -23,7 +23,8 @@ def parse_args() -> argparse.Namespace:
         "--minutes",
         type=float,
         default=5.0,
-        help="length of the training on this machine, about (default: 5)",
+        help="let the config train for about this time on this machine (default: 5); "
+        "--minutes of ghostdet train ends a run before its schedule does",
     )
     parser.add_argument(
         "--epochs", type=float, help="its length in passes over the images instead"

@@ -29,6 +29,20 @@ def parse_args() -> argparse.Namespace:
         help="start without the check of what the run needs, as tools/check.py makes",
     )
     parser.add_argument(
+        "--patience",
+        type=int,
+        metavar="N",
+        help="stop early after N evaluations without a better mAP or accuracy, or "
+        "metric of the config's save_best",
+    )
+    parser.add_argument(
+        "--minutes",
+        type=float,
+        metavar="M",
+        help="write a checkpoint and end after M minutes of training, for --resume; "
+        "the schedule stays as long as the config says",
+    )
+    parser.add_argument(
         "--log-to",
         nargs="+",
         default=[],
@@ -50,7 +64,13 @@ def main() -> None:
     )
     log_to(cfg, args.log_to)
     train(
-        cfg, args.resume, args.amp, not args.no_auto_scale_lr, check=not args.no_check
+        cfg,
+        args.resume,
+        args.amp,
+        not args.no_auto_scale_lr,
+        check=not args.no_check,
+        patience=args.patience,
+        minutes=args.minutes,
     )
 
 

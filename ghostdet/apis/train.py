@@ -23,6 +23,8 @@ def train(
     amp: bool = False,
     auto_scale_lr: bool = True,
     check: bool = True,
+    patience: int | None = None,
+    minutes: float | None = None,
 ) -> Runner:
     """Train a detector or classifier, with the config's evaluations.
 
@@ -34,6 +36,10 @@ def train(
         auto_scale_lr: Scale the learning rate from the config's
             ``auto_scale_lr.base_batch_size``, if it has one, to this run's batch size.
         check: Rehearse the run quickly first (:func:`~ghostdet.checks.check_run`).
+        patience: Stop after this number of evaluations without a better metric: the
+            config's ``save_best``, or else ``coco/bbox_mAP`` or ``accuracy/top1``.
+        minutes: Write a checkpoint and exit after this time of training, evaluations
+            included.
 
     Returns:
         The Runner, after training.
@@ -42,7 +48,8 @@ def train(
         UserError: If the dataset, a checkpoint or an option cannot be used, the work
             directory cannot be written or is another run's, the disk is full, a loss is
             not finite or another rank is lost.
-        SystemExit: With code 143 on SIGTERM, after a checkpoint is written.
+        SystemExit: With code 143 on SIGTERM and 0 after ``minutes``, after a
+            checkpoint is written.
     """
     require(cfg, "model", "train_dataloader", "train_cfg", "optim_wrapper")
     with config_mistakes(cfg, reading=True):
@@ -50,7 +57,7 @@ def train(
     check_writable(cfg.work_dir)
     with locked(cfg.work_dir), config_mistakes(cfg), lost_ranks():
         with config_mistakes(cfg, reading=True):
-            setup = setup_run(cfg, resume, amp, auto_scale_lr)
+            setup = setup_run(cfg, resume, amp, auto_scale_lr, patience, minutes)
         if check:
             on_main_process(_check, cfg)
         runner = build_runner(cfg, ("train_loop", "val_loop"), setup.dataset_meta)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,11 +13,11 @@ from mmengine.logging import print_log
 
 from ghostdet.engine.batch_size import global_batch, scale_lr
 from ghostdet.engine.distributed import heed_launcher, on_main_process, restarted
-from ghostdet.engine.hooks.checkpoint import use_safe_checkpoints
+from ghostdet.engine.hooks.checkpoint import MAP, use_safe_checkpoints
 from ghostdet.engine.loops import use_resumable_loops
 from ghostdet.engine.resume import begun, find_latest_valid_checkpoint
 from ghostdet.errors import UserError
-from ghostdet.utils.components import type_name
+from ghostdet.utils.components import is_classifier, type_name
 from ghostdet.weights import get_state_dict
 from ghostdet.weights.checkpoint import read_checkpoint
 from ghostdet.weights.source import REMOTE
@@ -40,6 +41,8 @@ def setup_run(
     resume: str | None = None,
     amp: bool = False,
     auto_scale_lr: bool = True,
+    patience: int | None = None,
+    minutes: float | None = None,
 ) -> RunSetup:
     """Change a run's config as the run needs it, in a work directory that is locked.
 
@@ -53,6 +56,8 @@ def setup_run(
         resume: See :func:`ghostdet.apis.train`.
         amp: See there.
         auto_scale_lr: See there.
+        patience: See there.
+        minutes: See there.
 
     Returns:
         The learning rate, and the classes of the checkpoint that it starts from.
@@ -60,6 +65,11 @@ def setup_run(
     Raises:
         UserError: If the work directory, the checkpoint or an option cannot be used.
     """
+    for option, value in {"--patience": patience, "--minutes": minutes}.items():
+        if value is not None and not 0 < value < math.inf:
+            raise UserError(
+                f"{option} is {value}, expected a number above 0, as in {option} 10"
+            )
     if cfg.launcher != "none":
         heed_launcher()
     if amp:
@@ -72,6 +82,10 @@ def setup_run(
     elif cfg.get("auto_scale_lr"):
         cfg.auto_scale_lr.scaled_to = global_batch(cfg).total  # as it is
     use_run_components(cfg)
+    if patience is not None:
+        _stop_early(cfg, patience)
+    if minutes is not None:
+        _update_hooks(cfg, "GracefulStopHook", minutes=minutes)
     return setup
 
 
@@ -101,6 +115,33 @@ def add_hook(cfg: Config, name: str, **arguments: Any) -> None:
     kinds = [h.get("type") if isinstance(h, dict) else type(h) for h in hooks]
     if name not in map(type_name, kinds):
         cfg.custom_hooks = [*hooks, dict(type=name, **arguments)]
+
+
+def _update_hooks(cfg: Config, name: str, **arguments: Any) -> None:
+    """Set arguments of the hooks of a type in ``custom_hooks``."""
+    for hook in cfg.custom_hooks:
+        if isinstance(hook, dict) and type_name(hook.get("type")) == name:
+            hook.update(arguments)
+
+
+def _stop_early(cfg: Config, patience: int) -> None:
+    """Stop after evaluations without a better metric, that of ``save_best`` if named.
+
+    A config that stops early keeps its hook, with this patience.
+    """
+    hook = cfg.default_hooks.get("checkpoint")
+    hook = hook if isinstance(hook, dict) else {}
+    metric, rule = (
+        value[0] if isinstance(value, (list, tuple)) else value
+        for value in (hook.get("save_best"), hook.get("rule"))
+    )
+    if metric in (None, "auto"):
+        metric = "accuracy/top1" if is_classifier(cfg) else MAP
+        rule = "greater"
+    # MMEngine takes an equal metric for a better one if min_delta is 0.
+    rest = dict(monitor=metric, rule=rule, min_delta=1e-6, strict=True)
+    add_hook(cfg, "ResumableEarlyStoppingHook", **rest)
+    _update_hooks(cfg, "ResumableEarlyStoppingHook", patience=patience)
 
 
 def _set_start(cfg: Config, resume: str | None) -> dict[str, Any]:

@@ -65,3 +65,12 @@ def test_sigterm_to_one_rank_ends_all_with_a_checkpoint(run, kind):
     ended = run(*plant(kind), ranks=2)
     assert ended.code != 0 and "SIGTERM at iteration 5: wrote" in ended.output
     assert (ended.work_dir / "last_checkpoint").read_text().endswith("/iter_5.pth")
+
+
+def test_minutes_end_all_ranks_at_once(run):
+    """With code 0: torchrun does not start them again."""
+    ended = run(ranks=2, restarts=1, arguments=["--minutes", "0.001"])
+    assert ended.code == 0, ended.output[-3000:]
+    path = ended.work_dir / "iter_1.pth"
+    assert f"--minutes 0.001 ended at iteration 1: wrote {path}" in ended.output
+    assert [path] == list(ended.work_dir.glob("*.pth"))

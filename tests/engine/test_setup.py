@@ -3,10 +3,15 @@
 import pytest
 import torch
 
+from ghostdet import CONFIGS
+from ghostdet.config import load_config
 from ghostdet.engine.hooks import GracefulStopHook
 from ghostdet.engine.setup import setup_run, use_run_components
 from ghostdet.errors import UserError
 from ghostdet.utils.components import type_name
+
+CELLS = f"{CONFIGS}/bccd/retinanet_ghostnet_small_bccd.py"
+DIGITS = f"{CONFIGS}/classification/ghostnet_digits.py"
 
 
 def kinds(cfg):
@@ -97,6 +102,32 @@ def test_restarted_by_torchrun(tiny, trained, monkeypatch):
     cfg = tiny(work_dir=trained)
     setup_run(cfg)
     assert cfg.load_from == str(trained / "iter_4.pth")
+
+
+@pytest.mark.parametrize("option", ["patience", "minutes"])
+def test_limits_that_are_refused(tiny, option):
+    for value in (0, -1, float("nan"), float("inf")):
+        with pytest.raises(UserError, match=f"^--{option} is {value}, expected"):
+            setup_run(tiny({"load_from": "nowhere.pth"}), **{option: value})
+
+
+@pytest.mark.parametrize(
+    "config, save_best, own, metric",
+    [
+        (CELLS, None, [], "coco/bbox_mAP"),
+        (CELLS, ["a/acc", "b"], [], "a/acc"),
+        (DIGITS, "auto", [], "accuracy/top1"),
+        (CELLS, "b", [dict(type="EarlyStoppingHook", monitor="x", patience=9)], "x"),
+    ],
+)
+def test_limits(config, save_best, own, metric, tmp_path):
+    cfg = load_config(config, tmp_path)
+    cfg.default_hooks.checkpoint.save_best, cfg.custom_hooks = save_best, own
+    setup_run(cfg, patience=3, minutes=0.5)
+    hooks = {hook.type: hook for hook in cfg.custom_hooks}
+    stop = hooks["ResumableEarlyStoppingHook"]
+    assert (stop.monitor, stop.patience) == (metric, 3)
+    assert hooks["GracefulStopHook"].minutes == 0.5
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

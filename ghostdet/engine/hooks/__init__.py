@@ -1,6 +1,9 @@
 """Hooks, in MMEngine's ``HOOKS``."""
 
-from ghostdet.engine.hooks.checkpoint import SafeCheckpointHook
+from ghostdet.engine.hooks.checkpoint import (
+    ResumableEarlyStoppingHook,
+    SafeCheckpointHook,
+)
 from ghostdet.engine.hooks.checkpoint_guard import CheckpointGuardHook
 from ghostdet.engine.hooks.graceful_stop import GracefulStopHook
 from ghostdet.engine.hooks.run_record import RunRecordHook
@@ -10,6 +13,7 @@ __all__ = [
     "CheckpointGuardHook",
     "FolderVisualizationHook",
     "GracefulStopHook",
+    "ResumableEarlyStoppingHook",
     "RunRecordHook",
     "SafeCheckpointHook",
 ]

@@ -10,6 +10,7 @@ from mmengine.config import Config
 from mmengine.dist import is_main_process
 from mmengine.fileio import LocalBackend, register_backend
 from mmengine.hooks import CheckpointHook, EarlyStoppingHook
+from mmengine.logging import print_log
 from mmengine.registry import HOOKS
 from mmengine.runner import BaseLoop, EpochBasedTrainLoop, Runner
 
@@ -19,6 +20,7 @@ from ghostdet.utils.components import type_name
 from ghostdet.utils.files import PARTIAL, atomic_write
 
 ATOMIC = "ghostdet.atomic"
+MAP = "coco/bbox_mAP"  # the metric of detectors, unless a config names another
 
 
 class AtomicBackend(LocalBackend):
@@ -89,7 +91,10 @@ class SafeCheckpointHook(CheckpointHook):
             AtomicBackend.outdated.add(resumed)
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Note the epoch's length of the resumed run; its rates become the config's."""
+        """Note the epoch's length of the resumed run; its rates become the config's.
+
+        If that run stopped early, say so.
+        """
         if runner._resume:
             meta, loop = checkpoint["meta"], runner.train_loop
             loop.resumed_length = length = meta.get("epoch_length")
@@ -97,6 +102,12 @@ class SafeCheckpointHook(CheckpointHook):
             within = by_epoch and meta["iter"] != meta["epoch"] * (length or 0)
             self.missed = not (within or meta.get("evaluated"))
             use_config_rates(runner, checkpoint)
+            for state in meta.get("early_stopping", {}).values():
+                if state["stopped"]:
+                    now = "Training on: --patience is larger now, or left out"
+                    if loop.stop_training:
+                        now = "To train on, give a larger --patience"
+                    print_log(f"{state['stopped']}. {now}", logger="current")
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Note how the run trains; raise ``UserError`` if weights are not finite."""
@@ -121,24 +132,82 @@ class SafeCheckpointHook(CheckpointHook):
                 "optim_wrapper.clip_grad.max_norm=35"
             )
 
+    def after_val_epoch(self, runner: Runner, metrics: dict[str, float]) -> None:
+        """Save the best state, and the last one of a run that stops early.
+
+        ``save_best="auto"`` means mAP. MMEngine takes the first metric, which with
+        ``classwise`` is the AP of one class.
+        """
+        first = {key: metrics[key] for key in (MAP,) if key in metrics}
+        super().after_val_epoch(runner, {**first, **metrics})
+        step = runner.epoch if self.by_epoch else runner.iter
+        stops = getattr(runner._train_loop, "stop_training", False)
+        if stops and self.save_last and step:
+            meta = dict(epoch=runner.epoch, iter=runner.iter)
+            self._save_checkpoint_with_step(runner, step, meta=meta)
+
 
 @HOOKS.register_module()
 class ResumableEarlyStoppingHook(EarlyStoppingHook):
-    """``EarlyStoppingHook`` that keeps its state in checkpoints."""
+    """``EarlyStoppingHook`` that keeps its state in checkpoints.
+
+    It says at which evaluation the metric was best. A run that stopped early stays
+    stopped when it is resumed, unless ``patience`` is larger then.
+
+    Takes the arguments of :class:`mmengine.hooks.EarlyStoppingHook`. With ``strict``, a
+    metric that is missing raises ``UserError``.
+    """
 
     priority = "LOW"  # before the best checkpoint is written
+    best_at = "none"  # the evaluation with the best score
+    stopped = ""  # when and why
+
+    def before_train(self, runner: Runner) -> None:
+        """Raise ``UserError`` if there will be no evaluation."""
+        if not evaluations(runner.train_loop):
+            raise UserError(
+                f"early stopping watches {self.monitor}, and the config has no "
+                "evaluation; set val_dataloader, val_evaluator, val_cfg and "
+                "train_cfg.val_interval, or leave out --patience or the hook"
+            )
+
+    def after_val_epoch(self, runner: Runner, metrics: dict[str, float]) -> None:
+        """Decide whether to stop."""
+        if self.strict and self.monitor not in metrics:
+            raise UserError(
+                f"early stopping watches {self.monitor}, and the evaluator gives "
+                f"{', '.join(metrics)}; name one of them, type --cfg-options "
+                f"default_hooks.checkpoint.save_best={next(iter(metrics), 'METRIC')}"
+            )
+        by_epoch = isinstance(runner.train_loop, EpochBasedTrainLoop)
+        self._now = f"epoch {runner.epoch}" if by_epoch else f"iteration {runner.iter}"
+        super().after_val_epoch(runner, metrics)
+
+    def _check_stop_condition(self, current_score: float) -> tuple[bool, str]:
+        best = self.best_score
+        stop, reason = super()._check_stop_condition(current_score)
+        if self.best_score != best:
+            self.best_at = self._now
+        if stop:
+            self.stopped = f"Stopped early at {self._now} (best {self.monitor}: "
+            self.stopped += f"{self.best_at}): {reason.rstrip('. ')}"
+        return stop, self.stopped
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Note the best score, and the evaluations since."""
-        state = self.best_score, self.wait_count, runner.train_loop.stop_training
+        """Note the best score, the evaluations since, and whether the run stopped."""
+        names = "best_score", "best_at", "wait_count", "stopped", "patience"
+        state = {name: getattr(self, name) for name in names}
         checkpoint["meta"].setdefault("early_stopping", {})[self.monitor] = state
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Continue with them."""
         states = checkpoint.get("meta", {}).get("early_stopping", {})
         if runner._resume and self.monitor in states:
-            self.best_score, self.wait_count, stop = states[self.monitor]
-            runner.train_loop.stop_training |= stop
+            state = {**states[self.monitor]}
+            if self.patience > state.pop("patience"):
+                state["stopped"] = ""
+            vars(self).update(state)
+            runner.train_loop.stop_training |= bool(self.stopped)
 
 
 def evaluation_due(loop: BaseLoop) -> bool:

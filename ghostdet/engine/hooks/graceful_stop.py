@@ -1,4 +1,4 @@
-"""Stop a run gracefully: when a loss is not finite, and on SIGTERM."""
+"""Stop a run gracefully: on SIGTERM, after a time, and when a loss is not finite."""
 
 from __future__ import annotations
 
@@ -6,10 +6,17 @@ import math
 import signal
 import sys
 import threading
+import time
 from typing import Any
 
 import torch
-from mmengine.dist import all_gather_object, all_reduce, barrier, get_rank
+from mmengine.dist import (
+    all_gather_object,
+    all_reduce,
+    barrier,
+    get_rank,
+    is_main_process,
+)
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.registry import HOOKS
@@ -27,9 +34,14 @@ TERMINATED = 128 + signal.SIGTERM  # exit code, as in shells
 class GracefulStopHook(Hook):
     """End a run on all ranks at the same iteration, without loss.
 
-    After each iteration the ranks exchange two flags. If a loss was not finite on one
+    After each iteration the ranks exchange three flags. If a loss was not finite on one
     of them, all raise an error. If one got SIGTERM, which a cluster sends before it
-    takes a machine away, they write a checkpoint and exit with code 143.
+    takes a machine away, they write a checkpoint and exit with code 143. If the time is
+    over on rank 0, they do so with code 0, with which torchrun does not restart them.
+
+    Args:
+        minutes: Longest time of training, evaluations included, from this start. An
+            evaluation is not cut short.
     """
 
     # After what belongs to an iteration (schedules are LOW), before checkpoints.
@@ -37,8 +49,12 @@ class GracefulStopHook(Hook):
     terminated = False
     _previous: Any = None
 
+    def __init__(self, minutes: float = math.inf) -> None:
+        self.minutes = minutes
+
     def before_train(self, runner: Runner) -> None:
-        """Listen for SIGTERM."""
+        """Listen for SIGTERM, and start the clock."""
+        self._since = time.monotonic()
         if threading.current_thread() is threading.main_thread():
             self._previous = signal.signal(signal.SIGTERM, self._note)
 
@@ -62,16 +78,20 @@ class GracefulStopHook(Hook):
         """
         losses = losses_of(outputs)
         diverged = not all(map(math.isfinite, losses.values()))
-        state = torch.tensor([diverged, self.terminated], dtype=torch.int32)
+        late = time.monotonic() - self._since >= 60 * self.minutes
+        flags = [diverged, self.terminated, late and is_main_process()]
+        state = torch.tensor(flags, dtype=torch.int32)
         all_reduce(state, op="max")
         if state[0]:
             _report(runner, losses, data_batch)
         # Between two steps of the optimiser, accumulated gradients would be lost.
         should_update = getattr(runner.optim_wrapper, "should_update", lambda: True)
-        if state[1] and should_update():
+        if state[1:].any() and should_update():
             path = save_now(runner)
             barrier()  # torchrun ends all ranks as soon as one exits
-            _exit(runner, f"wrote {path}")
+            if state[1]:
+                _exit(runner, f"wrote {path}")
+            _exit(runner, f"wrote {path}", f"--minutes {self.minutes:g} ended", 0)
 
     def after_val_iter(self, runner: Runner, *args: Any, **kwargs: Any) -> None:
         """Exit during an evaluation, which may take longer than there is time."""
@@ -127,9 +147,11 @@ def _images(data_batch: Any) -> list[str]:
     ]
 
 
-def _exit(runner: Runner, what: str) -> None:
+def _exit(
+    runner: Runner, what: str, cause: str = "SIGTERM", code: int = TERMINATED
+) -> None:
     print_log(
-        f"SIGTERM at iteration {runner.iter + 1}: {what}; continue with --resume",
+        f"{cause} at iteration {runner.iter + 1}: {what}; continue with --resume",
         logger="current",
     )
-    sys.exit(TERMINATED)
+    sys.exit(code)

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import re
 import shutil
 
 import pytest
@@ -11,6 +12,7 @@ from mmengine.runner import ValLoop
 from mmengine.visualization import LocalVisBackend
 from unchecked import train
 
+from ghostdet import apis
 from ghostdet.engine.hooks import checkpoint
 from ghostdet.engine.resume import find_latest_valid_checkpoint
 from ghostdet.errors import UserError
@@ -174,3 +176,48 @@ def test_what_follows_from_evaluations_is_kept(tiny, tmp_path, monkeypatch, best
         for record in records
     )
     assert one == two
+
+
+def test_patience(tiny, tmp_path, monkeypatch, capsys):
+    """A run that stopped early saves its state, and stays stopped."""
+    seen = []
+    scores = iter([0.3, 0.4, 0.4, 0.2, 0.3, 0.1])  # an equal one is no better
+    monkeypatch.setattr(
+        "mmdet.evaluation.CocoMetric.compute_metrics",
+        lambda *_: {"RBC_precision": 0.9, "bbox_mAP": next(scores)},
+    )
+    options = {
+        "train_cfg.val_interval": 1,
+        "train_cfg.max_iters": 9,
+        "default_hooks.checkpoint.interval": 99,
+        "default_hooks.checkpoint.save_best": "auto",
+    }
+
+    def run(resume="auto", **more):
+        runner = train(tiny(options), resume, **more)
+        seen.append(capsys.readouterr().out)
+        return runner.iter
+
+    stopped = r"Stopped early at iteration 4 \(best coco/bbox_mAP: iteration 2\)"
+    assert [run(None, patience=2), run(patience=2)] == [4, 4]
+    assert (tmp_path / "run/best_coco_bbox_mAP_iter_2.pth").is_file()
+    assert (tmp_path / "run/last_checkpoint").read_text().endswith("iter_4.pth")
+    assert re.search(f"{stopped}.*To train on, give", seen[1])
+    assert run(patience=3) == 5
+    assert re.search(f"{stopped}.*Training on", seen[2])
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"train_cfg.val_begin": 99}, "bbox_mAP, and the config has no evaluation"),
+        (
+            {"default_hooks.checkpoint.save_best": "coco/mAP"},
+            "coco/mAP, and the evaluator gives coco/bbox_mAP, .*save_best=coco/bbox",
+        ),
+    ],
+)
+@pytest.mark.parametrize("check", [False, True])
+def test_patience_without_its_metric(tiny, options, message, check):
+    with pytest.raises(UserError, match=message):
+        apis.train(tiny({"train_cfg.max_iters": 1, **options}), patience=2, check=check)

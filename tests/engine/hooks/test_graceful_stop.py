@@ -61,6 +61,17 @@ def test_sigterm_in_an_evaluation(hook, runner):
     hook.after_val_iter(runner)
 
 
+def test_minutes(hook, runner, monkeypatch):
+    finish(hook, runner)  # no limit
+    hook.minutes = 0
+    with monkeypatch.context() as patch:
+        patch.setattr(graceful_stop, "is_main_process", lambda: False)
+        finish(hook, runner)  # rank 0 decides
+    with pytest.raises(SystemExit) as caught:
+        finish(hook, runner)
+    assert caught.value.code == 0
+
+
 def detection_batch():
     metas = [dict(img_id=17), dict(img_path="b.jpg")]
     return dict(data_samples=[SimpleNamespace(metainfo=meta) for meta in metas])
