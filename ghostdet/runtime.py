@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import argparse
 import colorsys
-import contextlib
 import functools
 import hashlib
 import json
@@ -38,8 +37,8 @@ PACKAGES = {".onnx": "onnxruntime", ".xml": "openvino"}
 OUTPUTS = ("boxes", "scores", "labels")
 # OpenVINO's names.
 PRECISIONS = {"fp32": "f32", "bf16": "bf16"}
-# Suffixes of pictures; others, where OpenCV writes them, may lose colours.
-WRITTEN = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+# Of image files; OpenCV writes them too, the last one without colours.
+SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp", ".pgm")
 # Markers of ITU-T T.81, table B.1.
 _JPEG_START = b"\xff\xd8\xff"
 _JPEG_SCAN = b"\xff\xda"
@@ -289,6 +288,34 @@ def _bgr(label: int) -> list[tuple[int, ...]]:
     return [tuple(bytes.fromhex(color[1:])[::-1]) for color in colors_of(label)]
 
 
+def list_images(folder: Path) -> list[Path]:
+    """List the images in a folder and those in it, by their names or contents.
+
+    What is hidden is skipped.
+    """
+    return [
+        path
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+        and "/." not in f"/{path.relative_to(folder).as_posix()}"
+        and (path.suffix.lower() in SUFFIXES or is_image(path))
+    ]
+
+
+def is_image(path: Path) -> bool:
+    """Tell from its content whether OpenCV can read a file."""
+    try:
+        # OpenCV 5.0 crashes on a name that is not Unicode.
+        return cv2.haveImageReader(str(path).encode(errors="replace").decode())
+    except cv2.error:  # OpenCV 4.10's, of OpenEXR
+        return False
+
+
+def picture_name(name: str) -> str:
+    """Name the picture of an image: as the image, or a JPEG where colours need it."""
+    return name if name.lower().endswith(SUFFIXES[:-1]) else f"{name}.jpg"
+
+
 def read_meta(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Read the JSON file beside a model, and check that they belong together.
 
@@ -524,7 +551,15 @@ def main(arguments: list[str] | None = None) -> int:
     code = 0
     try:
         detector = Detector(args.model, args.threads, args.score_thr, args.precision)
-        images = [found for path in args.images for found in _images(Path(path))]
+        images = []
+        for path in map(Path, args.images):
+            root = path if path.is_dir() else path.parent
+            found = list_images(path) if path.is_dir() else [path]
+            if not found:
+                raise DetectorError(
+                    f"no image in {path}; give one, or a folder of them"
+                )
+            images += [(image, image.relative_to(root).as_posix()) for image in found]
         pictures = _pictures(images, args.out) if args.out else [None] * len(images)
     except DetectorError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -554,28 +589,11 @@ def main(arguments: list[str] | None = None) -> int:
     return code
 
 
-def _images(path: Path) -> list[tuple[Path, str]]:
-    """List an image, or those in a folder, each with its name in the results."""
-    if not path.is_dir():
-        return [(path, path.name)]
-    images = []
-    for file in sorted(path.rglob("*")):
-        name = file.relative_to(path).as_posix()
-        # OpenCV 5.0 crashes on a name that is not Unicode, 4.10 raises for OpenEXR.
-        known = str(file).encode(errors="replace").decode()
-        with contextlib.suppress(cv2.error):
-            if "/." not in f"/{name}" and file.is_file() and cv2.haveImageReader(known):
-                images.append((file, name))
-    if not images:
-        raise DetectorError(f"no image in {path}; give an image or a folder of images")
-    return images
-
-
 def _pictures(images: list[tuple[Path, str]], out: str) -> list[Path]:
     """List the pictures to write, none of which may replace an image or another."""
     pictures, used = [], {path.resolve() for path, _ in images}
     for _, name in images:
-        picture = Path(out, name if name.lower().endswith(WRITTEN) else f"{name}.jpg")
+        picture = Path(out, picture_name(name))
         if picture.resolve() in used:
             raise DetectorError(
                 f"--out would write {picture} over an image or another picture; give "

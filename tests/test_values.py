@@ -143,7 +143,5 @@ def test_value_that_the_file_does_not_derive_from(tmp_path):
     (tmp_path / "own.py").write_text(
         f"_base_ = {CONFIGS + '/own/light_s.py'!r}\nmax_iters = 900"
     )
-    with pytest.raises(
-        UserError, match="max_iters has no effect, since .*sets it"
-    ):
+    with pytest.raises(UserError, match="max_iters has no effect, since .*sets it"):
         load_config(tmp_path / "own.py", cfg_options={"max_iters": 90})

@@ -9,7 +9,7 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description="Detect objects in pictures, or classify these"
     )
-    parser.add_argument("images", help="an image, or a folder of images")
+    parser.add_argument("images", help="an image, a folder of images, or a video")
     parser.add_argument(
         "--config",
         help="config file; published weights have theirs beside them",
@@ -24,9 +24,17 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument(
         "--score-thr",
-        type=float,
-        help="lowest score of a detection that is drawn; results.json holds all "
-        "(default: 0.3)",
+        type=_score,
+        default=0.3,
+        metavar="SCORE",
+        help="lowest score of a detection that is drawn, 0.3 by default, or the "
+        "figures.json of `test --report` with one for each class; results hold all",
+    )
+    parser.add_argument(
+        "--tile",
+        type=int,
+        metavar="PX",
+        help="detect in overlapping tiles of this size, for large photographs",
     )
     parser.add_argument(
         "--amp",
@@ -40,6 +48,13 @@ def parse_args() -> argparse.Namespace:
     return args
 
 
+def _score(text: str) -> float | str:
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
 def main() -> None:
     args = parse_args()
     from ghostdet.apis import infer
@@ -50,7 +65,8 @@ def main() -> None:
         data_root=args.data_root,
         cfg_options=args.cfg_options,
     )
-    infer(args.images, cfg, args.checkpoint, args.out, args.score_thr, args.amp)
+    options = args.out, args.score_thr, args.amp, args.tile
+    infer(args.images, cfg, args.checkpoint, *options)
 
 
 if __name__ == "__main__":

@@ -3,38 +3,54 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from os.path import realpath
 from pathlib import Path
 from typing import Any
 
 import cv2
 import mmcv
+import numpy as np
 import torch
+from matplotlib.colors import to_rgb
+from mmcv.ops import batched_nms
 from mmcv.transforms import Compose
 from mmdet.apis import inference_detector
-from mmdet.registry import DATASETS, VISUALIZERS
+from mmdet.registry import DATASETS
 from mmdet.utils import get_test_pipeline_cfg
 from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.registry import init_default_scope
+from mmengine.structures import InstanceData
 from torch import nn
-from torchvision.datasets.folder import is_image_file
 from tqdm import tqdm
 
 from ghostdet.apis.amp import use_amp
 from ghostdet.apis.model import load_model
 from ghostdet.checks.classes import check_num_classes
 from ghostdet.config import load_config, require, require_detector
-from ghostdet.datasets import LoadReadableImage
 from ghostdet.datasets.classification import load_image
 from ghostdet.errors import UserError
 from ghostdet.models.exported_detector import ExportedDetector, is_exported
+from ghostdet.runtime import (
+    SUFFIXES,
+    Detections,
+    colors_of,
+    draw,
+    is_image,
+    list_images,
+    picture_name,
+)
 from ghostdet.utils.components import is_classifier
 from ghostdet.utils.files import check_writable
 from ghostdet.utils.text import shorten
+from ghostdet.utils.tiles import tiles
 
+SCORE = 0.3  # the lowest score of a detection that is drawn
 TOP = 5  # classes of an image
 SHOWN = 10  # images whose classes are printed
+_LEAST_TILE = 64  # px
+_RATE = 25  # frames a second, of a video that does not name its own
 
 
 def load_detector(
@@ -82,10 +98,11 @@ def infer(
     config: str | Path | Config,
     checkpoint: str | Path,
     out: str | Path = "outputs",
-    score_thr: float | None = None,
+    score_thr: float | str | Path = SCORE,
     amp: bool = False,
+    tile: int | None = None,
 ) -> Path:
-    """Detect objects in an image or a folder of images, or classify them.
+    """Detect objects in images or a video, or classify images.
 
     A detector writes a picture with boxes for each image, under its own name, and
     ``results.json``, all detections in COCO's results format: ``image_id``,
@@ -94,49 +111,61 @@ def infer(
     test annotations list, by their paths, and categories that they name have their
     identifiers. Others are counted from 1, or on from the highest identifier there.
 
+    Of a video it writes ``NAME.mp4`` with the boxes, and ``NAME.jsonl``, a line for
+    each detection: ``frame``, counted from 0, and the same keys but for the image's.
+
     A classifier writes ``results.json`` alone: for each image ``file_name`` and
     ``predictions``, up to five, the likeliest first, with ``category_id`` (the label,
     from 0), ``category_name`` and ``score``. Where the weights name no classes, as
     official ones do not, names are the labels.
 
     Args:
-        images: An image or a folder.
+        images: An image, a folder, with those in it, or a video.
         config: The config the model was trained with, or for published weights
             their ``.json`` file.
         checkpoint: Its checkpoint, or what a detector was exported to.
         out: Folder to write to.
-        score_thr: The lowest score of a detection that is drawn, 0.3 by default; the
-            file holds all.
+        score_thr: The lowest score of a detection that is drawn, or the
+            ``figures.json`` of a report with the best one of each class; the files of
+            results hold all.
         amp: Mixed precision: with fp16 on a GPU, bf16 on a CPU.
+        tile: Side of tiles in px, to detect in parts of large images. They overlap by
+            a quarter; what a border may cut is taken from the neighbour, and NMS joins
+            the rest. Boxes alone, no masks.
 
     Returns:
-        The path of ``results.json``.
+        The path of ``results.json``, or of ``NAME.jsonl``.
 
     Raises:
         UserError: If there is no image, ``out`` cannot be written or is the folder of
             the images, the checkpoint does not fit, or, once all others are done, if
             there are images without results.
     """
-    paths = _image_paths(Path(images))
+    images, out = Path(images), Path(out)
+    root = images if images.is_dir() else images.parent
     check_writable(out, "--out")
-    out = Path(out)
-    if out.samefile(paths[0].parent):
+    if root.is_dir() and out.samefile(root):
         raise UserError(
             f"--out {str(out)!r} holds the images themselves, which what is written "
             "could replace; give another folder"
         )
+    video = _open_video(images)
+    paths = [] if video else _image_paths(images, out)
     cfg = config if isinstance(config, Config) else load_config(config)
     require(cfg, "model", "test_dataloader")
-    if score_thr is not None:
-        require_detector(cfg, "--score-thr")
     if is_exported(checkpoint):
         require_detector(cfg, "an exported file")
     if is_classifier(cfg):
+        for given, what in ((tile, "--tile"), (video, "a video")):
+            if given:
+                require_detector(cfg, what)
+        if score_thr != SCORE:
+            require_detector(cfg, "--score-thr")
         model = _Classifier(cfg, checkpoint, amp)
     else:
-        model = _Detector(
-            cfg, checkpoint, amp, out, 0.3 if score_thr is None else score_thr
-        )
+        model = _Detector(cfg, checkpoint, amp, out, score_thr, tile)
+    if video:
+        return model.follow(video, images)
 
     results: list[dict[str, Any]] = []
     failed: list[str] = []
@@ -144,7 +173,8 @@ def infer(
     try:
         for number, path in enumerate(tqdm(paths, unit="image"), start=1):
             try:
-                results += model.predict(path, number)
+                name = path.relative_to(root).as_posix()
+                results += model.predict(path, name, number)
             except UserError as error:
                 failed.append(error.text)
             except (cv2.error, MemoryError, RuntimeError) as error:  # by its size
@@ -167,60 +197,143 @@ class _Detector:
         checkpoint: str | Path,
         amp: bool,
         out: Path,
-        score_thr: float,
+        score_thr: float | str | Path,
+        tile: int | None,
     ) -> None:
-        self.out, self.score_thr = out, score_thr
+        if tile is not None and tile < _LEAST_TILE:
+            raise UserError(f"--tile is {tile}, expected {_LEAST_TILE} px or more")
+        self.out, self.tile, self.score_thr = out, tile, score_thr
         self.model = load_detector(cfg, checkpoint, amp)
-        steps = get_test_pipeline_cfg(cfg)
-        self.pipeline = Compose(steps)
-        self.read = LoadReadableImage(max_value=steps[0].get("max_value", 65535)).read
-        self.visualizer = VISUALIZERS.build(
-            dict(type="DetLocalVisualizer", name="infer")
-        )
-        self.visualizer.dataset_meta = self.model.dataset_meta
+        first, *steps = get_test_pipeline_cfg(cfg)
+        self.load = Compose([first])
+        take = dict(type="mmdet.LoadImageFromNDArray")
+        take["to_float32"] = first.get("to_float32", False)
+        self.pipeline = Compose([take, *steps])
+        self.names = self.model.dataset_meta["classes"]
+        self.least = torch.tensor(_least_scores(score_thr, self.names))
         self.image_ids, self.category_ids = _coco_ids(cfg)
         self.last_id = _highest(self.image_ids)
-        names = self.model.dataset_meta["classes"]
-        unknown = [name for name in names if name not in self.category_ids]
-        first = _highest(self.category_ids) + 1
-        self.category_ids |= {name: i for i, name in enumerate(unknown, first)}
+        unknown = [name for name in self.names if name not in self.category_ids]
+        first_id = _highest(self.category_ids) + 1
+        self.category_ids |= {name: i for i, name in enumerate(unknown, first_id)}
 
-    def predict(self, path: Path, number: int) -> list[dict[str, Any]]:
-        """Draw the detections in an image and give all of them."""
-        sample = inference_detector(self.model, str(path), self.pipeline)
-        self.visualizer.add_datasample(
-            path.stem,
-            mmcv.bgr2rgb(self.read(str(path))),
-            sample,
-            draw_gt=False,
-            pred_score_thr=self.score_thr,
-            out_file=str(self.out / _picture_name(path)),
-        )
-        classes = self.model.dataset_meta["classes"]
-        instances = sample.pred_instances.cpu()
+    def detect(self, image: np.ndarray) -> InstanceData:
+        """Detect the objects in an image, uint8 (H, W, 3), or in its tiles."""
+        if self.tile is None:
+            found = inference_detector(self.model, image, self.pipeline)
+            return found.pred_instances.cpu()
+        height, width = image.shape[:2]
+        overlap = self.tile // 4
+        parts = []
+        for x1, y1, x2, y2 in tiles((0, 0, width, height), self.tile, overlap):
+            part = np.ascontiguousarray(image[y1:y2, x1:x2])
+            found = inference_detector(self.model, part, self.pipeline)
+            found = found.pred_instances.cpu()
+            # Borders within the image: what is near to them is whole in a neighbour.
+            inner = torch.tensor([x1 > 0, y1 > 0, x2 < width, y2 < height])
+            centers = (found.bboxes[:, :2] + found.bboxes[:, 2:]) / 2
+            sides = torch.tensor([x2 - x1, y2 - y1]) - centers
+            distances = torch.cat([centers, sides], 1)
+            kept = found[~(inner & (distances < overlap / 4)).any(1)]
+            offset = torch.tensor([x1, y1, x1, y1])
+            parts.append(
+                InstanceData(
+                    bboxes=kept.bboxes + offset, scores=kept.scores, labels=kept.labels
+                )
+            )
+        merged = InstanceData.cat(parts)
+        nms = dict(type="nms", iou_threshold=0.5)
+        best = batched_nms(merged.bboxes, merged.scores, merged.labels, nms)[1]
+        return merged[best]
+
+    def draw(self, image: np.ndarray, found: InstanceData) -> np.ndarray:
+        """Draw detections with the scores that are asked for."""
+        shown = found[found.scores >= self.least[found.labels]]
+        for mask, label in zip(shown.get("masks", ()), shown.labels):
+            color = 255 * np.array(to_rgb(colors_of(int(label))[0]))[::-1]
+            image = np.where(mask[..., None], (image + color) / 2, image)
+        labels = shown.labels.numpy()
+        names = [self.names[label] for label in labels]
+        arrays = shown.bboxes.float().numpy(), shown.scores.float().numpy(), labels
+        return draw(image.astype(np.uint8), Detections(*arrays, names))
+
+    def rows(self, found: InstanceData, **keys: Any) -> list[dict[str, Any]]:
+        """Give detections in COCO's results format, with further keys."""
         return [
             dict(
-                image_id=self.image_ids.get(realpath(path), self.last_id + number),
-                file_name=path.name,
-                category_id=self.category_ids[classes[label]],
-                category_name=classes[label],
+                **keys,
+                category_id=self.category_ids[self.names[label]],
+                category_name=self.names[label],
                 bbox=[x1, y1, x2 - x1, y2 - y1],
                 score=score,
             )
             for (x1, y1, x2, y2), score, label in zip(
-                instances.bboxes.tolist(),
-                instances.scores.tolist(),
-                instances.labels.tolist(),
+                found.bboxes.tolist(), found.scores.tolist(), found.labels.tolist()
             )
         ]
 
+    def predict(self, path: Path, name: str, number: int) -> list[dict[str, Any]]:
+        """Draw the detections in an image and give all of them."""
+        image = self.load(dict(img_path=str(path)))["img"]
+        found = self.detect(image)
+        picture = self.out / picture_name(name)
+        mmcv.imwrite(self.draw(image, found), str(picture))
+        number = self.image_ids.get(realpath(path), self.last_id + number)
+        return self.rows(found, image_id=number, file_name=name)
+
+    def follow(self, video: mmcv.VideoReader, path: Path) -> Path:
+        """Detect in a video, frame by frame."""
+        target = self.out / f"{path.stem}.jsonl"
+        picture, rate = target.with_suffix(".mp4"), video.fps
+        if not rate > 0:
+            rate = _RATE
+            print(f"{path} has no frame rate: {picture} gets {_RATE} frames a second")
+        code = cv2.VideoWriter_fourcc(*"mp4v")
+        writer = cv2.VideoWriter(str(picture), code, rate, video.resolution)
+        count = drawn = frames = 0
+        try:
+            with open(target, "w") as lines:
+                for frame in tqdm(video, unit="frame"):
+                    found = self.detect(frame)
+                    writer.write(self.draw(frame, found))
+                    for row in self.rows(found, frame=frames):
+                        lines.write(json.dumps(row, ensure_ascii=False) + "\n")
+                    frames, count = frames + 1, count + len(found)
+                    drawn += int((found.scores >= self.least[found.labels]).sum())
+        finally:
+            writer.release()
+        if frames < video.frame_cnt:
+            print(f"{path}: {frames} of {video.frame_cnt} frames could be read")
+        print(
+            f"{frames} frame(s), {count} detections, {drawn} of them drawn "
+            f"(--score-thr {self.score_thr})\n"
+            f"video: {picture}\nresults: {target}"
+        )
+        return target
+
     def summary(self, results: list[dict[str, Any]]) -> str:
         """Say what was found."""
-        drawn = sum(result["score"] >= self.score_thr for result in results)
+        least = dict(zip(self.names, self.least.tolist()))
+        drawn = sum(r["score"] >= least[r["category_name"]] for r in results)
         return (
-            f"{len(results)} detections, {drawn} of them drawn (score of "
-            f"{self.score_thr} or more)\npictures: {self.out}"
+            f"{len(results)} detections, {drawn} of them drawn "
+            f"(--score-thr {self.score_thr})\npictures: {self.out}"
         )
+
+
+def _least_scores(score_thr: float | str | Path, classes: Sequence[str]) -> list[float]:
+    """Give the lowest score of each class that is drawn."""
+    if isinstance(score_thr, (int, float)):
+        return [score_thr] * len(classes)
+    try:
+        rows = json.loads(Path(score_thr).read_bytes())["classes"]
+        best = {row["name"]: row["threshold"] for row in rows}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"--score-thr is {str(score_thr)!r}, expected a score such as {SCORE}, or "
+            "the figures.json that ghostdet test --report writes"
+        ) from error
+    return [SCORE if best.get(name) is None else best[name] for name in classes]
 
 
 class _Classifier:
@@ -234,7 +347,7 @@ class _Classifier:
         self.classes = self.model.dataset_meta.get("classes")
 
     @torch.no_grad()
-    def predict(self, path: Path, number: int) -> list[dict[str, Any]]:
+    def predict(self, path: Path, name: str, number: int) -> list[dict[str, Any]]:
         """Give the likeliest classes of an image."""
         inputs = self.pipeline(load_image(str(path)))[None]
         (prediction,) = self.model.test_step(dict(inputs=inputs))
@@ -248,7 +361,7 @@ class _Classifier:
             )
             for score, label in zip(top.values.tolist(), top.indices.tolist())
         ]
-        return [dict(file_name=path.name, predictions=predictions)]
+        return [dict(file_name=name, predictions=predictions)]
 
     def summary(self, results: list[dict[str, Any]]) -> str:
         """Say what the first ones show."""
@@ -265,28 +378,31 @@ class _Classifier:
         return "\n".join(["the likeliest classes of each", *lines])
 
 
-def _image_paths(images: Path) -> list[Path]:
-    """List the images of a folder: those that OpenCV knows by name or content."""
+def _open_video(path: Path) -> mmcv.VideoReader | None:
+    """Open a video, if the file is one and no image."""
+    if not path.is_file() or path.suffix.lower() in SUFFIXES or is_image(path):
+        return None
+    video = mmcv.VideoReader(str(path))
+    return video if video.opened and video.width else None
+
+
+def _image_paths(images: Path, out: Path) -> list[Path]:
+    """List the images of a folder, without what was written into it before."""
     if images.is_file():
         return [images]
-    found = sorted(images.iterdir()) if images.is_dir() else []
-    files = filter(Path.is_file, found)  # no pipes and devices, which have no end
-    paths = [p for p in files if is_image_file(p.name) or cv2.haveImageReader(str(p))]
+    own = {
+        path for path in images.rglob("*") if out.resolve() in path.resolve().parents
+    }
+    paths = [path for path in list_images(images) if path not in own]
     if not paths:
         raise UserError(
-            f"no image at {str(images)!r}; give an image or a folder with images; "
-            "those in folders of it are not looked for"
+            f"no image at {str(images)!r}; give an image, a folder with images, or a "
+            "video"
         )
-    known = set(paths)
-    if others := [p.name for p in found if p not in known and not p.is_dir()]:
+    others = {*images.rglob("*")} - {*paths} - own
+    if others := sorted(path.name for path in others if not path.is_dir()):
         print(f"{images}: skipped what is no image: {shorten(others)}")
     return paths
-
-
-def _picture_name(path: Path) -> str:
-    """The image's own name, where OpenCV can write a file of that name."""
-    grey = path.suffix.lower() == ".pgm"
-    return path.name if is_image_file(path.name) and not grey else f"{path.name}.jpg"
 
 
 def _coco_ids(cfg: Config) -> tuple[dict[str, int], dict[str, int]]:

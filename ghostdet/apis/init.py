@@ -159,7 +159,11 @@ def _parts(export: Export, seed: int) -> dict[str, list[Photo]]:
     for photo in export.photos:
         if "train" not in known and photo.part != "val":
             photo.part = "train"  # one part, whatever its name
-        photo.part = photo.part or "train"
+        if not photo.part and {"train", "val"} <= known:
+            text = "images are in no part (train, val or test), and are left out"
+            export.note(text, photo.path)
+        else:
+            photo.part = photo.part or "train"
     train = [photo for photo in export.photos if photo.part == "train"]
     if "val" not in known:
         groups = list(_groups(export, train).values())

@@ -5,10 +5,12 @@ import shutil
 import sys
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
 from mmdet.apis import DetInferencer
+from torchvision.ops import batched_nms
 
 from ghostdet import apis
 from ghostdet.apis import infer
@@ -29,7 +31,8 @@ def config(tmp_path, own_cells) -> Path:
     """The small config with its dataset and every detection."""
     text = (
         "model = dict(test_cfg=dict(score_thr=0.0))\n"
-        f"test_dataloader = dict(dataset=dict(data_root={str(own_cells)!r}))"
+        f"data_root = {str(own_cells) + '/'!r}\n"
+        '__import__("ghostdet").derive(globals())'
     )
     return write_config(
         tmp_path / "own.py", "bccd/retinanet_ghostnet_small_bccd.py", text
@@ -104,11 +107,12 @@ def test_annotations_that_cannot_be_read(
 def test_results_are_kept(tmp_path, trained, config, images, monkeypatch, error):
     module = sys.modules["ghostdet.apis.infer"]
     detect, (first, second, third) = module.inference_detector, sorted(images.iterdir())
+    errors = iter([None, error, None])
 
-    def fail(model, path, pipeline):
-        if path == str(second):
-            raise error
-        return detect(model, path, pipeline)
+    def fail(*args):
+        if (raised := next(errors)) is not None:
+            raise raised
+        return detect(*args)
 
     monkeypatch.setattr(module, "inference_detector", fail)
     with pytest.raises((UserError, KeyboardInterrupt)) as caught:
@@ -135,7 +139,7 @@ def test_files_of_a_folder(tmp_path, trained, config, images, capsys):
 @pytest.mark.parametrize(
     "name, content, message",
     [
-        ("empty", None, "no image at '.*empty'; give an image or a folder"),
+        ("empty", None, "no image at '.*empty'; give an image, a folder"),
         ("nowhere.jpg", None, "no image at"),
         ("text.jpg", b"a text", "text.jpg: cannot be read as an image"),
         ("nothing.jpg", b"", "nothing.jpg: cannot be read as an image"),
@@ -165,6 +169,97 @@ def test_images_are_not_overwritten(trained, config, images):
         with pytest.raises(UserError, match="holds the images themselves"):
             infer(given, config, trained / "iter_4.pth", images)
     assert {path: path.read_bytes() for path in images.iterdir()} == content
+
+
+def test_folders_of_a_folder(tmp_path, trained, config, images):
+    """Pictures and names keep them, and earlier results in it are left alone."""
+    first, second, _ = sorted(images.iterdir())
+    (images / "a/b").mkdir(parents=True)
+    shutil.copy(first, images / "a/b" / second.name)
+    for _ in range(2):
+        results = infer(images, config, trained / "iter_4.pth", images / "out")
+    found = json.loads(results.read_text())
+    names = {d["file_name"]: d["image_id"] for d in found}
+    assert len(names) == len({*names.values()}) == 4
+    assert names[f"a/b/{second.name}"] != names[second.name]
+    written = results.parent.rglob("*.*")
+    written = {path.relative_to(results.parent).as_posix() for path in written}
+    assert written == {*names, "results.json"}
+
+
+def boxes_of(rows):
+    """Rows of score, class and box, in one order for equal scores."""
+    return sorted([row["score"], row["category_id"], *row["bbox"]] for row in rows)
+
+
+def test_tiles(tmp_path, trained, config, images):
+    """Detections are those of the tiles but for what their inner borders may cut."""
+    image = cv2.imread(str(min(images.iterdir())))[:96, :160]
+    cv2.imwrite(str(tmp_path / "whole.png"), image)
+    (tmp_path / "tiles").mkdir()
+    for x in (0, 64):
+        cv2.imwrite(str(tmp_path / f"tiles/{x}.png"), image[:, x : x + 96])
+    checkpoint, out = trained / "iter_4.pth", tmp_path / "out"
+    cfg = load_config(config, cfg_options={"model.test_cfg.max_per_img": 1000})
+    found = infer(tmp_path / "whole.png", cfg, checkpoint, out, tile=96).read_text()
+    parts = json.loads(infer(tmp_path / "tiles", cfg, checkpoint, out).read_text())
+    found = json.loads(found)
+    expected = []
+    for d in parts:
+        left = int(Path(d["file_name"]).stem)
+        x = d["bbox"][0] + d["bbox"][2] / 2
+        if x >= 6 if left else x <= 90:  # a quarter of the overlap, 24 px
+            d["bbox"][0] += left
+            expected.append(d)
+    rows = torch.tensor(boxes_of(expected))
+    corners = torch.cat([rows[:, 2:4], rows[:, 2:4] + rows[:, 4:]], 1)
+    keep = batched_nms(corners, rows[:, 0], rows[:, 1], 0.5).sort().values
+    assert 0 < len(keep) < len(expected) < len(parts)
+    np.testing.assert_allclose(boxes_of(found), rows[keep], atol=1e-3)
+    with pytest.raises(UserError, match="--tile is 8, expected 64 px or more"):
+        infer(tmp_path / "whole.png", config, checkpoint, out, tile=8)
+
+
+def test_video(tmp_path, trained, config, images):
+    """Detections are those of its frames."""
+    frames = [cv2.resize(cv2.imread(str(p)), (128, 96)) for p in images.iterdir()]
+    path = tmp_path / "a.avi"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 5, (128, 96))
+    for number in range(100):
+        writer.write(np.roll(frames[number % 3], number, 1))
+    writer.release()
+    video, few = cv2.VideoCapture(str(path)), {0, 31, 99}
+    (tmp_path / "few").mkdir()
+    for number in range(100):
+        frame = video.read()[1]
+        if number in few:
+            cv2.imwrite(str(tmp_path / f"few/{number}.png"), frame)
+    checkpoint, out = trained / "iter_4.pth", tmp_path / "out"
+    rows = infer(path, config, checkpoint, out).read_text().splitlines()
+    rows = [json.loads(row) for row in rows]
+    single = json.loads(infer(tmp_path / "few", config, checkpoint, out).read_text())
+    for number in few:
+        expected = [d for d in single if d["file_name"] == f"{number}.png"]
+        found = [d for d in rows if d["frame"] == number]
+        assert expected
+        np.testing.assert_allclose(boxes_of(found), boxes_of(expected), atol=1e-3)
+    drawn = cv2.VideoCapture(str(out / "a.mp4"))
+    assert drawn.get(cv2.CAP_PROP_FRAME_COUNT) == 100
+    assert drawn.get(cv2.CAP_PROP_FPS) == 5
+
+
+def test_scores_of_a_report(tmp_path, trained, config, images, capsys):
+    checkpoint, image = trained / "iter_4.pth", min(images.iterdir())
+    found = json.loads(infer(image, config, checkpoint, tmp_path / "o").read_text())
+    scores = {d["category_name"]: d["score"] for d in found[::-1]}  # the best of each
+    rows = [dict(name=name, threshold=score) for name, score in scores.items()]
+    figures = tmp_path / "figures.json"
+    figures.write_text(json.dumps(dict(classes=rows)))
+    capsys.readouterr()
+    infer(image, config, checkpoint, tmp_path / "o", score_thr=str(figures))
+    assert f", {len(rows)} of them drawn" in capsys.readouterr().out
+    with pytest.raises(UserError, match="--score-thr is 'high', expected a score such"):
+        infer(image, config, checkpoint, tmp_path / "o", score_thr="high")
 
 
 def test_what_cannot_be_used(tmp_path, trained, config, images):

@@ -1,12 +1,13 @@
 # Blood cells (https://github.com/Shenggan/BCCD_Dataset, MIT) as COCO JSON:
 # annotations/{train,val,test}.json and images/. Trains on train and val.
 _base_ = "own_detection.py"
+given = __import__("ghostdet").given
 
-data_root = "data/bccd/"
+data_root = given("data_root", "data/bccd/")
 images = data_root + "images/"
 val_file = "annotations/test.json"
-classes = ("RBC", "WBC", "Platelets")
-image_size = (256, 256)
+classes = given("classes", ("RBC", "WBC", "Platelets"))
+image_size = given("image_size", (256, 256))
 
 train_pipeline = [
     dict(type="LoadImageFromFile", max_unreadable=10),

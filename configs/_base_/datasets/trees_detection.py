@@ -2,7 +2,7 @@
 # of 400 px, with a median crown of 38 px.
 _base_ = "own_detection.py"
 
-data_root = "data/trees/"
+data_root = __import__("ghostdet").given("data_root", "data/trees/")
 train_file = "annotations/instances_train.json"
 val_file = "annotations/instances_val.json"
 classes = ("tree",)

@@ -173,8 +173,12 @@ def part_of(path: Path) -> str:
         >>> part_of(Path('annotations/instances_val2017.json')), part_of(Path('a.jpg'))
         ('val', '')
     """
-    words = [w for name in path.parts for w in re.findall("[a-z]+", name.lower())]
-    return next((PARTS[word] for word in reversed(words) if word in PARTS), "")
+    words = reversed(_words(path))
+    return next((PARTS[word] for word in words if word in PARTS), "")
+
+
+def _words(path: Path) -> list[str]:
+    return [w for name in path.parts for w in re.findall("[a-z]+", name.lower())]
 
 
 def _files(root: Path) -> Iterator[Path]:
@@ -259,19 +263,21 @@ class _Finder:
     def find(self, name: str, label: Path, stem: bool = True) -> Photo | None:
         """Find an image by the path that a label gives, or by the label's own name.
 
-        Of several, it is the one whose path is most like both.
+        Of several, it is the one whose path is most like both, and whose folder has the
+        words of the label's file, as ``val/`` of ``instances_val.json``.
         """
         label = label.relative_to(self.export.root)
         given = [part.lower() for part in PurePosixPath(name.replace("\\", "/")).parts]
         part = part_of(label.parent if stem else label)
 
-        def like(photo: Photo) -> tuple[int, int]:
+        def like(photo: Photo) -> tuple[int, int, int]:
             path = photo.path.relative_to(self.export.root)
             ends = [x.lower() == y for x, y in zip(path.parts[::-1], given[::-1])]
             equal = (ends + [False]).index(False)
             other = equal < 2 and part and photo.part and part != photo.part
+            shared = len({*_words(label)} & {*_words(path.parent)})
             between = len({*label.parent.parts} ^ {*path.parent.parts})
-            return (-1 if other else equal), -between
+            return (-1 if other else equal), (part == photo.part) + shared, -between
 
         for key in (*given[-1:], label.stem.lower() * stem):
             best = max(self.names.get(key, ()), key=like, default=None)

@@ -21,6 +21,7 @@ import numpy as np
 
 from ghostdet.errors import UserError
 from ghostdet.utils.files import sha256
+from ghostdet.utils.tiles import Window, tiles
 
 WHEEL_NAME = "deepforest-2.1.0-py3-none-any.whl"
 # Listed on https://pypi.org/project/deepforest/2.1.0/#files.
@@ -38,8 +39,6 @@ PHOTOS = {
     "2019_YELL_2_541000_4977000_image_crop": 850,
 }
 PARTS = ("train", "val", "photos")
-
-Window = tuple[int, int, int, int]  # x1, y1, x2, y2 in px of a photograph; half-open
 
 
 def prepare_trees(
@@ -170,8 +169,8 @@ def _build(root: Path, wheel: Path, tile: int, overlap: int) -> None:
             height, width = image.shape[:2]
             val = (split, 0, width, height)
             for part, windows in (
-                ("train", _tiles((0, 0, split, height), tile, overlap)),
-                ("val", _tiles(val, tile, overlap)),
+                ("train", tiles((0, 0, split, height), tile, overlap)),
+                ("val", tiles(val, tile, overlap)),
                 ("photos", [val]),
             ):
                 crops[part] += [(name, image, boxes, window) for window in windows]
@@ -193,22 +192,6 @@ def _read_photo(archive: zipfile.ZipFile, name: str) -> tuple[np.ndarray, np.nda
     # Pascal VOC counts pixels from 1 and includes the last one.
     boxes[:, :2] -= 1
     return image, boxes
-
-
-def _tiles(side: Window, tile: int, overlap: int) -> Iterator[Window]:
-    """Cover ``side`` with evenly spread tiles, row by row."""
-    left, top, right, bottom = side
-    for y in _offsets(bottom - top, tile, overlap):
-        for x in _offsets(right - left, tile, overlap):
-            x1, y1 = left + x, top + y
-            yield x1, y1, min(x1 + tile, right), min(y1 + tile, bottom)
-
-
-def _offsets(length: int, tile: int, overlap: int) -> list[int]:
-    """Starts of the fewest tiles that cover ``length`` px with that overlap."""
-    rest = max(0, length - tile)
-    steps = -(-rest // (tile - overlap))
-    return [round(i * rest / max(1, steps)) for i in range(steps + 1)]
 
 
 def _write_part(root: Path, part: str, crops: list) -> None:
