@@ -390,17 +390,15 @@ def _image_paths(images: Path, out: Path) -> list[Path]:
     """List the images of a folder, without what was written into it before."""
     if images.is_file():
         return [images]
-    own = {
-        path for path in images.rglob("*") if out.resolve() in path.resolve().parents
-    }
-    paths = [path for path in list_images(images) if path not in own]
+    there = {p for p in images.rglob("*") if out.resolve() not in p.resolve().parents}
+    paths = [path for path in list_images(images) if path in there]
     if not paths:
         raise UserError(
             f"no image at {str(images)!r}; give an image, a folder with images, or a "
             "video"
         )
-    others = {*images.rglob("*")} - {*paths} - own
-    if others := sorted(path.name for path in others if not path.is_dir()):
+    others = sorted(p.name for p in there - {*paths} if not p.is_dir())
+    if others := [name for name in others if not name.startswith(".")]:
         print(f"{images}: skipped what is no image: {shorten(others)}")
     return paths
 
