@@ -557,7 +557,7 @@ def main(arguments: list[str] | None = None) -> int:
             found = list_images(path) if path.is_dir() else [path]
             if not found:
                 raise DetectorError(
-                    f"no image in {path}; give one, or a folder of them"
+                    f"no image in {path}; give an image or a folder of them"
                 )
             images += [(image, image.relative_to(root).as_posix()) for image in found]
         pictures = _pictures(images, args.out) if args.out else [None] * len(images)
