@@ -562,7 +562,7 @@ def main(arguments: list[str] | None = None) -> int:
             images += [(image, image.relative_to(root).as_posix()) for image in found]
         pictures = _pictures(images, args.out) if args.out else [None] * len(images)
     except DetectorError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(_printable(f"error: {error}"), file=sys.stderr)
         return 1
     for (path, name), picture in zip(images, pictures):
         try:
@@ -573,7 +573,7 @@ def main(arguments: list[str] | None = None) -> int:
                 drawn = cv2.imencode(picture.suffix, draw(image, detections))[1]
                 picture.write_bytes(drawn.tobytes())
         except (DetectorError, OSError) as error:
-            print(f"error: {error}", file=sys.stderr)
+            print(_printable(f"error: {error}"), file=sys.stderr)
             code = 1
             continue
         for box, score, label, class_name in zip(*detections):
@@ -585,8 +585,13 @@ def main(arguments: list[str] | None = None) -> int:
                 bbox=[x1, y1, x2 - x1, y2 - y1],
                 score=float(score),
             )
-            print(json.dumps(line, ensure_ascii=False))
+            print(_printable(json.dumps(line, ensure_ascii=False)))
     return code
+
+
+def _printable(text: str) -> str:
+    """Escape what a name holds that is not Unicode."""
+    return text.encode(errors="backslashreplace").decode()
 
 
 def _pictures(images: list[tuple[Path, str]], out: str) -> list[Path]:

@@ -410,10 +410,12 @@ def test_folder(export, tmp_path, cells, capsys):
         cv2.imwrite(folder / name, image)
     (folder / "text.jpg").write_text("no image")
     (folder / os.fsdecode(b"\xff.png")).write_bytes(b"")
-    assert main([model, str(folder), "--out", str(out), "--score-thr", "0.1"]) == 0
-    lines = map(json.loads, capsys.readouterr().out.splitlines())
+    assert main([model, str(folder), "--out", str(out), "--score-thr", "0.1"]) == 1
+    printed = capsys.readouterr()
+    lines = map(json.loads, printed.out.splitlines())
     assert sorted({line["file_name"] for line in lines}) == ["a.ppm", "b/x.png"]
-    assert sorted(out.rglob("*.*")) == [out / "a.ppm.jpg", out / "b/x.png"]
+    assert sorted(out.rglob("*.*")) == [out / "a.ppm", out / "b/x.png"]
+    assert "text.jpg: cannot be read" in printed.err and r"\udcff.png" in printed.err
     drawn = draw(image, Detector(model, score_thr=0.1)(image))
     np.testing.assert_array_equal(cv2.imread(out / "b/x.png"), drawn)
     for arguments in ([folder, "--out", folder], [folder, folder, "--out", out]):
