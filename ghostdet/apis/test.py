@@ -7,6 +7,8 @@ from pathlib import Path
 
 from mmdet.evaluation import CocoMetric, DumpDetResults
 from mmengine.config import Config
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
 
 from ghostdet.apis.amp import use_amp
 from ghostdet.apis.model import dataset_meta_of
@@ -19,6 +21,8 @@ from ghostdet.models.exported_detector import is_exported
 from ghostdet.utils.components import iter_datasets, type_name
 from ghostdet.utils.files import check_writable
 from ghostdet.weights.checkpoint import read_checkpoint
+
+_LISTED = 100  # classes in the log, at most
 
 
 def test(
@@ -100,19 +104,36 @@ def test(
             use_amp(model)
         if out is not None:
             runner.test_evaluator.metrics.append(DumpDetResults(out_file_path=out))
-        for metric in runner.test_evaluator.metrics if results else ():
-            if isinstance(metric, CocoMetric):
-                metric.outfile_prefix = results
+        evaluators = runner.test_evaluator.metrics
+        coco = [metric for metric in evaluators if isinstance(metric, CocoMetric)]
+        for metric in coco:
+            metric.outfile_prefix = results or metric.outfile_prefix
+        runner.register_hook(_ClassTableHook(), priority="HIGHEST")
         metrics = runner.test()
-    if not metrics and any(
-        isinstance(metric, CocoMetric) and not metric.format_only
-        for metric in runner.test_evaluator.metrics
-    ):
+    if not metrics and any(not metric.format_only for metric in coco):
         raise UserError(
             f"no metrics: with {checkpoint}, nothing scores above the config's "
             "score_thr in any image; train longer, or lower model.test_cfg.score_thr"
         )
     return metrics
+
+
+class _ClassTableHook(Hook):
+    """Log COCO's AP per class as a table, and leave the metrics as they are."""
+
+    def before_test_epoch(self, runner: Runner) -> None:
+        """Ask for the table, unless the config does."""
+        classes = runner.test_loop.dataloader.dataset.metainfo.get("classes") or ()
+        self.added: list[str] = []
+        for metric in runner.test_evaluator.metrics if len(classes) <= _LISTED else ():
+            if isinstance(metric, CocoMetric) and not metric.classwise:
+                metric.classwise = True
+                self.added += [f"{metric.prefix}/{name}_precision" for name in classes]
+
+    def after_test_epoch(self, runner: Runner, metrics: dict[str, float]) -> None:
+        """Drop what comes with the table, before others log the metrics."""
+        for key in self.added:
+            metrics.pop(key, None)
 
 
 def _use_tta(cfg: Config) -> None:

@@ -33,6 +33,20 @@ def test_time_augmentation(tiny, trained, tmp_path):
     assert not dumped.read_text()
 
 
+@pytest.mark.parametrize("kind", ["CocoMetric", "FastCocoMetric"])
+def test_table_of_classes(tiny, trained, capfd, kind):
+    """The log has it; metrics have it only where the config says so."""
+    added = {f"coco/{name}_precision" for name in ("RBC", "WBC", "Platelets")}
+    for options, expected in (({}, set()), ({"classwise": True}, added)):
+        options = {f"test_evaluator.{k}": v for k, v in options.items()}
+        cfg = tiny({**options, "test_evaluator.type": kind})
+        metrics = apis.test(cfg, trained / "iter_4.pth")
+        assert "coco/bbox_mAP" in metrics
+        assert {k for k in metrics if "_precision" in k} == expected
+        log = capfd.readouterr()
+        assert "| Platelets |" in log.out + log.err
+
+
 def test_no_augmentation_of_an_exported_detector(tiny):
     with pytest.raises(UserError, match="has no --tta; give the checkpoint"):
         apis.test(tiny(), "a.onnx", tta=True)
