@@ -17,6 +17,7 @@ from ghostdet.checks import check_dataset
 from ghostdet.config import config_mistakes, require, require_detector
 from ghostdet.engine.distributed import on_main_process, start_processes
 from ghostdet.errors import UserError
+from ghostdet.evaluation.coco_metric import coco_evaluator
 from ghostdet.models.exported_detector import is_exported
 from ghostdet.utils.components import iter_datasets, type_name
 from ghostdet.utils.files import check_writable
@@ -45,7 +46,7 @@ def test(
         amp: Predict in mixed precision: fp16 on a GPU, bf16 on a CPU.
         tta: Test-time augmentation, by the config's ``tta_model`` and ``tta_pipeline``
             or by default with each image and its mirror image.
-        results: Where COCO's evaluators write the detections:
+        results: Where a COCO evaluator writes the detections:
             ``{results}.bbox.json``.
 
     Returns:
@@ -85,6 +86,8 @@ def test(
         _use_tta(cfg)
     start_processes(cfg)
     on_main_process(check_dataset, cfg.test_dataloader.dataset)
+    if results is not None:
+        coco_evaluator(cfg)
     if show_dir is not None:
         check_writable(show_dir, "--show-dir")
         hooks = cfg.get("default_hooks") or {}
