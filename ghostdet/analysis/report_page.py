@@ -188,10 +188,11 @@ class _Album:
                 if right <= left or bottom <= top:  # a box beside the image
                     continue
                 crop = whole.crop((left, top, right, bottom))
-                drawn, scale = ImageDraw.Draw(crop), _CROP / max(crop.size)
+                scale = min(2 * _CROP / crop.width, _CROP / crop.height)
+                crop = crop.resize([max(round(s * scale), 1) for s in crop.size])
                 inner = (x - left, y - top, x - left + w, y - top + h)
-                drawn.rectangle(inner, outline="#E69F00", width=round(2 / scale) or 1)
-                crop.thumbnail((2 * _CROP, _CROP))
+                inner = [value * scale for value in inner]
+                ImageDraw.Draw(crop).rectangle(inner, outline="#E69F00", width=2)
                 name = Path(self.paths[image]).name
                 made.append(dict(picture=_address(crop), name=name))
         return made

@@ -47,6 +47,23 @@ def test_table_of_classes(tiny, trained, capfd, kind):
         assert "| Platelets |" in log.out + log.err
 
 
+@pytest.mark.parametrize(
+    "evaluator, message",
+    [
+        (dict(type="VOCMetric"), "has VOCMetric, expected a CocoMetric; add dict"),
+        (dict(type="CocoMetric"), "no ann_file, and the test set has 2 datasets, exp"),
+    ],
+)
+def test_results_need_coco(tiny, trained, tmp_path, evaluator, message):
+    """It is said before the test."""
+    cfg = tiny()
+    dataset = cfg.test_dataloader.dataset
+    cfg.test_dataloader.dataset = dict(type="ConcatDataset", datasets=[dataset] * 2)
+    cfg.test_evaluator = [evaluator]
+    with pytest.raises(UserError, match=message):
+        apis.test(cfg, trained / "iter_4.pth", results=str(tmp_path / "a"))
+
+
 def test_no_augmentation_of_an_exported_detector(tiny):
     with pytest.raises(UserError, match="has no --tta; give the checkpoint"):
         apis.test(tiny(), "a.onnx", tta=True)
