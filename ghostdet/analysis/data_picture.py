@@ -47,8 +47,8 @@ def draw_data(cfg: Config, out: str | Path, seed: int = 0) -> Path:
     infos = [dataset.get_data_info(index) for index in range(len(dataset))]
     own = [i for i, info in enumerate(infos) if info["instances"]]
     chosen = random.sample(own, min(_IMAGES, len(own)))
-    columns = math.ceil(math.sqrt(len(chosen)))
-    rows = math.ceil(len(chosen) / columns)
+    columns = math.ceil(math.sqrt(len(chosen))) or 1
+    rows = math.ceil(len(chosen) / columns) or 1
     figure = Figure(figsize=(16, max(11 * rows / columns, 6)), layout="constrained")
     left, right = figure.subfigures(1, 2, width_ratios=(3, 1))
     panels = left.subplots(rows, columns, squeeze=False).ravel()
@@ -64,12 +64,14 @@ def draw_data(cfg: Config, out: str | Path, seed: int = 0) -> Path:
             color = color_of(label, len(classes))
             box = Rectangle((x1, y1), x2 - x1, y2 - y1, ec=color, fill=False, lw=1.5)
             axes.add_patch(box)
-            at_left = x1 + x2 < sample["inputs"].shape[2]
+            height, width = sample["inputs"].shape[1:]
+            at_left, at_top = x1 + x2 < width, y1 < height / 20  # to stay inside
             place = dict(x=x1, ha="left") if at_left else dict(x=x2, ha="right")
-            text = dict(color=ink_on(color), fontsize=7, va="bottom", clip_on=True)
+            place.update(y=y1, va="top" if at_top else "bottom")
+            text = dict(color=ink_on(color), fontsize=7, clip_on=True)
             back = dict(facecolor=color, edgecolor="none", pad=0.8)
             name = picture_name(classes, label)
-            axes.text(y=y1, s=name, bbox=back, parse_math=False, **place, **text)
+            axes.text(s=name, bbox=back, parse_math=False, **place, **text)
     bars, scatter = right.subplots(2, 1)
     counts = Counter(i["bbox_label"] for info in infos for i in info["instances"])
     shown = [label for label, _ in counts.most_common(_LISTED)]
