@@ -18,17 +18,20 @@ def parse_args() -> argparse.Namespace:
         help="size of the image (default: the size that the config's pipeline makes)",
     )
     parser.add_argument("--json", metavar="FILE", help="file to write as well")
+    _cli.add_config_options(parser)
     return parser.parse_args()
 
 
 def main() -> None:
     args = parse_args()
     from ghostdet.analysis import complexity, complexity_table
+    from ghostdet.config import load_config
     from ghostdet.utils.files import check_writable
 
     if args.json:
         check_writable(Path(args.json).parent, "--json")
-    results = [complexity(config, args.shape) for config in args.configs]
+    configs = [load_config(c, cfg_options=args.cfg_options) for c in args.configs]
+    results = [complexity(cfg, args.shape) for cfg in configs]
     print(complexity_table(results))
     if args.json:
         Path(args.json).write_text(json.dumps(results, indent=1) + "\n")

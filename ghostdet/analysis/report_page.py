@@ -17,9 +17,10 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
+from ghostdet.analysis.data_picture import FONT, picture_name
 from ghostdet.config import evaluator_mistakes
 from ghostdet.errors import UserError
-from ghostdet.evaluation.coco_metric import fix_coco_metric
+from ghostdet.evaluation.coco_metric import coco_evaluator, fix_coco_metric
 from ghostdet.evaluation.figures import detection_figures
 from ghostdet.runtime import colors_of
 from ghostdet.utils.components import iter_datasets
@@ -47,7 +48,8 @@ def write_report(cfg: Config, results: str | Path, folder: str | Path) -> Path:
         folder/figures.json    :func:`~ghostdet.evaluation.figures.detection_figures`
 
     Args:
-        cfg: A detector's config, whose ``test_evaluator`` is COCO's.
+        cfg: A detector's config with a COCO evaluator, which gets the annotations of
+            the test dataset if it has none.
         results: COCO results, such as ``CocoMetric`` writes.
         folder: Where to write.
 
@@ -55,13 +57,14 @@ def write_report(cfg: Config, results: str | Path, folder: str | Path) -> Path:
         The path of the page.
 
     Raises:
-        UserError: If the results are not of the test set.
+        UserError: If no evaluator is COCO's, or the results are not of the test set.
     """
     init_default_scope("mmdet")
     with redirect_stdout(StringIO()), evaluator_mistakes("test_evaluator"):
         parts = [d for _, d in iter_datasets(cfg.test_dataloader.dataset)]
         datasets = [DATASETS.build(part) for part in parts]
-        metric = METRICS.build(cfg.test_evaluator)
+        evaluator = coco_evaluator(cfg)
+        metric = METRICS.build(evaluator)
         fix_coco_metric(metric)
     classes = datasets[0].metainfo["classes"]
     coco = metric._coco_api
@@ -80,6 +83,7 @@ def write_report(cfg: Config, results: str | Path, folder: str | Path) -> Path:
         paths |= {info["img_id"]: info["img_path"] for info in infos}
     figures = detection_figures(truth, detections)
     names = [row["name"] for row in figures["classes"]] + ["background"]
+    last = len(names) - 1
     matrix = figures["confusion"]["matrix"]
     cells = [tuple(map(int, c.split(","))) for c in figures["confusion"]["examples"]]
     cells = [(i, j) for i, j in cells if i != j]
@@ -89,9 +93,10 @@ def write_report(cfg: Config, results: str | Path, folder: str | Path) -> Path:
     environment = jinja2.Environment(autoescape=True, trim_blocks=True)
     page = environment.from_string(template).render(
         title=f"{Path(cfg.filename or 'detector').stem} on {len(paths):,} images",
-        source=f"{results} against {cfg.test_evaluator.ann_file}",
+        source=f"{results} against {evaluator.ann_file}",
         figures=figures,
         names=names,
+        drawn=[(colors_of(i)[0], picture_name(names, i)) for i in range(last)],
         meaning=_MEANING,
         cells={(i, j): album.crops(i, j) for i, j in cells},
         gallery=[album.pair(image) for image in figures["images"]],
@@ -110,7 +115,10 @@ def _read(results: str | Path, images: set, classes: Sequence[int]) -> list[dict
     """Read COCO results, and check that they are of these images and classes."""
     try:
         found = json.loads(Path(results).read_text("utf-8"))
-        ids = {(d["image_id"], d["category_id"], *d["bbox"], d["score"]) for d in found}
+        ids = {
+            (d["image_id"], d["category_id"], len(d["bbox"]), type(d["score"]))
+            for d in found
+        }
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
             f"{results} is not COCO's results ({type(error).__name__}: {error}); give "
@@ -174,13 +182,18 @@ class _Album:
         made = []
         for image, x, y, w, h in self.examples[f"{row},{column}"]:
             if image in self.paths:
-                margin = _AROUND * max(w, h)
-                box = x - margin, y - margin, x + w + margin, y + h + margin
-                crop = self._open(image).crop(tuple(map(round, box)))
-                drawn, scale = ImageDraw.Draw(crop), _CROP / max(crop.size)
-                inner = (margin, margin, margin + w, margin + h)
-                drawn.rectangle(inner, outline="#E69F00", width=round(2 / scale) or 1)
-                crop.thumbnail((2 * _CROP, _CROP))
+                whole, margin = self._open(image), _AROUND * max(w, h)
+                left, top = (max(round(v - margin), 0) for v in (x, y))
+                right = min(round(x + w + margin), whole.width)
+                bottom = min(round(y + h + margin), whole.height)
+                if right <= left or bottom <= top:  # a box beside the image
+                    continue
+                crop = whole.crop((left, top, right, bottom))
+                scale = min(2 * _CROP / crop.width, _CROP / crop.height)
+                crop = crop.resize([max(round(s * scale), 1) for s in crop.size])
+                inner = (x - left, y - top, x - left + w, y - top + h)
+                inner = [value * scale for value in inner]
+                ImageDraw.Draw(crop).rectangle(inner, outline="#E69F00", width=2)
                 name = Path(self.paths[image]).name
                 made.append(dict(picture=_address(crop), name=name))
         return made
@@ -204,16 +217,20 @@ class _Album:
         return found
 
     def _draw(self, picture: Image.Image, items: Sequence[dict], scale: float) -> None:
-        draw, font = ImageDraw.Draw(picture), ImageFont.load_default(11)
+        draw, font = ImageDraw.Draw(picture), ImageFont.truetype(FONT, 11)
+        labels, room = [], max(min(24, picture.width // 8 - 5), 4)
         for item in items:
             label = self.classes[item["category_id"]]
             color, ink = colors_of(label)
             x, y, w, h = (value * scale for value in item["bbox"])
             draw.rectangle((x, y, x + w, y + h), outline=color, width=2)
-            text = self.names[label]
+            text = picture_name(self.names, label, room)
             text += f" {item['score']:.2f}" if "score" in item else ""
-            place = max(x, 0), max(y - 13, 0)
-            draw.rectangle(draw.textbbox(place, text, font=font), fill=color)
+            x = min(x, picture.width - font.getlength(text) - 2)
+            labels.append(((max(x, 0) + 1, max(y - 13, 0)), text, color, ink))
+        for place, text, color, ink in labels:  # over all boxes
+            x1, y1, x2, y2 = draw.textbbox(place, text, font=font)
+            draw.rectangle((x1 - 1, y1 - 1, x2 + 1, y2 + 1), fill=color)
             draw.text(place, text, fill=ink, font=font)
 
 

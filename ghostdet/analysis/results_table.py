@@ -240,21 +240,31 @@ def _row(task: Task, runs: Sequence[Run]) -> dict[str, Any]:
     ]
     row = {"config": runs[0].name, **_beside_shipped(task, runs[0])}
     for key in (*task.metrics, "seconds"):
-        values = [result[key] for result in results]
-        row[key] = None
-        if None not in values:
-            std = statistics.stdev(values) if len(values) > 1 else None
-            row[key] = {"mean": statistics.fmean(values), "std": std}
+        row[key] = _over_seeds([result[key] for result in results])
+    row["classes"] = {
+        key.removeprefix("coco/").removesuffix("_precision"): _over_seeds(
+            [_percent(task, run, key) for run in runs]
+        )
+        for key in runs[0].evaluations[-1]
+        if key.endswith("_precision")  # of a CocoMetric with classwise=True
+    }
     first = row[next(iter(task.metrics))]
     if row["paper"] is not None and first is not None:
         row["difference"] = first["mean"] - row["paper"]
     return {**row, "runs": results}
 
 
+def _over_seeds(values: Sequence[float | None]) -> dict[str, float | None] | None:
+    if None in values:
+        return None
+    std = statistics.stdev(values) if len(values) > 1 else None
+    return {"mean": statistics.fmean(values), "std": std}
+
+
 def _percent(task: Task, run: Run, metric: str) -> float | None:
-    """Give a metric in percent; COCO says -1 where no object has that size."""
+    """Give a metric in percent; without objects COCO's is -1, of a class NaN."""
     value = run.evaluations[-1].get(metric, -1)
-    return None if value < 0 else round(task.percent * value, 4)
+    return round(task.percent * value, 4) if value >= 0 else None
 
 
 def _beside_shipped(task: Task, run: Run) -> dict[str, Any]:
@@ -314,6 +324,12 @@ def _markdown(task: Task, rows: Sequence[dict[str, Any]]) -> str:
         if row["changed"]:
             text += f"\n{row['config']} was changed (as shipped and as run):\n\n"
             text += "".join(f"- `{line}`\n" for line in row["changed"])
+        if row["classes"]:
+            text += (
+                f"\nAP of {row['config']} by class:\n\n| class | AP |\n| --- | --- |\n"
+            )
+            for name, value in row["classes"].items():
+                text += f"| {name} | {_spread(value, '.1f')} |\n"
     versions = _once(
         ", ".join(f"{name} {version}" for name, version in run["versions"].items())
         for row in rows

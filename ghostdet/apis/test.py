@@ -7,6 +7,8 @@ from pathlib import Path
 
 from mmdet.evaluation import CocoMetric, DumpDetResults
 from mmengine.config import Config
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
 
 from ghostdet.apis.amp import use_amp
 from ghostdet.apis.model import dataset_meta_of
@@ -15,10 +17,13 @@ from ghostdet.checks import check_dataset
 from ghostdet.config import config_mistakes, require, require_detector
 from ghostdet.engine.distributed import on_main_process, start_processes
 from ghostdet.errors import UserError
+from ghostdet.evaluation.coco_metric import coco_evaluator
 from ghostdet.models.exported_detector import is_exported
 from ghostdet.utils.components import iter_datasets, type_name
 from ghostdet.utils.files import check_writable
 from ghostdet.weights.checkpoint import read_checkpoint
+
+_LISTED = 100  # classes in the log, at most
 
 
 def test(
@@ -41,7 +46,7 @@ def test(
         amp: Predict in mixed precision: fp16 on a GPU, bf16 on a CPU.
         tta: Test-time augmentation, by the config's ``tta_model`` and ``tta_pipeline``
             or by default with each image and its mirror image.
-        results: Where COCO's evaluators write the detections:
+        results: Where a COCO evaluator writes the detections:
             ``{results}.bbox.json``.
 
     Returns:
@@ -81,6 +86,8 @@ def test(
         _use_tta(cfg)
     start_processes(cfg)
     on_main_process(check_dataset, cfg.test_dataloader.dataset)
+    if results is not None:
+        coco_evaluator(cfg)
     if show_dir is not None:
         check_writable(show_dir, "--show-dir")
         hooks = cfg.get("default_hooks") or {}
@@ -100,19 +107,36 @@ def test(
             use_amp(model)
         if out is not None:
             runner.test_evaluator.metrics.append(DumpDetResults(out_file_path=out))
-        for metric in runner.test_evaluator.metrics if results else ():
-            if isinstance(metric, CocoMetric):
-                metric.outfile_prefix = results
+        evaluators = runner.test_evaluator.metrics
+        coco = [metric for metric in evaluators if isinstance(metric, CocoMetric)]
+        for metric in coco:
+            metric.outfile_prefix = results or metric.outfile_prefix
+        runner.register_hook(_ClassTableHook(), priority="HIGHEST")
         metrics = runner.test()
-    if not metrics and any(
-        isinstance(metric, CocoMetric) and not metric.format_only
-        for metric in runner.test_evaluator.metrics
-    ):
+    if not metrics and any(not metric.format_only for metric in coco):
         raise UserError(
             f"no metrics: with {checkpoint}, nothing scores above the config's "
             "score_thr in any image; train longer, or lower model.test_cfg.score_thr"
         )
     return metrics
+
+
+class _ClassTableHook(Hook):
+    """Log COCO's AP per class as a table, and leave the metrics as they are."""
+
+    def before_test_epoch(self, runner: Runner) -> None:
+        """Ask for the table, unless the config does."""
+        classes = runner.test_loop.dataloader.dataset.metainfo.get("classes") or ()
+        self.added: list[str] = []
+        for metric in runner.test_evaluator.metrics if len(classes) <= _LISTED else ():
+            if isinstance(metric, CocoMetric) and not metric.classwise:
+                metric.classwise = True
+                self.added += [f"{metric.prefix}/{name}_precision" for name in classes]
+
+    def after_test_epoch(self, runner: Runner, metrics: dict[str, float]) -> None:
+        """Drop what comes with the table, before others log the metrics."""
+        for key in self.added:
+            metrics.pop(key, None)
 
 
 def _use_tta(cfg: Config) -> None:

@@ -6,11 +6,52 @@ import logging
 
 import numpy as np
 from mmdet.evaluation import CocoMetric
+from mmdet.registry import DATASETS, METRICS
+from mmengine.config import Config, ConfigDict
 from mmengine.logging import print_log
+from mmengine.registry import DefaultScope
 
 from ghostdet.errors import UserError
+from ghostdet.utils.components import iter_datasets, type_name
 
 _LARGEST = 2**53  # pycocotools keeps ids as float64
+
+
+def coco_evaluator(cfg: Config) -> ConfigDict:
+    """Return the config of the test's COCO evaluator.
+
+    One without ``ann_file`` gets that of the test dataset. MMDetection would number the
+    categories by itself.
+
+    Args:
+        cfg: A detector's config, which is changed.
+
+    Raises:
+        UserError: If no evaluator is COCO's, or there is no annotation file for it.
+    """
+    given = cfg.test_evaluator
+    evaluators = [given] if isinstance(given, dict) else given
+    for own in evaluators:
+        with DefaultScope.overwrite_default_scope("mmdet"):
+            kind = METRICS.get(own.type) if isinstance(own.type, str) else own.type
+            if kind is None or not issubclass(kind, CocoMetric):
+                continue
+            if own.get("ann_file") is None:
+                parts = [d for _, d in iter_datasets(cfg.test_dataloader.dataset)]
+                sets = [DATASETS.build({**part, "lazy_init": True}) for part in parts]
+                own.ann_file = getattr(sets[0], "ann_file", None)
+                if len(sets) > 1 or not own.ann_file:
+                    raise UserError(
+                        "test_evaluator has no ann_file, and the test set has "
+                        f"{len(sets)} datasets, expected one with an ann_file; give "
+                        "the annotations: --cfg-options test_evaluator.ann_file=FILE"
+                    )
+            return own
+    names = ", ".join(type_name(own.type) for own in evaluators)
+    raise UserError(
+        f"test_evaluator has {names}, expected a CocoMetric; add "
+        "dict(type='CocoMetric', ann_file=FILE) to it"
+    )
 
 
 def fix_coco_metric(metric: CocoMetric) -> list[str]:

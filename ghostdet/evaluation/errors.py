@@ -59,8 +59,16 @@ def error_costs(ground_truth: dict, detections: list[dict]) -> dict[str, float]:
     """
     objects = [o for o in ground_truth["annotations"] if not o.get("iscrowd")]
     positives = Counter(o["category_id"] for o in objects)
-    outcomes = classify(ground_truth, detections)
-    table = np.array(outcomes, TABLE)
+    return costs_of(np.array(classify(ground_truth, detections), TABLE), positives)
+
+
+def costs_of(table: np.ndarray, positives: Counter) -> dict[str, float]:
+    """Give the costs of :func:`error_costs`.
+
+    Args:
+        table: The outcomes, as a ``TABLE``.
+        positives: Number of ground truths of each category.
+    """
     before = mean_ap(table, positives)
     return {k: max(mean_ap(table, positives, k) - before, 0.0) for k in KINDS}
 

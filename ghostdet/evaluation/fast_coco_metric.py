@@ -11,6 +11,7 @@ from mmdet.evaluation import CocoMetric
 from mmdet.registry import METRICS
 from mmengine.logging import MMLogger
 from pycocotools.cocoeval import COCOeval
+from terminaltables import AsciiTable
 
 from ghostdet.errors import UserError
 
@@ -139,10 +140,12 @@ class FastCocoMetric(CocoMetric):
             for item in self.metric_items or (AR if proposal else AP)
         }
         if self.classwise and not proposal:
-            precisions = evaluation.eval["precision"]
+            precisions, rows = evaluation.eval["precision"], [["category", "mAP"]]
             for index, category in enumerate(self._coco_api.load_cats(self.cat_ids)):
                 values = precisions[:, :, index, 0, -1]
                 values = values[values > -1]
                 ap = round(float(np.mean(values)), 3) if values.size else float("nan")
                 metrics[f"{category['name']}_precision"] = ap
+                rows.append([category["name"], f"{ap:.3f}"])
+            MMLogger.get_current_instance().info(f"\n{AsciiTable(rows).table}")
         return metrics

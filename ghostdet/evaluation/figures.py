@@ -16,7 +16,7 @@ from ghostdet.evaluation.errors import (
     TABLE,
     average_precision,
     classify,
-    error_costs,
+    costs_of,
 )
 
 AREAS = ("AP", "AP_small", "AP_medium", "AP_large")
@@ -74,7 +74,7 @@ def detection_figures(truth: dict, detections: Sequence[dict]) -> dict[str, Any]
         images_evaluated=len(files),
         mean=mean,
         classes=classes,
-        errors=error_costs(truth, detections),
+        errors=costs_of(table, objects),
         confusion=dict(matrix=matrix.tolist(), examples=examples),
         calibration=calibration(table),
         images=[dict(id=i, file_name=files[i], lost=worst[i]) for i in images],

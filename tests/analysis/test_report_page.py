@@ -1,9 +1,12 @@
+import base64
+import io
 import json
 import re
 import shutil
 import subprocess
 
 import pytest
+from PIL import Image
 
 from ghostdet.analysis.report_page import write_report
 from ghostdet.errors import UserError
@@ -45,6 +48,32 @@ def test_page(tiny, results, tmp_path):
         done = subprocess.run(command, capture_output=True, text=True, timeout=120)
         assert "What errors cost" in done.stdout
         assert "CONSOLE" not in done.stderr
+
+
+@pytest.mark.parametrize("listed", [False, True])
+def test_evaluators(tiny, results, tmp_path, listed):
+    """One in a list, and one that takes the annotations of the dataset."""
+    cfg = tiny()
+    expected = write_report(cfg, results, tmp_path / "report").read_text()
+    del cfg.test_evaluator["ann_file"]
+    if listed:
+        other = dict(type="DumpDetResults", out_file_path="a.pkl")
+        cfg.test_evaluator = [other, cfg.test_evaluator]
+    assert write_report(cfg, results, tmp_path / "report").read_text() == expected
+
+
+def test_crops_stay_in_the_image(tiny, results, own_cells, tmp_path):
+    """A white image has no black margin."""
+    for path in (own_cells / "images").iterdir():
+        Image.new("RGB", Image.open(path).size, "white").save(path)
+    found = json.loads(results.read_text())
+    results.write_text(json.dumps([{**d, "bbox": [0, 0, 40, 40]} for d in found]))
+    text = write_report(tiny(None, own_cells), results, tmp_path / "a").read_text()
+    crops = re.findall('base64,([^"]+)', text.partition("most lost AP")[0])
+    assert crops
+    for crop in crops:
+        with Image.open(io.BytesIO(base64.b64decode(crop))) as picture:
+            assert picture.convert("L").getextrema()[0] > 90  # of the frame
 
 
 def test_names_are_text(tiny, results, tmp_path, own_cells):

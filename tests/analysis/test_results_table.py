@@ -64,6 +64,17 @@ def test_table(record, tmp_path):
     assert [run["AP"] for run in row["runs"]] == [25, 27]
 
 
+def test_classes(record, tmp_path):
+    runs = [
+        record(str(seed), CELLS, {**ap(0.3), "coco/a b_precision": value}, seed=seed)
+        for seed, value in enumerate((0.2, 0.4))
+    ]
+    assert "| class | AP |" not in write_table([record("c", CELLS, ap(0.3))], tmp_path)
+    assert "\n| a b | 30.0 ± 14.1 |\n" in write_table(runs, tmp_path)
+    empty = record("d", CELLS, {**ap(0.3), "coco/a b_precision": float("nan")})
+    assert "\n| a b | - |\n" in write_table([empty], tmp_path)
+
+
 def test_a_run_of_ours(trained, tmp_path):
     """A run of four iterations, as ``train`` leaves it."""
     cells = cells_of(text := write_table([trained], tmp_path / "out"))

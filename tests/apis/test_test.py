@@ -33,6 +33,37 @@ def test_time_augmentation(tiny, trained, tmp_path):
     assert not dumped.read_text()
 
 
+@pytest.mark.parametrize("kind", ["CocoMetric", "FastCocoMetric"])
+def test_table_of_classes(tiny, trained, capfd, kind):
+    """The log has it; metrics have it only where the config says so."""
+    added = {f"coco/{name}_precision" for name in ("RBC", "WBC", "Platelets")}
+    for options, expected in (({}, set()), ({"classwise": True}, added)):
+        options = {f"test_evaluator.{k}": v for k, v in options.items()}
+        cfg = tiny({**options, "test_evaluator.type": kind})
+        metrics = apis.test(cfg, trained / "iter_4.pth")
+        assert "coco/bbox_mAP" in metrics
+        assert {k for k in metrics if "_precision" in k} == expected
+        log = capfd.readouterr()
+        assert "| Platelets |" in log.out + log.err
+
+
+@pytest.mark.parametrize(
+    "evaluator, message",
+    [
+        (dict(type="VOCMetric"), "has VOCMetric, expected a CocoMetric; add dict"),
+        (dict(type="CocoMetric"), "no ann_file, and the test set has 2 datasets, exp"),
+    ],
+)
+def test_results_need_coco(tiny, trained, tmp_path, evaluator, message):
+    """It is said before the test."""
+    cfg = tiny()
+    dataset = cfg.test_dataloader.dataset
+    cfg.test_dataloader.dataset = dict(type="ConcatDataset", datasets=[dataset] * 2)
+    cfg.test_evaluator = [evaluator]
+    with pytest.raises(UserError, match=message):
+        apis.test(cfg, trained / "iter_4.pth", results=str(tmp_path / "a"))
+
+
 def test_no_augmentation_of_an_exported_detector(tiny):
     with pytest.raises(UserError, match="has no --tta; give the checkpoint"):
         apis.test(tiny(), "a.onnx", tta=True)

@@ -209,3 +209,13 @@ def test_report(in_process, trained, cells, tmp_path, capsys):
         assert f"report: {tmp_path / name}/index.html" in capsys.readouterr().out
         figures.append((tmp_path / name / "figures.json").read_text())
     assert figures[0] == figures[1]
+
+
+def test_complexity_with_options(in_process, project, capsys):
+    config = project / "configs/retinanet_ghostnet_fpn.py"
+    shape = ("--shape", 64, 64)
+    params = []
+    for options in ([], ["--cfg-options", "model.bbox_head.stacked_convs=1"]):
+        in_process("complexity", config, *shape, *options)
+        params.append(capsys.readouterr().out)
+    assert params[0] != params[1]
