@@ -18,8 +18,10 @@ from mmengine.runner import Runner
 from tqdm import tqdm
 
 from ghostdet.analysis.plots import plot_curves, plot_detections
+from ghostdet.analysis.report_page import write_report
 from ghostdet.analysis.runs import Run, read_run
 from ghostdet.apis.infer import load_detector
+from ghostdet.apis.test import test
 from ghostdet.apis.train import train
 from ghostdet.config import load_config
 from ghostdet.datasets import prepare_trees
@@ -70,8 +72,9 @@ def run_demo(
 ) -> dict[str, Any]:
     """Train and evaluate a detector of tree crowns from scratch.
 
-    Writes ``metrics.json``, ``curves.png``, ``detections.png``, the checkpoint and
-    ``log.txt`` (MMEngine's log) to the work directory.
+    Writes ``metrics.json``, ``curves.png``, ``detections.png``, ``report/`` (a page on
+    what the detector gets wrong), the checkpoint and ``log.txt`` (MMEngine's log) to
+    the work directory.
 
     Args:
         config: A config for the dataset of :func:`ghostdet.datasets.prepare_trees`.
@@ -101,9 +104,13 @@ def run_demo(
     )
     with open(work_dir / "log.txt", "w") as log, contextlib.redirect_stdout(log):
         train(cfg)
-    print("3/3  Drawing")
+    print("3/3  Evaluating and drawing")
     run = read_run(work_dir)
     checkpoint = Path((work_dir / "last_checkpoint").read_text().strip())
+    results = work_dir / "report/results"
+    with open(work_dir / "log.txt", "a") as log, contextlib.redirect_stdout(log):
+        test(cfg, checkpoint, results=str(results))
+    report = write_report(cfg, f"{results}.bbox.json", results.parent)
     _draw_curves(run, work_dir / "curves.png")
     _draw_photo(cfg, checkpoint, data_root, work_dir / "detections.png")
     result = {
@@ -120,6 +127,7 @@ def run_demo(
         f"  figures     {work_dir / 'metrics.json'}\n"
         f"  detections  {work_dir / 'detections.png'}\n"
         f"  curves      {work_dir / 'curves.png'}\n"
+        f"  its errors  {report}\n"
         f"  checkpoint  {checkpoint}"
     )
     return result

@@ -15,6 +15,7 @@ def test_demo(trees_wheel, project, tmp_path, new_run, capfd):
         "train_cfg = dict(max_iters=4, val_interval=2)\n"
         "default_hooks = dict(checkpoint=dict(interval=4), logger=dict(interval=1))\n"
         "val_dataloader = dict(dataset=dict(indices=1))\n"
+        "test_dataloader = val_dataloader\n"
         "model = dict(test_cfg=dict(score_thr=0.0))\n"
     )
     new_run()
@@ -26,6 +27,12 @@ def test_demo(trees_wheel, project, tmp_path, new_run, capfd):
     assert 0 <= result["AP"] <= result["AP50"] <= 1
     lines = capfd.readouterr().out.splitlines()
     assert [line[:3] for line in lines[:3]] == ["1/3", "2/3", "3/3"]
-    assert len(lines) == 9  # nothing of MMEngine's or pycocotools'
-    for name in ("curves.png", "detections.png", "iter_4.pth", "log.txt"):
+    assert len(lines) == 10  # nothing of MMEngine's or pycocotools'
+    for name in (
+        "curves.png",
+        "detections.png",
+        "iter_4.pth",
+        "log.txt",
+        "report/index.html",
+    ):
         assert (work_dir / name).stat().st_size > 1000
