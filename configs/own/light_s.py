@@ -11,5 +11,12 @@ weights = __import__("ghostdet").given(
     "https://paddle-imagenet-models-name.bj.bcebos.com/dygraph/"
     "GhostNet_x0_5_pretrained.pdparams",
 )
-init_cfg = dict(type="GhostNetPretrained", checkpoint=weights) if weights else None
-model = dict(backbone=dict(se_gate="clip", se_divisor=1, init_cfg=init_cfg))
+model = dict(
+    backbone=dict(
+        se_gate="clip",
+        se_divisor=1,
+        init_cfg=dict(type="GhostNetPretrained", checkpoint=weights),
+    )
+    if weights
+    else {}
+)
