@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mmengine.config import Config
+
 from ghostdet.analysis import paper
 from ghostdet.analysis.macs import complexity
 from ghostdet.analysis.plots import plot_curves
@@ -16,6 +18,8 @@ from ghostdet.analysis.runs import Run, read_run
 from ghostdet.errors import UserError
 from ghostdet.utils.components import is_classifier, type_name
 from ghostdet.utils.files import atomic_write, check_writable
+from ghostdet.weights.publish import without_weights
+from ghostdet.weights.published import check_description
 
 #: Keys that may differ between the runs of one row: seed, paths, launcher and logging.
 #: The effect of ``auto_scale_lr`` shows in the learning rate.
@@ -268,27 +272,21 @@ def _percent(task: Task, run: Run, metric: str) -> float | None:
 
 
 def _beside_shipped(task: Task, run: Run) -> dict[str, Any]:
-    """Count the model, and list the changes to the shipped config.
-
-    A foreign config is never built, since MMEngine imports whatever a ``type`` names.
-    The shipped model is counted instead, where the counted parts are the same.
-    """
+    """Count the model, and list the changes to the shipped config."""
     cfg = paper.shipped_config(run.name)
     result: dict[str, Any] = dict.fromkeys((*task.counts, "changed", "paper"))
-    if cfg is None:
+    if cfg is not None:
+        result["changed"] = _changes(cfg.to_dict(), run.config)
+        if paper.applies(paper.differences(cfg.to_dict(), run.config)):
+            result["paper"] = task.paper[1].get(run.name)
+    model = without_weights(run.config["model"])
+    try:
+        # MMEngine imports whatever a `type` names.
+        check_description(dict(model=model, pipeline=[]))
+        count = complexity(Config({**run.config, "model": model}))
+    except (UserError, ValueError):
         return result
-    result["changed"] = _changes(cfg.to_dict(), run.config)
-    keys = paper.differences(cfg.to_dict(), run.config)
-    if paper.applies(keys):
-        result["paper"] = task.paper[1].get(run.name)
-    counted = tuple(f"model.{part}." for part in task.parts)
-    if not any(key.startswith(counted) and paper.NETWORK.match(key) for key in keys):
-        # Only the sizes of images are read from the run's pipelines.
-        cfg.train_dataloader = run.config["train_dataloader"]
-        cfg.val_dataloader = cfg.test_dataloader = run.config.get("val_dataloader")
-        count = complexity(cfg)
-        result |= {key: take(count) for key, (_, take, _) in task.counts.items()}
-    return result
+    return {**result, **{k: take(count) for k, (_, take, _) in task.counts.items()}}
 
 
 def _markdown(task: Task, rows: Sequence[dict[str, Any]]) -> str:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ghostdet.engine.hooks.run_record import RECORD
 from ghostdet.errors import UserError
+from ghostdet.utils.files import RECORD
 
 
 @dataclass(frozen=True)

@@ -19,10 +19,9 @@ from mmengine.runner import EpochBasedTrainLoop, Runner
 
 from ghostdet.engine.distributed import on_main_process
 from ghostdet.errors import UserError
-from ghostdet.utils.files import atomic_write
+from ghostdet.utils.files import RECORD, atomic_write
 from ghostdet.weights.checkpoint import read_checkpoint
 
-RECORD = "run.json"
 MARKER = "torchelastic_run_id"  # names the torchrun that writes in a folder
 LOCK = "run.lock"
 _PATIENCE = 5  # seconds, in which the workers of a run that was killed end

@@ -17,6 +17,7 @@ from mmengine.logging import print_log
 from ghostdet.errors import UserError
 
 PARTIAL = ".partial"  # suffix of a file that is being written
+RECORD = "run.json"  # of a training, in its work directory
 
 
 def check_writable(folder: str | Path, option: str = "--work-dir") -> None:

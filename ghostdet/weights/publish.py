@@ -15,7 +15,7 @@ from torch import nn
 
 from ghostdet._version import __version__
 from ghostdet.errors import UserError
-from ghostdet.utils.files import atomic_outputs, sha256
+from ghostdet.utils.files import RECORD, atomic_outputs, sha256
 from ghostdet.weights.checkpoint import read_checkpoint
 from ghostdet.weights.published import (
     DESCRIPTION,
@@ -35,7 +35,8 @@ def publish(checkpoint: str, out: str, cfg: Config) -> Path:
     """Write the weights of a checkpoint, and a description beside them.
 
     The description, a ``.json`` file, holds the model, the pipeline of the test images,
-    the classes and the checksum of the weights. Both files are loaded as a model before
+    the classes, the checksum of the weights, and the metrics of their evaluation if the
+    run's ``run.json`` is beside the checkpoint. Both files are loaded as a model before
     they get their names, the description last.
 
     Args:
@@ -72,6 +73,7 @@ def publish(checkpoint: str, out: str, cfg: Config) -> Path:
         "published": FORMAT_VERSION,
         "ghostdet": __version__,
         "classes": _classes(loaded.get("meta", {}), cfg, checkpoint),
+        "metrics": _metrics(checkpoint, loaded.get("meta", {})),
         **encoded(parts),
     }
     with atomic_outputs(description) as folder:
@@ -94,9 +96,11 @@ def publish(checkpoint: str, out: str, cfg: Config) -> Path:
         check_state_dict(read, get_state_dict(read_checkpoint(str(path))), str(path))
     # MMEngine's EMAHook stores the average as `state_dict`.
     taken = "moving average" if "ema_state_dict" in loaded else "as trained"
+    count = len(content["classes"])
     print(
         f"{weights}: {len(state_dict)} tensors, {taken}\n"
-        f"{description}: {len(content['classes'])} classes, sha256 {content['sha256']}"
+        f"{description}: {count} classes, sha256 {content['sha256']}\n"
+        f"evaluation: {_said(content['metrics'])}"
     )
     return weights
 
@@ -112,7 +116,7 @@ def published_parts(cfg: Config) -> dict[str, Any]:
     if plain.get("data_preprocessor") is not None:
         model.setdefault("data_preprocessor", plain["data_preprocessor"])
     pipeline = list(plain["test_dataloader"]["dataset"].get("pipeline", ()))
-    parts = dict(model=_without_weights(model), pipeline=pipeline)
+    parts = dict(model=without_weights(model), pipeline=pipeline)
     try:
         check_description(parts)
     except ValueError as error:
@@ -123,18 +127,34 @@ def published_parts(cfg: Config) -> dict[str, Any]:
     return parts
 
 
-def _without_weights(node: Any) -> Any:
+def without_weights(node: Any) -> Any:
     """Drop what would fill a model from elsewhere."""
     if isinstance(node, dict):
-        return {k: _without_weights(v) for k, v in node.items() if k not in INITIAL}
+        return {k: without_weights(v) for k, v in node.items() if k not in INITIAL}
     if isinstance(node, (list, tuple)):
-        return type(node)(map(_without_weights, node))
+        return type(node)(map(without_weights, node))
     return node
 
 
 def _build(cfg: Config) -> nn.Module:
     init_default_scope(cfg.get("default_scope", "mmdet"))
     return MODELS.build(cfg.model)
+
+
+def _metrics(checkpoint: str, meta: dict[str, Any]) -> dict[str, float]:
+    """Read what the evaluation of a checkpoint gave, from its run's record."""
+    record = Path(checkpoint).with_name(RECORD)
+    try:
+        evaluations = json.loads(record.read_bytes())["evaluations"]
+        (found,) = [e for e in evaluations if e["iter"] == meta["iter"]]
+        return {k: float(v) for k, v in found.items() if "/" in k and v == v}
+    except (OSError, KeyError, TypeError, ValueError):
+        return {}
+
+
+def _said(metrics: dict[str, float]) -> str:
+    shown = [f"{name} {value:.4g}" for name, value in metrics.items()]
+    return ", ".join(shown[:3]) or f"unknown, no {RECORD} of it beside the checkpoint"
 
 
 def _classes(meta: dict[str, Any], cfg: Config, checkpoint: str) -> list[str]:

@@ -88,6 +88,13 @@ def test_a_run_of_ours(trained, tmp_path):
     assert "Hook" not in text and "Loop" not in text
 
 
+def test_another_network_is_counted(record, tmp_path):
+    wider = {"model.backbone.widen_factor": 1.0, "model.neck.widen_factor": 1.0}
+    cells = cells_of(write_table([record("a", CELLS, ap(0.2), wider)], tmp_path))
+    assert cells["backbone, params"] == "2.52M"
+    assert cells["backbone, MACs at 224x224"] == "131.1M"
+
+
 PIPELINE = "val_dataloader.dataset.pipeline"
 
 

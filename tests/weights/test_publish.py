@@ -67,9 +67,11 @@ def test_what_is_written(published, trained):
     content = json.loads(published.with_suffix(".json").read_text())
     assert content.keys() == {
         *("published", "ghostdet", "classes", "model", "pipeline", "sha256"),
-        "description_sha256",
+        *("description_sha256", "metrics"),
     }
     assert content["classes"] == ["RBC", "WBC", "Platelets"]
+    found = json.loads((trained / "run.json").read_text())["evaluations"][-1]
+    assert content["metrics"]["coco/bbox_mAP"] == found["coco/bbox_mAP"]
     expected = read_file(trained / "iter_4.pth")["state_dict"]
     weights = safetensors.torch.load_file(published)
     assert weights.keys() == expected.keys()

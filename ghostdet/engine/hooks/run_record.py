@@ -19,8 +19,8 @@ from mmengine.registry import HOOKS
 from mmengine.runner import EpochBasedTrainLoop, Runner
 
 from ghostdet.engine.batch_size import global_batch
-from ghostdet.engine.resume import RECORD, archive_old_checkpoints
-from ghostdet.utils.files import atomic_write, expendable
+from ghostdet.engine.resume import archive_old_checkpoints
+from ghostdet.utils.files import RECORD, atomic_write, expendable
 
 
 @HOOKS.register_module()
