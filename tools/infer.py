@@ -16,8 +16,8 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument(
         "--checkpoint",
-        required=True,
-        help="checkpoint trained with that config, or what a detector was exported to",
+        help="checkpoint trained with that config, or what a detector was exported to "
+        "(default: the last one in the config's work directory)",
     )
     parser.add_argument(
         "--out", default="outputs", metavar="DIR", help="folder to write to"
@@ -43,7 +43,7 @@ def parse_args() -> argparse.Namespace:
     )
     _cli.add_config_arguments(parser)
     args = parser.parse_args()
-    if args.config is None and not args.checkpoint.endswith(".safetensors"):
+    if args.config is None and not (args.checkpoint or "").endswith(".safetensors"):
         parser.error("--config is needed for all but published weights, .safetensors")
     return args
 
@@ -58,6 +58,7 @@ def _score(text: str) -> float | str:
 def main() -> None:
     args = parse_args()
     from ghostdet.apis import infer
+    from ghostdet.apis.model import latest_checkpoint
     from ghostdet.config import load_config
 
     cfg = load_config(
@@ -66,7 +67,7 @@ def main() -> None:
         cfg_options=args.cfg_options,
     )
     options = args.out, args.score_thr, args.amp, args.tile
-    infer(args.images, cfg, args.checkpoint, *options)
+    infer(args.images, cfg, args.checkpoint or latest_checkpoint(cfg), *options)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("config", help="config file")
     parser.add_argument(
         "checkpoint",
-        help="checkpoint trained with that config, or what it was exported to",
+        nargs="?",
+        help="checkpoint trained with that config, or what it was exported to; the last "
+        "one in its work directory by default",
     )
     parser.add_argument(
         "--out", metavar="FILE.pkl", help="file for the predictions, as MMDetection's"
@@ -38,13 +40,14 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     args = parse_args()
     from ghostdet.apis import test
+    from ghostdet.apis.model import latest_checkpoint
     from ghostdet.config import load_config, require_detector
     from ghostdet.utils.files import check_writable
 
     cfg = load_config(
         args.config, args.work_dir, args.data_root, args.cfg_options, args.launcher
     )
-    results = args.checkpoint
+    results = checkpoint = args.checkpoint or latest_checkpoint(cfg)
     if args.report is None or not results.endswith(".json"):
         prefix = None
         if args.report is not None:
@@ -52,7 +55,7 @@ def main() -> None:
             check_writable(args.report, "--report")
             prefix = os.path.join(args.report, "results")
         options = args.out, args.show_dir, args.amp, args.tta
-        test(cfg, args.checkpoint, *options, prefix)
+        test(cfg, checkpoint, *options, prefix)
         results = f"{prefix}.bbox.json"
     if args.report is not None:
         from ghostdet.analysis.report_page import write_report

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from torch import nn
 
 from ghostdet.checks.classes import check_num_classes
 from ghostdet.config import config_mistakes, load_config, require
+from ghostdet.engine.resume import find_latest_valid_checkpoint
+from ghostdet.errors import UserError
 from ghostdet.weights import check_state_dict, get_state_dict
 from ghostdet.weights.checkpoint import read_checkpoint
 from ghostdet.weights.published import check_weights, meta_beside
@@ -75,3 +78,21 @@ def dataset_meta_of(
     """
     own = (loaded.get("meta") or {}).get("dataset_meta")
     return dict(own or cfg.get("dataset_meta") or meta_beside(checkpoint))
+
+
+def latest_checkpoint(cfg: Config) -> str:
+    """Find the last checkpoint of a config's work directory, and print its path.
+
+    Raises:
+        UserError: If there is none.
+    """
+    found = None
+    with suppress(UserError):  # about resuming
+        found = find_latest_valid_checkpoint(cfg.work_dir)
+    if found is None:
+        raise UserError(
+            f"no checkpoint in {cfg.work_dir} can be read; give the path of one, or "
+            f"train first: ghostdet train {cfg.filename}"
+        )
+    print(f"checkpoint: {found}")
+    return found

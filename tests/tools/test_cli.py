@@ -1,5 +1,6 @@
 import argparse
 import runpy
+import shutil
 import sys
 from importlib import import_module
 
@@ -199,16 +200,23 @@ def test_report(in_process, trained, cells, tmp_path, capsys):
     """A page of a checkpoint, and the same of its results, without the model."""
     small = [f"{part}_dataloader.num_workers=0" for part in ("val", "test")]
     small += [f"{part}_dataloader.persistent_workers=False" for part in ("val", "test")]
-    options = ["--data-root", cells, "--work-dir", tmp_path / "run"]
+    run = shutil.copytree(trained, tmp_path / "run")
+    options = ["--data-root", cells, "--work-dir", run]
     options += ["--cfg-options", *small, "model.test_cfg.score_thr=0.001"]
-    config = next(trained.glob("*.py"))
+    config = next(run.glob("*.py"))
     figures = []
-    for name, given in (("a", trained / "iter_4.pth"), ("b", None)):
-        given = given or tmp_path / "a/results.bbox.json"
-        in_process("test", config, given, "--report", tmp_path / name, *options)
+    for name, given in (("a", []), ("b", [tmp_path / "a/results.bbox.json"])):
+        in_process("test", config, *given, "--report", tmp_path / name, *options)
         assert f"report: {tmp_path / name}/index.html" in capsys.readouterr().out
         figures.append((tmp_path / name / "figures.json").read_text())
     assert figures[0] == figures[1]
+
+
+def test_no_checkpoint(in_process, tmp_path, project, capsys):
+    config = project / "configs/bccd/retinanet_ghostnet_small_bccd.py"
+    with pytest.raises(SystemExit):
+        in_process("test", config, "--work-dir", tmp_path / "none")
+    assert f"train first: ghostdet train {config}\n" in capsys.readouterr().err
 
 
 def test_complexity_with_options(in_process, project, capsys):
