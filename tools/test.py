@@ -12,8 +12,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         "checkpoint",
         nargs="?",
-        help="checkpoint trained with that config, or what it was exported to; the last "
-        "one in its work directory by default",
+        help="checkpoint trained with that config, or what it was exported to "
+        "(default: the last one in its work directory)",
     )
     parser.add_argument(
         "--out", metavar="FILE.pkl", help="file for the predictions, as MMDetection's"
