@@ -173,6 +173,19 @@ def test_parts_that_leave_nothing_to_train_on(pets, tmp_path, monkeypatch):
     assert "8 images" in said[1] and "2 images" in said[2]
 
 
+def test_images_in_no_part(pets, tmp_path, monkeypatch):
+    """Whole photographs beside tiles of them, for example."""
+    monkeypatch.chdir(tmp_path)
+    root = pets(TEN)
+    for name, folder in (("0", "train"), ("1", "val")):
+        (root / folder).mkdir()
+        for path in root.glob(f"{name}.*"):
+            path.rename(root / folder / path.name)
+    _, said, warnings = init_project("new", root, epochs=1)
+    assert "1 images" in said[1] and "1 images" in said[2]
+    assert warnings[0].startswith("8 images are in no part (train, val or test), and")
+
+
 def test_one_image_is_not_enough(pets, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match="1 images with objects, and none is left"):

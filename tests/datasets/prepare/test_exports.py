@@ -197,6 +197,19 @@ CASES = {
         },
         {"images/a.jpg": ([CAT], "train"), "images/b.jpg": ([], "val")},
     ),
+    "coco, one name in folders that the files' names say": (
+        {
+            **{f"{folder}/a.jpg": None for folder in ("crops", "train", "val")},
+            "labels/instances_val.json": coco(("a.jpg", CAT)),
+            "labels/instances_train.json": coco(("a.jpg", DOG)),
+            "labels/instances_crops.json": coco(("a.jpg", None)),
+        },
+        {
+            "crops/a.jpg": ([], ""),
+            "train/a.jpg": ([DOG], "train"),
+            "val/a.jpg": ([CAT], "val"),
+        },
+    ),
     "labelme": (
         {
             "a.jpg": None,
