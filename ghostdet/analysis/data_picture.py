@@ -78,7 +78,7 @@ def draw_data(cfg: Config, out: str | Path, seed: int = 0) -> Path:
     colors = [colors_of(label)[0] for label in shown]
     bars.barh(range(len(shown)), [counts[label] for label in shown], color=colors)
     bars.set_yticks(range(len(shown)), names, fontsize=8)
-    bars.invert_yaxis()
+    bars.set_ylim(max(len(shown), 8) - 0.5, -0.5)  # the first at the top
     bars.bar_label(bars.containers[0], fontsize=8, padding=2)
     total = f"{sum(counts.values()):,} objects in {len(infos):,} training images"
     bars.set_title(total, fontsize=10)

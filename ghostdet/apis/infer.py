@@ -150,21 +150,20 @@ def infer(
             "could replace; give another folder"
         )
     video = _open_video(images)
-    paths = [] if video else _image_paths(images, out)
+    paths = _image_paths(images, out) if video is None else []
     cfg = config if isinstance(config, Config) else load_config(config)
     require(cfg, "model", "test_dataloader")
     if is_exported(checkpoint):
         require_detector(cfg, "an exported file")
     if is_classifier(cfg):
-        for given, what in ((tile, "--tile"), (video, "a video")):
-            if given:
+        asked = {"--tile": tile, "a video": video, "--score-thr": score_thr}
+        for what, value in asked.items():
+            if value not in (None, SCORE):
                 require_detector(cfg, what)
-        if score_thr != SCORE:
-            require_detector(cfg, "--score-thr")
         model = _Classifier(cfg, checkpoint, amp)
     else:
         model = _Detector(cfg, checkpoint, amp, out, score_thr, tile)
-    if video:
+    if video is not None:
         return model.follow(video, images)
 
     results: list[dict[str, Any]] = []
@@ -236,11 +235,9 @@ class _Detector:
             distances = torch.cat([centers, sides], 1)
             kept = found[~(inner & (distances < overlap / 4)).any(1)]
             offset = torch.tensor([x1, y1, x1, y1])
-            parts.append(
-                InstanceData(
-                    bboxes=kept.bboxes + offset, scores=kept.scores, labels=kept.labels
-                )
-            )
+            boxes = kept.bboxes.float() + offset
+            kept = InstanceData(bboxes=boxes, scores=kept.scores, labels=kept.labels)
+            parts.append(kept)
         merged = InstanceData.cat(parts)
         nms = dict(type="nms", iou_threshold=0.5)
         best = batched_nms(merged.bboxes, merged.scores, merged.labels, nms)[1]
@@ -288,12 +285,15 @@ class _Detector:
         if not rate > 0:
             rate = _RATE
             print(f"{path} has no frame rate: {picture} gets {_RATE} frames a second")
-        code = cv2.VideoWriter_fourcc(*"mp4v")
-        writer = cv2.VideoWriter(str(picture), code, rate, video.resolution)
-        count = drawn = frames = 0
+        writer, count, drawn, frames = cv2.VideoWriter(), 0, 0, 0
         try:
-            with open(target, "w") as lines:
+            with open(target, "w", encoding="utf-8") as lines:
                 for frame in tqdm(video, unit="frame"):
+                    if not frames:  # which may be turned
+                        size = frame.shape[1::-1]
+                        code = cv2.VideoWriter_fourcc(*"mp4v")
+                        if not writer.open(str(picture), code, rate, size):
+                            raise UserError(f"OpenCV cannot write {picture}")
                     found = self.detect(frame)
                     writer.write(self.draw(frame, found))
                     for row in self.rows(found, frame=frames):
