@@ -4,6 +4,8 @@ Importing the package registers everything in MMDetection's registries, after gi
 MMCV its operators where it was installed without compiled ones.
 """
 
+import warnings
+
 from pycocotools import coco
 
 from ghostdet._configs import CONFIGS
@@ -11,6 +13,8 @@ from ghostdet._version import __version__
 from ghostdet.ops import ensure_mmcv_ops
 from ghostdet.utils.files import open_json
 
+# MMDetection's GFLHead reads it itself.
+warnings.filterwarnings("ignore", ".*`num_anchors` is deprecated")
 coco.open = open_json  # for all datasets and metrics of MMDetection
 ensure_mmcv_ops()
 

@@ -19,14 +19,15 @@ def parse_args() -> argparse.Namespace:
         metavar="MODEL",
         help="s, m or l (light detectors), retinanet or faster-rcnn (default: s)",
     )
-    parser.add_argument(
+    length = parser.add_mutually_exclusive_group()
+    length.add_argument(
         "--minutes",
         type=float,
         default=5.0,
         help="let the config train for about this time on this machine (default: 5); "
         "--minutes of ghostdet train ends a run before its schedule does",
     )
-    parser.add_argument(
+    length.add_argument(
         "--epochs", type=float, help="its length in passes over the images instead"
     )
     parser.add_argument(
