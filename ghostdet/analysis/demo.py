@@ -108,6 +108,7 @@ def run_demo(
     run = read_run(work_dir)
     checkpoint = Path((work_dir / "last_checkpoint").read_text().strip())
     results = work_dir / "report/results"
+    cfg.visualizer.name = "evaluation"  # the training has the other
     with open(work_dir / "log.txt", "a") as log, contextlib.redirect_stdout(log):
         test(cfg, checkpoint, results=str(results))
     report = write_report(cfg, f"{results}.bbox.json", results.parent)
