@@ -27,7 +27,7 @@ def _state() -> _Reading:
     return _reading.get(_Reading({}, {}, ()))
 
 
-def given(name: str, default: Any) -> Any:
+def given(name: str, default: Any, optional: bool = False) -> Any:
     """Return a value that the config on top sets; a base calls this.
 
     ::
@@ -36,9 +36,10 @@ def given(name: str, default: Any) -> Any:
 
     Args:
         name: Its name at the top of the config.
-        default: The value if the config has none, and an example of its type. Names
-            can also be given as a file with one in each line, and two equal numbers as
-            one.
+        default: The value if the config has none, and an example of its type. A whole
+            number is 1 or more. Names can also be given as a file with one in each
+            line, and two equal numbers as one.
+        optional: Whether the value may be None.
 
     Raises:
         ConfigError: If the value is of another type.
@@ -47,25 +48,32 @@ def given(name: str, default: Any) -> Any:
     value = original = state.values.get(name, default)
     several = isinstance(default, tuple)
     names = several and isinstance(default[0], str)
-    if names and isinstance(value, str) and Path(value).is_file():
-        value = Path(value).read_text("utf-8").splitlines()
+    if names and isinstance(value, str):
+        try:
+            lines = Path(value).read_text("utf-8-sig").splitlines()
+            value = [line.strip() for line in lines if line.strip()]
+        except (OSError, UnicodeError, ValueError):
+            pass  # refused below
     elif several and type(value) is int:
         value = (value,) * len(default)
     if several and isinstance(value, Sequence) and not isinstance(value, str):
         value = tuple(value)
-    if not _like(value, default):
+    fits = (optional and value is None) or _like(value, default)
+    if names and fits and value != default:
+        fits = len({*value}) == len(value)
+    if not fits:
         example = repr(default)
         if names:
-            example = f"{default[:2]}, or a file with one in each line"
+            example = f"{default[:2]}, all different, or a file with one in each line"
         raise ConfigError(f"{name} is {original!r}, expected as {example}")
     state.asked[name] = value
     return value
 
 
 def _like(value: Any, default: Any) -> bool:
-    """Tell whether a value has the type of another; numbers are 1 or more."""
+    """Tell whether a value has the type of another."""
     if type(value) is not type(default):
-        return value is None and isinstance(default, str)
+        return False
     if isinstance(default, tuple):
         fits = len(value) == len(default) or isinstance(default[0], str)
         return fits and bool(value) and all(_like(v, default[0]) for v in value)
@@ -107,7 +115,8 @@ def derive(config: dict[str, Any]) -> None:
     read |= {key: value for key, value in asked.items() if key in own}
     state.asked.update(asked)
     for key, value in read.items():
-        config[key] = {**value, "_delete_": True} if isinstance(value, dict) else value
+        replaced = isinstance(value, dict) and key in config["_base_"]
+        config[key] = {**value, "_delete_": True} if replaced else value
 
 
 @contextmanager

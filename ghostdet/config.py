@@ -73,13 +73,17 @@ def load_config(
     options = dict(cfg_options or {})
     with giving(options) as asked:
         cfg = load_published(Path(path)) if published else _run_config(path)
-    for name in [name for name in options if name in asked]:
-        if cfg.get(name) != asked[name]:
+    for name, value in asked.items():
+        if name in cfg and cfg[name] != value:
             raise UserError(
-                f"--cfg-options {name} has no effect, since {path} sets it; let the "
-                'file end with __import__("ghostdet").derive(globals())'
+                f"{path} sets {name}, and its base needs that: let the file end with "
+                '__import__("ghostdet").derive(globals()), or name it otherwise'
             )
-        del options[name]
+        if options.pop(name, value) != value and name not in cfg:
+            raise UserError(
+                f"--cfg-options {name} reaches a part of {path} alone; it is for "
+                "configs on configs/own/ (docs/own_data.md)"
+            )
     starter = LAUNCHERS.get(launcher)
     if starter and starter.rank not in os.environ:
         raise UserError(
@@ -263,7 +267,7 @@ def _set_data_root(cfg: Config, data_root: str) -> None:
 
     def moved(node: Any) -> Any:
         if isinstance(node, dict):
-            for key in list(node):
+            for key in node.keys() - {"metainfo"}:  # names of classes
                 node[key] = moved(node[key])
         elif isinstance(node, (list, tuple)):
             return type(node)(moved(value) for value in node)

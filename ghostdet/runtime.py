@@ -37,7 +37,7 @@ PACKAGES = {".onnx": "onnxruntime", ".xml": "openvino"}
 OUTPUTS = ("boxes", "scores", "labels")
 # OpenVINO's names.
 PRECISIONS = {"fp32": "f32", "bf16": "bf16"}
-# Of image files; OpenCV writes them too, the last one without colours.
+# Of image files. OpenCV writes them too, but for .pgm, which has no colours.
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp", ".pgm")
 # Markers of ITU-T T.81, table B.1.
 _JPEG_START = b"\xff\xd8\xff"
@@ -288,18 +288,30 @@ def _bgr(label: int) -> list[tuple[int, ...]]:
     return [tuple(bytes.fromhex(color[1:])[::-1]) for color in colors_of(label)]
 
 
-def list_images(folder: Path) -> list[Path]:
-    """List the images in a folder and those in it, by their names or contents.
+def list_images(path: Path, out: Path | None = None) -> list[tuple[Path, str]]:
+    """List an image, or those in a folder and its sub-folders, with their names there.
 
-    What is hidden is skipped.
+    Images are known by their suffix or content. What is hidden is skipped, and what
+    lies in ``out``, if that is in the folder.
+
+    Raises:
+        DetectorError: If a folder has no image.
     """
-    return [
-        path
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-        and "/." not in f"/{path.relative_to(folder).as_posix()}"
-        and (path.suffix.lower() in SUFFIXES or is_image(path))
+    if not path.is_dir():
+        return [(path, path.name)]
+    written = out.resolve() if out and path.resolve() in out.resolve().parents else None
+    found = [
+        (file, name)
+        for file in sorted(path.rglob("*"))
+        for name in [file.relative_to(path).as_posix()]
+        if file.is_file()
+        and "/." not in f"/{name}"
+        and written not in file.resolve().parents
+        and (file.suffix.lower() in SUFFIXES or is_image(file))
     ]
+    if not found:
+        raise DetectorError(f"no image in {path}; give an image or a folder of images")
+    return found
 
 
 def is_image(path: Path) -> bool:
@@ -311,9 +323,28 @@ def is_image(path: Path) -> bool:
         return False
 
 
-def picture_name(name: str) -> str:
-    """Name the picture of an image: as the image, or a JPEG where colours need it."""
-    return name if name.lower().endswith(SUFFIXES[:-1]) else f"{name}.jpg"
+def list_pictures(images: list[tuple[Path, str]], out: Path) -> list[Path]:
+    """List the pictures to write of images, as :func:`list_images` gives them.
+
+    A picture has the name of its image, and is a JPEG where colours need it.
+
+    Raises:
+        DetectorError: If ``out`` is a file, or one would replace an image or another.
+    """
+    if out.is_file():
+        raise DetectorError(f"--out {out} is a file; give a folder")
+    pictures, used = [], {path.resolve() for path, _ in images}
+    for _, name in images:
+        suffix = "" if name.lower().endswith(SUFFIXES[:-1]) else ".jpg"
+        picture = Path(out, f"{name}{suffix}")
+        if picture.resolve() in used:
+            raise DetectorError(
+                f"--out would write {picture} over an image or another picture; give "
+                "another folder, or images whose names differ"
+            )
+        used.add(picture.resolve())
+        pictures.append(picture)
+    return pictures
 
 
 def read_meta(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -551,16 +582,9 @@ def main(arguments: list[str] | None = None) -> int:
     code = 0
     try:
         detector = Detector(args.model, args.threads, args.score_thr, args.precision)
-        images = []
-        for path in map(Path, args.images):
-            root = path if path.is_dir() else path.parent
-            found = list_images(path) if path.is_dir() else [path]
-            if not found:
-                raise DetectorError(
-                    f"no image in {path}; give an image or a folder of them"
-                )
-            images += [(image, image.relative_to(root).as_posix()) for image in found]
-        pictures = _pictures(images, args.out) if args.out else [None] * len(images)
+        out = Path(args.out) if args.out else None
+        images = [i for path in args.images for i in list_images(Path(path), out)]
+        pictures = list_pictures(images, out) if out else [None] * len(images)
     except DetectorError as error:
         print(_printable(f"error: {error}"), file=sys.stderr)
         return 1
@@ -592,21 +616,6 @@ def main(arguments: list[str] | None = None) -> int:
 def _printable(text: str) -> str:
     """Escape what a name holds that is not Unicode."""
     return text.encode(errors="backslashreplace").decode()
-
-
-def _pictures(images: list[tuple[Path, str]], out: str) -> list[Path]:
-    """List the pictures to write, none of which may replace an image or another."""
-    pictures, used = [], {path.resolve() for path, _ in images}
-    for _, name in images:
-        picture = Path(out, picture_name(name))
-        if picture.resolve() in used:
-            raise DetectorError(
-                f"--out would write {picture} over an image or another picture; give "
-                "another folder, or images whose names differ"
-            )
-        used.add(picture.resolve())
-        pictures.append(picture)
-    return pictures
 
 
 if __name__ == "__main__":

@@ -121,6 +121,20 @@ def test_what_is_no_config(tmp_path, text, message):
     assert message in str(caught.value)
 
 
+def test_data_root_of_a_class_name(tmp_path):
+    (tmp_path / "cat.py").write_text(
+        "_base_ = __import__('ghostdet').CONFIGS + '/own/light_s.py'\n"
+        "data_root = 'cat'\nimages = 'photos/'\nclasses = ('cat', 'dog')\n"
+        "__import__('ghostdet').derive(globals())"
+    )
+    (tmp_path / "moved").mkdir()
+    cfg = load_config(tmp_path / "cat.py", tmp_path, data_root=tmp_path / "moved")
+    dataset = cfg.val_dataloader.dataset
+    assert dataset.metainfo.classes == ("cat", "dog")
+    assert dataset.ann_file == f"{tmp_path}/moved/val.json"
+    assert dataset.data_prefix.img == "photos/"
+
+
 @pytest.mark.parametrize("data_root", ["nowhere", "file", ""])
 def test_data_root_that_is_no_folder(tmp_path, monkeypatch, data_root):
     monkeypatch.chdir(tmp_path)

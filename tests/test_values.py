@@ -72,11 +72,13 @@ def test_options_do_what_the_file_does(short, tmp_path):
 def test_what_the_file_says_itself_stays(short):
     lines = [
         "model = dict(bbox_head=dict(feat_channels=48))",
+        "tta_model = dict(type='DetTTAModel')",
         "param_scheduler = _base_.param_scheduler",
         "param_scheduler[0].end = param_scheduler[1].begin = 99",
     ]
     cfg = Config.fromfile(short(lines=lines, test_file="test.json"))
     assert cfg.model.bbox_head.feat_channels == 48
+    assert cfg.tta_model == dict(type="DetTTAModel")
     assert cfg.model.bbox_head.num_classes == 2
     assert cfg.test_evaluator.ann_file == "pets/test.json"
     assert cfg.test_dataloader.dataset.ann_file == "pets/test.json"
@@ -88,7 +90,7 @@ def test_what_the_file_says_itself_stays(short):
 
 def test_classes_of_a_file(short, tmp_path):
     path = tmp_path / "classes.txt"
-    path.write_text("black cat\nDog\n")
+    path.write_text("black cat\n\nDog \n", "utf-8-sig")
     cfg = Config.fromfile(short(classes=str(path)))
     assert cfg.val_dataloader.dataset.metainfo.classes == ("black cat", "Dog")
 
@@ -109,6 +111,8 @@ def test_classes_of_a_file(short, tmp_path):
         ("max_iters", 0, "max_iters is 0, expected as 450"),
         ("max_iters", "x", "max_iters is 'x', expected as 450"),
         ("weights", 3, "weights is 3, expected as 'backbone"),
+        ("classes", ["a", "a"], "expected as .*, all different, or a file"),
+        ("data_root", None, "data_root is None, expected as 'data/own/'"),
         ("clases", ["a"], "has no effect: .* did you mean classes"),
     ],
 )
@@ -143,5 +147,9 @@ def test_value_that_the_file_does_not_derive_from(tmp_path):
     (tmp_path / "own.py").write_text(
         f"_base_ = {CONFIGS + '/own/light_s.py'!r}\nmax_iters = 900"
     )
-    with pytest.raises(UserError, match="max_iters has no effect, since .*sets it"):
-        load_config(tmp_path / "own.py", cfg_options={"max_iters": 90})
+    for options in ({}, {"max_iters": 90}):
+        with pytest.raises(UserError, match="own.py sets max_iters, and its base"):
+            load_config(tmp_path / "own.py", cfg_options=options)
+    with pytest.raises(UserError, match="classes reaches a part of .*_fpn.py alone"):
+        path = f"{CONFIGS}/retinanet_ghostnet_fpn.py"
+        load_config(path, cfg_options={"classes": ["a"]})

@@ -8,7 +8,7 @@ _base_ = [
 
 classes = _base_.classes
 anchor_scale = 2
-max_iters = 55
+max_iters = __import__("ghostdet").given("max_iters", 55)
 train_cfg = dict(val_interval=max_iters)
 optim_wrapper = dict(optimizer=dict(lr=0.001))
 default_hooks = dict(logger=dict(interval=5), checkpoint=dict(interval=max_iters))

@@ -5,7 +5,9 @@ _base_ = [
     "../_base_/schedules/schedule_pretrained.py",
 ]
 
-weights = __import__("ghostdet").given("weights", "hf-hub:timm/ghostnet_100.in1k")
+weights = __import__("ghostdet").given(
+    "weights", "hf-hub:timm/ghostnet_100.in1k", optional=True
+)
 init_cfg = dict(type="GhostNetPretrained", checkpoint=weights, widen=True)
 model = dict(backbone=dict(init_cfg=init_cfg if weights else None))
 optim_wrapper = dict(optimizer=dict(lr=0.001))

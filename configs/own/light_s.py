@@ -10,6 +10,7 @@ weights = __import__("ghostdet").given(
     "weights",
     "https://paddle-imagenet-models-name.bj.bcebos.com/dygraph/"
     "GhostNet_x0_5_pretrained.pdparams",
+    optional=True,
 )
 model = dict(
     backbone=dict(

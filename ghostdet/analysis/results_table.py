@@ -62,7 +62,6 @@ class Task:
     percent: float  # factor from a metric to percent
     drawn: str  # title of the curves
     paper: tuple[str, dict[str, float]]  # column, and figures in percent by config
-    parts: tuple[str, ...]  # of the model that are counted
     # By key in table.json: column, and functions that take and write the count.
     counts: dict[str, tuple[str, Callable[[dict], Any], Callable[[Any], str]]]
     counted: str  # the same in words
@@ -85,7 +84,6 @@ DETECTION = Task(
     percent=100,
     drawn="Held-out AP",
     paper=("paper, mAP", paper.COCO),
-    parts=("backbone",),
     counts={
         "params": (
             "backbone, params",
@@ -109,7 +107,6 @@ CLASSIFICATION = Task(
         "paper, top-1",
         {name: top1 for name, (_, _, top1) in paper.CLASSIFIERS.items()},
     ),
-    parts=("backbone", "head"),
     counts={
         "shape": ("image", lambda count: count["shape"], "{0[0]}x{0[1]}".format),
         "params": ("params", lambda count: count["params"]["total"], _millions(2)),

@@ -27,6 +27,7 @@ class Run:
         unit: ``'epoch'`` or ``'iter'``, in which the config states its length.
         length: Number of epochs or iterations in the config.
         epoch_length: Iterations per epoch, None for a run that counts iterations.
+        stopped: True if the run ended early by its evaluations.
     """
 
     work_dir: Path
@@ -39,6 +40,7 @@ class Run:
     unit: str
     length: int
     epoch_length: int | None
+    stopped: bool = False
 
     @property
     def iterations(self) -> int:
@@ -49,7 +51,8 @@ class Run:
     def finished(self) -> bool:
         """True if the run has trained to its end and was evaluated there."""
         last = self.evaluations[-1]["iter"] if self.evaluations else 0
-        return min(self.trained, last) >= self.iterations
+        end = self.trained if self.stopped else self.iterations
+        return min(self.trained, last) >= end
 
 
 def read_run(work_dir: str | Path) -> Run:
@@ -63,14 +66,14 @@ def read_run(work_dir: str | Path) -> Run:
         record = json.loads(path.read_text())
         return Run(
             Path(work_dir),
-            **{k: record[k] for k in Run.__annotations__ if k != "work_dir"},
+            **{k: v for k, v in record.items() if k in Run.__annotations__},
         )
     except FileNotFoundError as error:
         raise UserError(
             f"{work_dir} has no {RECORD}, which tools/train.py writes; give the work "
             "directory of a training run"
         ) from error
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    except (AttributeError, OSError, TypeError, ValueError) as error:
         raise UserError(
             f"{path} is not the record of a training run ({error}); give a work "
             "directory as tools/train.py left it"

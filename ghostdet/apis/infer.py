@@ -28,18 +28,19 @@ from tqdm import tqdm
 from ghostdet.apis.amp import use_amp
 from ghostdet.apis.model import load_model
 from ghostdet.checks.classes import check_num_classes
-from ghostdet.config import load_config, require, require_detector
+from ghostdet.config import load_config, reason, require, require_detector
 from ghostdet.datasets.classification import load_image
 from ghostdet.errors import UserError
 from ghostdet.models.exported_detector import ExportedDetector, is_exported
 from ghostdet.runtime import (
     SUFFIXES,
     Detections,
+    DetectorError,
     colors_of,
     draw,
     is_image,
     list_images,
-    picture_name,
+    list_pictures,
 )
 from ghostdet.utils.components import is_classifier
 from ghostdet.utils.files import check_writable
@@ -107,12 +108,12 @@ def infer(
     A detector writes a picture with boxes for each image, under its own name, and
     ``results.json``, all detections in COCO's results format: ``image_id``,
     ``category_id``, ``bbox`` (x, y, width, height in pixels of the image) and
-    ``score``; ``file_name`` and ``category_name`` beside them. Images that the config's
-    test annotations list, by their paths, and categories that they name have their
+    ``score``, with ``file_name`` and ``category_name``. Images that the config's test
+    annotations list, by their paths, and categories that they name have their
     identifiers. Others are counted from 1, or on from the highest identifier there.
 
     Of a video it writes ``NAME.mp4`` with the boxes, and ``NAME.jsonl``, a line for
-    each detection: ``frame``, counted from 0, and the same keys but for the image's.
+    each detection, with ``frame``, counted from 0, in place of the image.
 
     A classifier writes ``results.json`` alone: for each image ``file_name`` and
     ``predictions``, up to five, the likeliest first, with ``category_id`` (the label,
@@ -120,7 +121,7 @@ def infer(
     official ones do not, names are the labels.
 
     Args:
-        images: An image, a folder, with those in it, or a video.
+        images: An image, a folder (with its sub-folders), or a video.
         config: The config the model was trained with, or for published weights
             their ``.json`` file.
         checkpoint: Its checkpoint, or what a detector was exported to.
@@ -142,15 +143,15 @@ def infer(
             there are images without results.
     """
     images, out = Path(images), Path(out)
-    root = images if images.is_dir() else images.parent
+    if not images.exists():
+        raise UserError(f"no image at {str(images)!r}; give one, a folder, or a video")
     check_writable(out, "--out")
-    if root.is_dir() and out.samefile(root):
-        raise UserError(
-            f"--out {str(out)!r} holds the images themselves, which what is written "
-            "could replace; give another folder"
-        )
     video = _open_video(images)
-    paths = _image_paths(images, out) if video is None else []
+    paths = _list(images, out) if video is None else [(images, f"{images.stem}.mp4")]
+    try:
+        pictures = list_pictures(paths, out)
+    except DetectorError as error:
+        raise UserError(str(error)) from error
     cfg = config if isinstance(config, Config) else load_config(config)
     require(cfg, "model", "test_dataloader")
     if is_exported(checkpoint):
@@ -170,10 +171,10 @@ def infer(
     failed: list[str] = []
     target = out / "results.json"
     try:
-        for number, path in enumerate(tqdm(paths, unit="image"), start=1):
+        rows = zip(tqdm(paths, unit="image"), pictures)
+        for number, ((path, name), picture) in enumerate(rows, start=1):
             try:
-                name = path.relative_to(root).as_posix()
-                results += model.predict(path, name, number)
+                results += model.predict(path, name, number, picture)
             except UserError as error:
                 failed.append(error.text)
             except (cv2.error, MemoryError, RuntimeError) as error:  # by its size
@@ -269,11 +270,12 @@ class _Detector:
             )
         ]
 
-    def predict(self, path: Path, name: str, number: int) -> list[dict[str, Any]]:
+    def predict(
+        self, path: Path, name: str, number: int, picture: Path
+    ) -> list[dict[str, Any]]:
         """Draw the detections in an image and give all of them."""
         image = self.load(dict(img_path=str(path)))["img"]
         found = self.detect(image)
-        picture = self.out / picture_name(name)
         mmcv.imwrite(self.draw(image, found), str(picture))
         number = self.image_ids.get(realpath(path), self.last_id + number)
         return self.rows(found, image_id=number, file_name=name)
@@ -288,7 +290,8 @@ class _Detector:
         writer, count, drawn, frames = cv2.VideoWriter(), 0, 0, 0
         try:
             with open(target, "w", encoding="utf-8") as lines:
-                for frame in tqdm(video, unit="frame"):
+                total = max(video.frame_cnt, 0) or None
+                for frame in tqdm(iter(video), unit="frame", total=total):
                     if not frames:  # which may be turned
                         size = frame.shape[1::-1]
                         code = cv2.VideoWriter_fourcc(*"mp4v")
@@ -323,17 +326,21 @@ class _Detector:
 
 def _least_scores(score_thr: float | str | Path, classes: Sequence[str]) -> list[float]:
     """Give the lowest score of each class that is drawn."""
-    if isinstance(score_thr, (int, float)):
-        return [score_thr] * len(classes)
     try:
-        rows = json.loads(Path(score_thr).read_bytes())["classes"]
-        best = {row["name"]: row["threshold"] for row in rows}
+        if isinstance(score_thr, (int, float)):
+            best = dict.fromkeys(classes, score_thr)
+        else:
+            rows = json.loads(Path(score_thr).read_bytes())["classes"]
+            best = {row["name"]: row["threshold"] for row in rows}
+        scores = [SCORE if best[name] is None else best[name] for name in classes]
+        if not all(0 <= score <= 1 for score in scores):
+            raise ValueError(f"scores are from 0 to 1, not {scores}")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
-            f"--score-thr is {str(score_thr)!r}, expected a score such as {SCORE}, or "
-            "the figures.json that ghostdet test --report writes"
+            f"--score-thr is {str(score_thr)!r} ({reason(error)}), expected a score "
+            f"such as {SCORE}, or the figures.json of a report on this detector"
         ) from error
-    return [SCORE if best.get(name) is None else best[name] for name in classes]
+    return scores
 
 
 class _Classifier:
@@ -347,7 +354,9 @@ class _Classifier:
         self.classes = self.model.dataset_meta.get("classes")
 
     @torch.no_grad()
-    def predict(self, path: Path, name: str, number: int) -> list[dict[str, Any]]:
+    def predict(
+        self, path: Path, name: str, number: int, picture: Path
+    ) -> list[dict[str, Any]]:
         """Give the likeliest classes of an image."""
         inputs = self.pipeline(load_image(str(path)))[None]
         (prediction,) = self.model.test_step(dict(inputs=inputs))
@@ -386,21 +395,22 @@ def _open_video(path: Path) -> mmcv.VideoReader | None:
     return video if video.opened and video.width else None
 
 
-def _image_paths(images: Path, out: Path) -> list[Path]:
-    """List the images of a folder, without what was written into it before."""
-    if images.is_file():
-        return [images]
-    there = {p for p in images.rglob("*") if out.resolve() not in p.resolve().parents}
-    paths = [path for path in list_images(images) if path in there]
-    if not paths:
-        raise UserError(
-            f"no image at {str(images)!r}; give an image, a folder with images, or a "
-            "video"
-        )
-    others = sorted(p.name for p in there - {*paths} if not p.is_dir())
-    if others := [name for name in others if not name.startswith(".")]:
+def _list(images: Path, out: Path) -> list[tuple[Path, str]]:
+    """List images with their names, and say what else is in the folder."""
+    try:
+        found = list_images(images, out)
+    except DetectorError as error:
+        raise UserError(f"{error}, or a video") from error
+    known = {path for path, _ in found}
+    others = [
+        path.name
+        for path in sorted(images.rglob("*"))
+        if not (path in known or path.is_dir() or out in path.parents)
+        and "/." not in f"/{path.relative_to(images).as_posix()}"
+    ]
+    if others:
         print(f"{images}: skipped what is no image: {shorten(others)}")
-    return paths
+    return found
 
 
 def _coco_ids(cfg: Config) -> tuple[dict[str, int], dict[str, int]]:

@@ -88,6 +88,12 @@ def test_a_run_of_ours(trained, tmp_path):
     assert "Hook" not in text and "Loop" not in text
 
 
+def test_a_run_that_stopped_early(record, tmp_path):
+    evaluations = [dict(iter=4, seconds=1, **ap(0.2))]
+    run = record("a", CELLS, {}, trained=4, evaluations=evaluations, stopped=True)
+    assert cells_of(write_table([run], tmp_path))["AP"] == "20.0"
+
+
 def test_another_network_is_counted(record, tmp_path):
     wider = {"model.backbone.widen_factor": 1.0, "model.neck.widen_factor": 1.0}
     cells = cells_of(write_table([record("a", CELLS, ap(0.2), wider)], tmp_path))

@@ -139,7 +139,11 @@ def test_files_of_a_folder(tmp_path, trained, config, images, capsys):
 @pytest.mark.parametrize(
     "name, content, message",
     [
-        ("empty", None, "no image at '.*empty'; give an image, a folder"),
+        (
+            "empty",
+            None,
+            "no image in .*empty; give an image or a folder .*, or a video",
+        ),
         ("nowhere.jpg", None, "no image at"),
         ("text.jpg", b"a text", "text.jpg: cannot be read as an image"),
         ("nothing.jpg", b"", "nothing.jpg: cannot be read as an image"),
@@ -166,7 +170,7 @@ def test_one_broken_image_among_others(tmp_path, trained, config, images):
 def test_images_are_not_overwritten(trained, config, images):
     content = {path: path.read_bytes() for path in images.iterdir()}
     for given in (images, min(images.iterdir())):
-        with pytest.raises(UserError, match="holds the images themselves"):
+        with pytest.raises(UserError, match="over an image or another picture"):
             infer(given, config, trained / "iter_4.pth", images)
     assert {path: path.read_bytes() for path in images.iterdir()} == content
 
@@ -185,6 +189,8 @@ def test_folders_of_a_folder(tmp_path, trained, config, images):
     written = results.parent.rglob("*.*")
     written = {path.relative_to(results.parent).as_posix() for path in written}
     assert written == {*names, "results.json"}
+    above = infer(results.parent.parent, config, trained / "iter_4.pth", tmp_path)
+    assert len({d["file_name"] for d in json.loads(above.read_text())}) == 8
 
 
 def boxes_of(rows):
@@ -258,7 +264,9 @@ def test_scores_of_a_report(tmp_path, trained, config, images, capsys):
     capsys.readouterr()
     infer(image, config, checkpoint, tmp_path / "o", score_thr=str(figures))
     assert f", {len(rows)} of them drawn" in capsys.readouterr().out
-    with pytest.raises(UserError, match="--score-thr is 'high', expected a score such"):
+    with pytest.raises(
+        UserError, match="--score-thr is 'high' .*, expected a score such"
+    ):
         infer(image, config, checkpoint, tmp_path / "o", score_thr="high")
 
 

@@ -4,7 +4,7 @@ _base_ = "own_detection.py"
 given = __import__("ghostdet").given
 
 data_root = given("data_root", "data/bccd/")
-images = data_root + "images/"
+images = given("images", data_root + "images/")
 val_file = "annotations/test.json"
 classes = given("classes", ("RBC", "WBC", "Platelets"))
 image_size = given("image_size", (256, 256))

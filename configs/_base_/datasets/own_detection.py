@@ -2,6 +2,7 @@
 given = __import__("ghostdet").given
 
 data_root = given("data_root", "data/own/")
+root = data_root.rstrip("/") + "/"
 images = given("images", data_root)  # the folder that names of images start from
 classes = given("classes", ("object",))
 # Width and height; batches have one shape and no padding.
@@ -41,7 +42,7 @@ train_dataloader = dict(
     num_workers=2,
     persistent_workers=True,
     sampler=dict(type="InfiniteSampler", shuffle=True),
-    dataset=dict(**dataset, ann_file=data_root + train_file, pipeline=train_pipeline),
+    dataset=dict(**dataset, ann_file=root + train_file, pipeline=train_pipeline),
 )
 val_dataloader = dict(
     batch_size=1,
@@ -50,15 +51,15 @@ val_dataloader = dict(
     sampler=dict(type="DefaultSampler", shuffle=False),
     dataset=dict(
         **dataset,
-        ann_file=data_root + val_file,
+        ann_file=root + val_file,
         test_mode=True,
         pipeline=test_pipeline,
     ),
 )
 test_dataloader = dict(
     val_dataloader,
-    dataset=dict(val_dataloader["dataset"], ann_file=data_root + test_file),
+    dataset=dict(val_dataloader["dataset"], ann_file=root + test_file),
 )
 
-val_evaluator = dict(type="CocoMetric", ann_file=data_root + val_file, metric="bbox")
-test_evaluator = dict(val_evaluator, ann_file=data_root + test_file)
+val_evaluator = dict(type="CocoMetric", ann_file=root + val_file, metric="bbox")
+test_evaluator = dict(val_evaluator, ann_file=root + test_file)

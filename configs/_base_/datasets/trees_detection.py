@@ -1,11 +1,14 @@
 # Tree crowns in aerial photographs, written by ghostdet.datasets.prepare_trees: tiles
 # of 400 px, with a median crown of 38 px.
 _base_ = "own_detection.py"
+given = __import__("ghostdet").given
 
-data_root = __import__("ghostdet").given("data_root", "data/trees/")
+data_root = given("data_root", "data/trees/")
+images = given("images", data_root)
 train_file = "annotations/instances_train.json"
 val_file = "annotations/instances_val.json"
-classes = ("tree",)
+classes = given("classes", ("tree",))
+image_size = given("image_size", (256, 256))  # in training
 
 train_pipeline = [
     dict(type="LoadImageFromFile", max_unreadable=10),
@@ -14,7 +17,7 @@ train_pipeline = [
         type="RandomFlip", prob=0.75, direction=["horizontal", "vertical", "diagonal"]
     ),
     dict(type="RandomResize", scale=(400, 400), ratio_range=(0.8, 1.25)),
-    dict(type="RandomCrop", crop_size=(256, 256)),
+    dict(type="RandomCrop", crop_size=image_size),
     dict(type="PackDetInputs"),
 ]
 test_pipeline = [
@@ -29,13 +32,13 @@ test_pipeline = [
 metainfo = dict(palette=[(255, 200, 0)])
 val = dict(
     metainfo=metainfo,
-    data_prefix=dict(img=data_root + "val/"),
+    data_prefix=dict(img=images + "val/"),
     pipeline=test_pipeline,
 )
 train_dataloader = dict(
     dataset=dict(
         metainfo=metainfo,
-        data_prefix=dict(img=data_root + "train/"),
+        data_prefix=dict(img=images + "train/"),
         pipeline=train_pipeline,
     )
 )

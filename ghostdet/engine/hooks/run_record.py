@@ -39,6 +39,7 @@ class RunRecordHook(Hook):
     - ``losses``: ``iter``, ``seconds`` and the losses, averaged since the last entry.
     - ``evaluations``: ``iter``, ``seconds`` and the metrics.
     - ``trained``: number of iterations done.
+    - ``stopped``: whether the run ended early by its evaluations.
 
     ``seconds`` counts training without start-up and evaluation, over all starts. A run
     that resumes keeps the record beside its checkpoint, up to the resumed iteration.
@@ -128,6 +129,7 @@ class RunRecordHook(Hook):
 
     def after_train(self, runner: Runner) -> None:
         """Write the record of the finished run."""
+        self.record["stopped"] = getattr(runner.train_loop, "stop_training", False)
         self._write(runner.iter)
 
     def _count(self) -> None:
