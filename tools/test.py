@@ -34,7 +34,7 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument("--tta", action="store_true", help="test-time augmentation")
     _cli.add_run_arguments(parser)
-    return parser.parse_args()
+    return parser.parse_intermixed_args()  # a checkpoint may follow options
 
 
 def main() -> None:

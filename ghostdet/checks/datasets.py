@@ -151,8 +151,9 @@ class DatasetCheck:
             if str(error.filename) != path:
                 text = f"names {error.filename}, which does not exist"
             text += f"; its folder has {shorten(others)}" * bool(others)
-            remedy = "Give the dataset's directory with --data-root DIR. It must hold"
-            remedy = "\n  DIR/".join([remedy, *names])
+            remedy = "Give the dataset's directory with --data-root DIR"
+            if self.cfg.get("data_root"):
+                remedy = "\n  DIR/".join([f"{remedy}. It must hold", *names])
         elif isinstance(error, (json.JSONDecodeError, UnicodeDecodeError)):
             empty = getattr(error, "doc", None) == ""
             text = "the file is empty" if empty else f"not JSON: {error}"

@@ -180,7 +180,7 @@ FAULTS = {
     ),
     "evaluation of what is trained on": (
         lambda root: {
-            "val_dataloader.dataset.ann_file": "annotations/train.json",
+            "val_dataloader.dataset.ann_file": str(root / "annotations/train.json"),
             "val_evaluator.ann_file": str(root / "annotations/train.json"),
         },
         ("overlap", "warn", "of 12 images of val are trained on"),

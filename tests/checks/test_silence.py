@@ -9,7 +9,7 @@ from ghostdet.errors import UserError
 # An option of the small config, and a part of what is said before training.
 FAULTS = """
 lr=0.1 | did you mean optim_wrapper.optimizer.lr?
-max_iters=3 | did you mean train_cfg.max_iters?
+max_epochs=3 | list a key that your own code reads
 optim_wraper.type=OptimWrapper | optim_wrapper.type
 train_dataloder.batch_size=2 | did you mean train_dataloader.batch_size
 randomnes.seed=1 | did you mean randomness.seed

@@ -19,7 +19,7 @@ MMDET = Path(mmdet.__file__).parent / ".mim/configs"
     "option, advice",
     [
         ("metainfo.classes", "mean train_dataloader.dataset.*.metainfo.classes or"),
-        ("data_root", "--data-root DIR"),
+        ("data_root", "data_root is 1, expected as 'data/"),
         ("mine", "list a key that your own code reads in own_keys"),
         ("model.test_cfg.nms.iou_treshold", "mean model.test_cfg.nms.iou_threshold?"),
         ("default_hooks.loger.interval", "did you mean default_hooks.logger?"),
