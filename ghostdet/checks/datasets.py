@@ -143,8 +143,6 @@ class DatasetCheck:
             return Finding("dataset", "fail", text, remedy)
         remedy = _EXPECTED
         if isinstance(error, FileNotFoundError):
-            prefixes = (self.cfg.get("data_prefix") or {}).values()
-            names = filter(None, [self.cfg.get("ann_file"), *prefixes])
             folder, suffix = os.path.dirname(path), os.path.splitext(path)[1]
             others = sorted(n for n in list_folder(folder) if n.endswith(suffix))
             text = "no such annotation file"
@@ -152,8 +150,6 @@ class DatasetCheck:
                 text = f"names {error.filename}, which does not exist"
             text += f"; its folder has {shorten(others)}" * bool(others)
             remedy = "Give the dataset's directory with --data-root DIR"
-            if self.cfg.get("data_root"):
-                remedy = "\n  DIR/".join([f"{remedy}. It must hold", *names])
         elif isinstance(error, (json.JSONDecodeError, UnicodeDecodeError)):
             empty = getattr(error, "doc", None) == ""
             text = "the file is empty" if empty else f"not JSON: {error}"

@@ -30,11 +30,7 @@ from ghostdet.checks.datasets import DatasetCheck
 from ghostdet.checks.findings import Finding
 from ghostdet.config import reason
 from ghostdet.engine.hooks.checkpoint import evaluations
-from ghostdet.engine.hooks.graceful_stop import (
-    TERMINATED,
-    GracefulStopHook,
-    losses_of,
-)
+from ghostdet.engine.hooks.graceful_stop import TERMINATED, losses_of
 from ghostdet.engine.setup import init_weights, use_run_components
 from ghostdet.errors import UserError
 from ghostdet.utils.components import iter_datasets
@@ -168,8 +164,8 @@ class RehearsalHook(Hook):
         loop.val_begin = math.inf  # no evaluation follows
         loop.stop_training = False  # whatever the ground truth's metrics
         for hook in runner.hooks:
-            if isinstance(hook, GracefulStopHook):
-                hook.minutes = math.inf  # its time is the run's
+            if hasattr(hook, "minutes"):  # which are the run's
+                hook.minutes = math.inf
             Compose(getattr(hook, "switch_pipeline", ()))
         for name, parameter in runner.model.named_parameters():
             if parameter.requires_grad:
