@@ -15,9 +15,9 @@ from ghostdet.errors import ConfigError
 
 
 class _Reading(NamedTuple):
-    values: dict[str, Any]  # what the bases are given
-    asked: dict[str, Any]  # what they have asked for, and got
-    files: tuple[str, ...]  # what is read anew
+    values: dict[str, Any]  # given to the bases
+    asked: dict[str, Any]  # those that they asked for, as they got them
+    files: tuple[str, ...]  # being read anew
 
 
 _reading: ContextVar[_Reading] = ContextVar("reading")

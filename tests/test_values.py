@@ -143,6 +143,16 @@ def test_values_of_a_base(tmp_path):
     assert load_config(ours).param_scheduler == base.param_scheduler
 
 
+def test_variable_of_a_config_of_coco(tmp_path):
+    """The idiom of MMDetection."""
+    (tmp_path / "own.py").write_text(
+        f"_base_ = {CONFIGS + '/retinanet_ghostnet_fpn.py'!r}\nclasses = ('a', 'b')\n"
+        "model = dict(bbox_head=dict(num_classes=2))\ndata = dict(classes=classes)\n"
+        "train_dataloader = dict(dataset=dict(metainfo=data))"
+    )
+    assert load_config(tmp_path / "own.py").model.bbox_head.num_classes == 2
+
+
 def test_value_that_the_file_does_not_derive_from(tmp_path):
     (tmp_path / "own.py").write_text(
         f"_base_ = {CONFIGS + '/own/light_s.py'!r}\nmax_iters = 900"
