@@ -5,7 +5,7 @@ data_root = given("data_root", "data/own/")
 root = data_root.rstrip("/") + "/"
 images = given("images", data_root)  # the folder that names of images start from
 classes = given("classes", ("object",))
-# Width and height; batches have one shape and no padding.
+# Width and height; all batches have this shape.
 image_size = given("image_size", (320, 320))
 train_file = given("train_file", "train.json")
 val_file = given("val_file", "val.json")
@@ -15,11 +15,12 @@ train_pipeline = [
     dict(type="LoadImageFromFile", max_unreadable=10),
     dict(type="LoadAnnotations", with_bbox=True),
     dict(
-        type="RandomResize", scale=image_size, ratio_range=(1.0, 1.3), keep_ratio=False
+        type="RandomResize", scale=image_size, ratio_range=(0.8, 1.2), keep_ratio=False
     ),
     dict(type="RandomCrop", crop_size=image_size),
     dict(type="YOLOXHSVRandomAug"),
     dict(type="RandomFlip", prob=0.5),
+    dict(type="Pad", size=image_size, pad_val=dict(img=(114, 114, 114))),
     dict(type="PackDetInputs"),
 ]
 test_pipeline = [
