@@ -37,7 +37,7 @@ PACKAGES = {".onnx": "onnxruntime", ".xml": "openvino"}
 OUTPUTS = ("boxes", "scores", "labels")
 # OpenVINO's names.
 PRECISIONS = {"fp32": "f32", "bf16": "bf16"}
-# Of image files. OpenCV writes them too, but for .pgm, which has no colours.
+# Suffixes of image files. OpenCV writes colours in all but the last.
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp", ".pgm")
 # Markers of ITU-T T.81, table B.1.
 _JPEG_START = b"\xff\xd8\xff"

@@ -163,3 +163,15 @@ def test_value_that_the_file_does_not_derive_from(tmp_path):
     with pytest.raises(UserError, match="classes reaches a part of .*_fpn.py alone"):
         path = f"{CONFIGS}/retinanet_ghostnet_fpn.py"
         load_config(path, cfg_options={"classes": ["a"]})
+
+
+@pytest.mark.parametrize(
+    "config", ["light/light_s_bccd", "demo/retinanet_ghostnet_trees"]
+)
+def test_folder_without_a_slash(config):
+    path = f"{CONFIGS}/{config}.py"
+    one, two = (
+        load_config(path, cfg_options={"data_root": root}) for root in ("a", "a/")
+    )
+    for part in ("train_dataloader", "test_dataloader", "test_evaluator"):
+        assert one[part] == two[part]

@@ -10,6 +10,8 @@ classes = _base_.classes
 anchor_scale = 2
 max_iters = __import__("ghostdet").given("max_iters", 55)
 train_cfg = dict(val_interval=max_iters)
+param_scheduler = _base_.param_scheduler
+param_scheduler[0].end = param_scheduler[1].begin = 10
 optim_wrapper = dict(optimizer=dict(lr=0.001))
 default_hooks = dict(logger=dict(interval=5), checkpoint=dict(interval=max_iters))
 log_processor = dict(window_size=5)

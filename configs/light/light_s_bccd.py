@@ -7,5 +7,7 @@ _base_ = [
 
 classes = _base_.classes
 max_iters = 500
+train_cfg = dict(val_interval=250)
+default_hooks = dict(checkpoint=dict(interval=250))
 
 __import__("ghostdet").derive(globals())

@@ -405,7 +405,9 @@ def _list(images: Path, out: Path) -> list[tuple[Path, str]]:
     others = [
         path.name
         for path in sorted(images.rglob("*"))
-        if not (path in known or path.is_dir() or out in path.parents)
+        if not (
+            path in known or path.is_dir() or out.resolve() in path.resolve().parents
+        )
         and "/." not in f"/{path.relative_to(images).as_posix()}"
     ]
     if others:

@@ -84,7 +84,7 @@ def latest_checkpoint(cfg: Config) -> str:
     """Find the last checkpoint of a config's work directory, and print its path.
 
     Raises:
-        UserError: If there is none.
+        UserError: If no checkpoint there can be read.
     """
     found = None
     with suppress(UserError):  # about resuming

@@ -125,7 +125,7 @@ def _update_hooks(cfg: Config, name: str, **arguments: Any) -> None:
 
 
 def _stop_early(cfg: Config, patience: int) -> None:
-    """Stop after evaluations without a better metric, that of ``save_best`` if named.
+    """Stop after evaluations without a better metric, which ``save_best`` may name.
 
     A config that stops early keeps its hook, with this patience.
     """

@@ -20,7 +20,7 @@ _LARGEST = 2**53  # pycocotools keeps ids as float64
 def coco_evaluator(cfg: Config) -> ConfigDict:
     """Return the config of the test's COCO evaluator.
 
-    One without ``ann_file`` gets that of the test dataset. MMDetection would number the
+    One without ``ann_file`` gets the test dataset's. MMDetection would number the
     categories by itself.
 
     Args:

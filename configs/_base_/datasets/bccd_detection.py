@@ -4,7 +4,8 @@ _base_ = "own_detection.py"
 given = __import__("ghostdet").given
 
 data_root = given("data_root", "data/bccd/")
-images = given("images", data_root + "images/")
+root = data_root.rstrip("/") + "/"
+images = given("images", root + "images/")
 val_file = "annotations/test.json"
 classes = given("classes", ("RBC", "WBC", "Platelets"))
 image_size = given("image_size", (256, 256))
@@ -26,7 +27,7 @@ train_dataloader = dict(
             dict(
                 type="CocoDataset",
                 metainfo=dict(classes=classes),
-                ann_file=f"{data_root}annotations/{part}.json",
+                ann_file=f"{root}annotations/{part}.json",
                 data_prefix=dict(img=images),
                 filter_cfg=dict(filter_empty_gt=True),
                 pipeline=train_pipeline,

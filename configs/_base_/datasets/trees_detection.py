@@ -4,7 +4,9 @@ _base_ = "own_detection.py"
 given = __import__("ghostdet").given
 
 data_root = given("data_root", "data/trees/")
-images = given("images", data_root)
+root = data_root.rstrip("/") + "/"
+images = given("images", root)
+folder = images.rstrip("/")
 train_file = "annotations/instances_train.json"
 val_file = "annotations/instances_val.json"
 classes = given("classes", ("tree",))
@@ -32,13 +34,13 @@ test_pipeline = [
 metainfo = dict(palette=[(255, 200, 0)])
 val = dict(
     metainfo=metainfo,
-    data_prefix=dict(img=images + "val/"),
+    data_prefix=dict(img=f"{folder}/val/"),
     pipeline=test_pipeline,
 )
 train_dataloader = dict(
     dataset=dict(
         metainfo=metainfo,
-        data_prefix=dict(img=images + "train/"),
+        data_prefix=dict(img=f"{folder}/train/"),
         pipeline=train_pipeline,
     )
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from mmengine.config import Config
 from mmengine.dist import is_main_process
@@ -102,7 +102,7 @@ class SafeCheckpointHook(CheckpointHook):
             within = by_epoch and meta["iter"] != meta["epoch"] * (length or 0)
             self.missed = not (within or meta.get("evaluated"))
             use_config_rates(runner, checkpoint)
-            for state in meta.get("early_stopping", {}).values():
+            for state in _early_stopping(checkpoint).values():
                 if state["stopped"]:
                     now = "Training on: --patience is larger now, or left out"
                     if loop.stop_training:
@@ -201,13 +201,20 @@ class ResumableEarlyStoppingHook(EarlyStoppingHook):
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Continue with them."""
-        states = checkpoint.get("meta", {}).get("early_stopping", {})
+        states = _early_stopping(checkpoint)
         if runner._resume and self.monitor in states:
             state = {**states[self.monitor]}
             if self.patience > state.pop("patience"):
                 state["stopped"] = ""
             vars(self).update(state)
             runner.train_loop.stop_training |= bool(self.stopped)
+
+
+def _early_stopping(checkpoint: dict) -> dict[str, dict[str, Any]]:
+    """Read the states of early stopping, by metric."""
+    states = checkpoint.get("meta", {}).get("early_stopping", {})
+    # Those of ghostdet's first checkpoints were tuples without patience.
+    return {k: state for k, state in states.items() if isinstance(state, dict)}
 
 
 def evaluation_due(loop: BaseLoop) -> bool:
