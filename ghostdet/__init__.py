@@ -1,7 +1,8 @@
 """GhostNet detectors for MMDetection.
 
 Importing the package registers everything in MMDetection's registries, after giving
-MMCV its operators where it was installed without compiled ones.
+MMCV its operators where it was installed without compiled ones, and MMEngine and MMCV
+the functions that newer Pythons and setuptools removed.
 """
 
 import warnings
@@ -12,10 +13,12 @@ from ghostdet._configs import CONFIGS
 from ghostdet._version import __version__
 from ghostdet.ops import ensure_mmcv_ops
 from ghostdet.utils.files import open_json
+from ghostdet.utils.removed import ensure_removed_functions
 
 # MMDetection's GFLHead reads it itself.
 warnings.filterwarnings("ignore", ".*`num_anchors` is deprecated")
 coco.open = open_json  # for all datasets and metrics of MMDetection
+ensure_removed_functions()
 ensure_mmcv_ops()
 
 from ghostdet import datasets, engine, evaluation, models, weights  # noqa: E402

@@ -19,7 +19,7 @@ from ghostdet.engine.resume import find_latest_valid_checkpoint
 from ghostdet.errors import UserError
 from ghostdet.weights import check_state_dict, get_state_dict
 from ghostdet.weights.checkpoint import read_checkpoint
-from ghostdet.weights.published import check_weights, meta_beside
+from ghostdet.weights.published import DESCRIPTION, WEIGHTS, check_weights, meta_beside
 
 
 def build_model(cfg: Config) -> nn.Module:
@@ -83,9 +83,13 @@ def dataset_meta_of(
 def latest_checkpoint(cfg: Config) -> str:
     """Find the last checkpoint of a config's work directory, and print its path.
 
+    For a description of published weights, return the weights beside it.
+
     Raises:
         UserError: If no checkpoint there can be read.
     """
+    if Path(cfg.filename).suffix == DESCRIPTION:
+        return str(Path(cfg.filename).with_suffix(WEIGHTS))
     found = None
     with suppress(UserError):  # about resuming
         found = find_latest_valid_checkpoint(cfg.work_dir)

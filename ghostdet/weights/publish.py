@@ -116,7 +116,7 @@ def published_parts(cfg: Config) -> dict[str, Any]:
     if plain.get("data_preprocessor") is not None:
         model.setdefault("data_preprocessor", plain["data_preprocessor"])
     pipeline = list(plain["test_dataloader"]["dataset"].get("pipeline", ()))
-    parts = dict(model=without_weights(model), pipeline=pipeline)
+    parts = without_weights(dict(model=model, pipeline=pipeline))
     try:
         check_description(parts)
     except ValueError as error:
@@ -128,9 +128,14 @@ def published_parts(cfg: Config) -> dict[str, Any]:
 
 
 def without_weights(node: Any) -> Any:
-    """Drop what would fill a model from elsewhere."""
+    """Drop what would fill a model from elsewhere, and MMEngine's mark of a base."""
     if isinstance(node, dict):
-        return {k: without_weights(v) for k, v in node.items() if k not in INITIAL}
+        return {
+            key: without_weights(value)
+            for key, value in node.items()
+            # All of it is built in MMDetection's scope.
+            if key not in INITIAL and (key, value) != ("_scope_", "mmdet")
+        }
     if isinstance(node, (list, tuple)):
         return type(node)(map(without_weights, node))
     return node

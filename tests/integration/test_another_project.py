@@ -2,14 +2,11 @@
 
 import json
 import shutil
-from pathlib import Path
 
-import mmdet
 import pytest
 
-BASE = Path(mmdet.__file__).parent / ".mim/configs/retinanet"
-CONFIG = f"""
-_base_ = "{BASE}/retinanet_r50_fpn_1x_coco.py"
+CONFIG = """
+_base_ = "mmdet::retinanet/retinanet_r50_fpn_1x_coco.py"
 custom_imports = dict(imports=["ghostdet"], allow_failed_imports=False)
 levels = dict(widen_factor=0.5, out_channels=32, num_outs=3)
 anchors = dict(octave_base_scale=4, strides=[8, 16, 32])
@@ -36,7 +33,7 @@ own = dict(
     pipeline=pipeline,
 )
 workers = dict(num_workers=0, persistent_workers=False)
-train_dataloader = dict(dataset=own, **workers)
+train_dataloader = dict(batch_size=1, dataset=own, **workers)
 val_dataloader = dict(dataset=own, **workers)
 test_dataloader = val_dataloader
 val_evaluator = dict(ann_file="cells/cells.json")
@@ -45,6 +42,12 @@ train_cfg = dict(max_epochs=1)
 work_dir = "out"
 """
 SCRIPT = """
+import pkgutil
+import sys
+
+vars(pkgutil).pop("find_loader", None)  # as in Python 3.14
+sys.modules["pkg_resources"] = None  # as in setuptools 82
+
 import ghostdet
 from mmengine.config import Config
 from mmengine.runner import Runner

@@ -21,7 +21,7 @@ from unchecked import train
 
 from ghostdet import CONFIGS, apis
 from ghostdet.apis import infer, load_detector, load_model
-from ghostdet.apis.model import build_model
+from ghostdet.apis.model import build_model, latest_checkpoint
 from ghostdet.config import load_config
 from ghostdet.errors import UserError
 from ghostdet.weights.checkpoint import read_file
@@ -105,6 +105,7 @@ def test_evaluates_and_detects_as_the_checkpoint(
     image = min((cells / "images").iterdir())
     one = infer(image, cfg, trained / "iter_4.pth", tmp_path / "a")
     two = infer(image, published, published, tmp_path / "b")  # the .json beside it
+    assert latest_checkpoint(theirs) == str(published)
     found = [json.loads(path.read_text())[:5] for path in (one, two)]
     assert [f["bbox"] for f in found[0]] == [f["bbox"] for f in found[1]]
     assert found[1][0]["category_name"] in ("RBC", "WBC", "Platelets")
@@ -125,6 +126,17 @@ def test_every_config_can_be_published(path):
     assert repr(read["model"]) == repr(cfg.model.to_dict())
     pipeline = cfg.to_dict()["test_dataloader"]["dataset"]["pipeline"]
     assert repr(read["pipeline"]) == repr(pipeline)
+
+
+def test_a_base_of_mmdetection(tmp_path):
+    name = "mmdet::retinanet/retinanet_r50_fpn_1x_coco.py"
+    (tmp_path / "own.py").write_text(
+        f"_base_ = '{name}'\n"
+        "model = dict(backbone=dict(_delete_=True, type='GhostNet'))"
+    )
+    parts = published_parts(load_config(tmp_path / "own.py"))
+    assert "_scope_" not in str(parts)
+    assert parts["model"]["backbone"] == dict(type="GhostNet")
 
 
 FOUR = {"model.head.num_classes": 4}  # digits, in the folders n0 to n3
