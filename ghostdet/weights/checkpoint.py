@@ -264,16 +264,12 @@ def _refusal(path: Path, error: Exception) -> str:
     )
 
 
-# MMEngine's log shows the last word of these functions' names.
-@CheckpointLoader.register_scheme(prefixes="", force=True)
-def load_from_local(filename: str, map_location: Any = None) -> dict[str, Any]:
-    """Make MMEngine load and resume through :func:`read_checkpoint`, to the CPU."""
-    return read_checkpoint(filename)
+@CheckpointLoader.register_scheme(prefixes=["", *REMOTE], force=True)
+def load_from_ghostdet(filename: str, map_location: Any = None) -> dict[str, Any]:
+    """Make MMEngine load and resume through :func:`read_checkpoint`, to the CPU.
 
-
-@CheckpointLoader.register_scheme(prefixes=REMOTE, force=True)
-def load_from_remote(filename: str, map_location: Any = None) -> dict[str, Any]:
-    """Make MMEngine load what is elsewhere through :func:`read_checkpoint`."""
+    MMEngine logs "Loads checkpoint by ghostdet backend", from this function's name.
+    """
     return read_checkpoint(filename)
 
 
