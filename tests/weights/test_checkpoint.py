@@ -219,47 +219,35 @@ def test_flipped_bits_of_a_training_checkpoint(trained, tmp_path):
 # Hostile files. A payload would leave a file called `marker`.
 
 
-def in_zip(path, payload):
-    torch.save({"state_dict": {}, "x": payload}, path)
-
-
-def in_old(path, payload):
-    save_old({"x": payload}, path)
-
-
-def in_pickle(path, payload):
-    save_paddle({"state_dict": {}, "x": payload}, path)
-
-
-def bomb(path, payload):
+def bomb(content, path):
     """An archive of 300 kB with a tensor of 256 MB."""
-    content = path.with_name("plain")
-    torch.save({"a": torch.ones(4), "x": payload}, content)
+    plain = path.with_name("plain")
+    torch.save({"a": torch.ones(4), **content}, plain)
     with (
-        zipfile.ZipFile(content) as old,
+        zipfile.ZipFile(plain) as old,
         zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as new,
     ):
         for name in old.namelist():
             data = bytes(2**28) if name.endswith("data/0") else old.read(name)
             new.writestr(name, data)
-    content.unlink()
+    plain.unlink()
 
 
-def script(path, payload):
+def script(content, path):
     torch.jit.script(torch.nn.Linear(1, 1)).save(str(path))
 
 
-def absurd_header(path, payload):
+def absurd_header(content, path):
     path.write_bytes((2**62).to_bytes(8, "little") + b"{}")
 
 
 CODE = r"more than weights: (posix|pathlib|getattr|__builtin__.getattr)"
 HOSTILE = {
-    "zip.pth": (in_zip, CODE),
-    "old.pth": (in_old, CODE),
-    "pickle.pth": (in_pickle, CODE),
-    "paddle.pdparams": (in_pickle, CODE),
-    "pickle.safetensors": (in_pickle, "cannot be read as"),
+    "zip.pth": (torch.save, CODE),
+    "old.pth": (save_old, CODE),
+    "pickle.pth": (save_paddle, CODE),
+    "paddle.pdparams": (save_paddle, CODE),
+    "pickle.safetensors": (save_paddle, "cannot be read as"),
     "bomb.pth": (bomb, "which could fill the memory"),
     "script.pth": (script, "TorchScript"),
     "header.safetensors": (absurd_header, "cannot be read as"),
@@ -271,7 +259,7 @@ def test_hostile_file(tmp_path, name):
     make, message = HOSTILE[name]
     path, marker = tmp_path / name, tmp_path / "marker"
     for payload in (Calls(Path.touch, marker), Calls(os.system, f"touch {marker}")):
-        make(path, payload)
+        make({"state_dict": {}, "x": payload}, path)
         for read in (read_checkpoint, CheckpointLoader.load_checkpoint):
             with pytest.raises(UserError, match=message) as caught:
                 read(str(path))
@@ -284,7 +272,7 @@ def test_hostile_file(tmp_path, name):
 
 def test_every_way_refuses(tiny, cells, tmp_path):
     path, marker = str(tmp_path / "a.pth"), tmp_path / "marker"
-    in_zip(path, Calls(Path.touch, marker))
+    torch.save({"x": Calls(Path.touch, marker)}, path)
     image = min((cells / "images").iterdir())
     for run in (
         lambda: apis.test(tiny(), path),
