@@ -8,12 +8,11 @@ import numpy as np
 import pytest
 import torch
 from coco_dataset import IN_PROCESS
-from mmdet.registry import MODELS
 from mmengine.config import Config
-from mmengine.registry import DefaultScope
 from torch import nn
 
 from ghostdet import CONFIGS, __version__, runtime
+from ghostdet.apis.model import build_model
 from ghostdet.config import load_config
 from ghostdet.errors import UserError
 from ghostdet.export import convert, export_module, fuse_for_inference
@@ -42,10 +41,8 @@ def packages():
 
 @pytest.fixture(scope="module")
 def detector():
-    cfg = Config.fromfile(CONFIG)
     torch.manual_seed(0)
-    with DefaultScope.overwrite_default_scope("mmdet"):
-        return spread(MODELS.build(cfg.model).eval())
+    return spread(build_model(load_config(CONFIG)).eval())
 
 
 @pytest.fixture(scope="module")
@@ -175,16 +172,16 @@ def test_two_stages(tmp_path):
     detector = build("FasterRCNN")
     graph = DetectionGraph(fuse_for_inference(copy.deepcopy(detector)))
     model = convert.detector_to_onnx(graph.eval(), 32, 0)
-    runs = []
-    import onnxruntime
-
+    onnxruntime = pytest.importorskip("onnxruntime")
+    openvino = pytest.importorskip("openvino")
     convert.save(model, tmp_path / "a.onnx")
     session = onnxruntime.InferenceSession(tmp_path / "a.onnx")
-    runs.append(lambda images: session.run(OUTPUTS, {"image": images}))
-    openvino = pytest.importorskip("openvino")
     fp32 = {"INFERENCE_PRECISION_HINT": "f32"}
     compiled = openvino.compile_model(convert.to_openvino(model), "CPU", fp32)
-    runs.append(lambda images: [compiled(images)[name] for name in OUTPUTS])
+    runs = (
+        lambda images: session.run(OUTPUTS, {"image": images}),
+        lambda images: [compiled(images)[name] for name in OUTPUTS],
+    )
     for shape in [(2, 3, 150, 200), (1, 3, 64, 300), (1, 3, 1, 90)]:
         images = clouds(*shape)
         expected = predicted(detector, images)
