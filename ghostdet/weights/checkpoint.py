@@ -44,7 +44,7 @@ class _DType:
 
 
 class _Array(np.ndarray):
-    """NumPy array that takes its type from a :class:`_DType`, and no other argument.
+    """NumPy array whose only argument is its type, a :class:`_DType`.
 
     ``numpy.ndarray((1,), 'O', content)`` would take bytes of the file for an address.
     """
@@ -160,10 +160,13 @@ class _PaddleUnpickler(pickle.Unpickler):
 
 
 def read_source(checkpoint: str | Path) -> tuple[Path, Any]:
-    """Fetch a file of weights, and give its path and its content.
+    """Fetch and read a file of weights.
 
     Args:
         checkpoint: See :func:`~ghostdet.weights.fetch`.
+
+    Returns:
+        The path and the content.
 
     Raises:
         UserError: If the file cannot be fetched or read. A download that cannot be

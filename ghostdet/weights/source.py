@@ -86,7 +86,7 @@ def _from_hub(name: str) -> Path:
 
 def _from_address(address: str, expected: str) -> Path:
     """Download a file once, and check it before it gets its name."""
-    # Named after its whole address, since many files are best.pth.
+    # The name depends on all of the address, since many files are best.pth.
     digest = hashlib.sha256(address.encode()).hexdigest()[:8]
     name = urlsplit(address).path.rpartition("/")[2][-100:]
     path = Path(torch.hub.get_dir(), "checkpoints", f"{digest}-{name}")

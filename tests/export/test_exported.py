@@ -1,4 +1,4 @@
-"""The tools take an exported detector in place of a checkpoint."""
+"""Exported detectors in place of a checkpoint."""
 
 import json
 import pickle

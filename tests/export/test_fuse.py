@@ -64,7 +64,7 @@ def test_configs(name):
         model = with_random_norms(MODELS.build(cfg))
     small = copy.deepcopy(model)
     fuse_for_inference(small)
-    # One stays behind each of these.
+    # The norm after each GhostConv stays.
     assert len(norms(small)) == sum(isinstance(m, GhostConv) for m in small.modules())
     x = demo_mm_inputs(1, [(3, 128, 160)])
     with torch.no_grad():
@@ -93,7 +93,7 @@ def _leaves(node):
 
 
 def test_convolutions_that_norms_share():
-    """Of RTMDet's heads: one convolution, and a norm for each level."""
+    """RTMDet's heads have one convolution, and a norm for each level."""
     conv = nn.Conv2d(4, 4, 1)
     heads = nn.ModuleList(nn.Sequential(conv, nn.BatchNorm2d(4)) for _ in range(2))
     with_random_norms(heads)
