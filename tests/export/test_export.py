@@ -3,6 +3,7 @@
 import copy
 import json
 import logging
+import sys
 
 import numpy as np
 import pytest
@@ -231,7 +232,7 @@ def test_arguments(export, tmp_path, name, arguments, message):
 
 
 def test_missing_package(monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "onnxscript", None)
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
     with pytest.raises(
         UserError, match=r"onnxscript.*pip install 'ghostdet\[export\]'"
     ):
@@ -274,7 +275,9 @@ def test_pipelines(steps, expected):
 def test_module(tmp_path):
     backbone = fuse_for_inference(GhostNet(0.5, out_indices=(1, 3)).eval())
     path = export_module(backbone, tmp_path / "new/backbone.onnx", ["c3", "c5"])
-    session = __import__("onnxruntime").InferenceSession(path)
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(path)
     for shape in [(1, 3, 97, 64), (3, 3, 33, 200)]:
         images = torch.randn(shape)
         outputs = session.run(["c3", "c5"], {"image": images.numpy()})

@@ -13,6 +13,7 @@ from mmengine.registry import DefaultScope
 from random_norms import with_random_norms
 from timm.layers import BatchNormAct2d
 from torch import nn
+from torch.utils._pytree import tree_leaves
 
 from ghostdet import CONFIGS
 from ghostdet.errors import ConfigError
@@ -69,7 +70,8 @@ def test_configs(name):
     x = demo_mm_inputs(1, [(3, 128, 160)])
     with torch.no_grad():
         outputs = [
-            _leaves(_heads(m, m.data_preprocessor(x)["inputs"])) for m in (small, model)
+            tree_leaves(_heads(m, m.data_preprocessor(x)["inputs"]))
+            for m in (small, model)
         ]
     for out, other in zip(*outputs, strict=True):
         assert (out - other).abs().max() < 1e-4 * other.abs().max()
@@ -83,13 +85,6 @@ def _heads(model, images):
         return model.bbox_head(features)
     rois = torch.tensor([[0, 8.0, 8, 90, 70], [0, 30, 20, 150, 120]])
     return model.rpn_head(features), model.roi_head._bbox_forward(features, rois)
-
-
-def _leaves(node):
-    if isinstance(node, torch.Tensor):
-        return [node]
-    values = node.values() if isinstance(node, dict) else node
-    return [leaf for value in values for leaf in _leaves(value)]
 
 
 def test_convolutions_that_norms_share():
