@@ -289,10 +289,10 @@ def _bgr(label: int) -> list[tuple[int, ...]]:
 
 
 def list_images(path: Path, out: Path | None = None) -> list[tuple[Path, str]]:
-    """List an image, or those in a folder and its sub-folders, with their names there.
+    """List an image, or all in a folder and its sub-folders, with their relative paths.
 
-    Images are known by their suffix or content. What is hidden is skipped, and what
-    lies in ``out``, if that is in the folder.
+    Images are known by their suffix or content. Hidden files are skipped, and so is
+    ``out`` if it is in the folder.
 
     Raises:
         DetectorError: If a folder has no image.
@@ -324,12 +324,13 @@ def is_image(path: Path) -> bool:
 
 
 def list_pictures(images: list[tuple[Path, str]], out: Path) -> list[Path]:
-    """List the pictures to write of images, as :func:`list_images` gives them.
+    """Name a picture in ``out`` for each image from :func:`list_images`.
 
-    A picture has the name of its image, and is a JPEG where colours need it.
+    It has the name of its image, and is a JPEG if the image's format has no colours.
 
     Raises:
-        DetectorError: If ``out`` is a file, or one would replace an image or another.
+        DetectorError: If ``out`` is a file, or a picture would replace an image or
+            another picture.
     """
     if out.is_file():
         raise DetectorError(f"--out {out} is a file; give a folder")
@@ -392,8 +393,8 @@ def checksum(path: str | os.PathLike[str], meta: dict[str, Any]) -> str:
     """Compute the SHA-256 of a model and its description.
 
     Args:
-        path: The model's file; OpenVINO's has another beside it, which counts too.
-        meta: The content of the ``.json`` file, whose own ``sha256`` does not count.
+        path: The model's file. OpenVINO's ``.bin`` file beside it counts too.
+        meta: The content of the ``.json`` file; its ``sha256`` does not count.
     """
     described = {key: value for key, value in meta.items() if key != "sha256"}
     digest = hashlib.sha256(json.dumps(described, sort_keys=True).encode())
@@ -614,7 +615,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _printable(text: str) -> str:
-    """Escape what a name holds that is not Unicode."""
+    """Escape the bytes of a file name that are not Unicode."""
     return text.encode(errors="backslashreplace").decode()
 
 

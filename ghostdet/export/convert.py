@@ -68,14 +68,13 @@ def export_module(
             file cannot be written.
     """
     path = Path(path)
-    if path.suffix not in SUFFIXES.values():
+    formats = {suffix: name for name, suffix in SUFFIXES.items()}
+    if path.suffix not in formats:
         raise UserError(
             f"cannot export to {str(path)!r}; give a file that ends in "
-            f"{' or '.join(SUFFIXES.values())}"
+            f"{' or '.join(formats)}"
         )
-    require_packages(
-        *REQUIRED["openvino" if path.suffix == SUFFIXES["openvino"] else "onnx"]
-    )
+    require_packages(*REQUIRED[formats[path.suffix]])
     dynamic = torch.export.Dim.DYNAMIC
     model = to_onnx(
         module.cpu(),

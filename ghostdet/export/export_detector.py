@@ -71,8 +71,8 @@ def export(
 
     Raises:
         UserError: If a package is missing, a part of the detector or of its test
-            pipeline cannot be exported, the exported model detects something else, or
-            the files cannot be written.
+            pipeline cannot be exported, the results differ from PyTorch's, or the
+            files cannot be written.
     """
     require_packages(*REQUIRED[format], *(["nncf"] if int8 else []))
     cfg = config if isinstance(config, Config) else load_config(config)
@@ -215,7 +215,7 @@ def _compare_metrics(before: dict[str, float], after: dict[str, float]) -> None:
 def _validation_images(
     cfg: Config, detector: nn.Module, resize: dict[str, Any] | None
 ) -> Iterator[Tensor]:
-    """Yield one image as it is, and a batch of two, smaller, transposed, odd-sided."""
+    """Yield one image, then two in a batch: smaller, with odd sides, transposed."""
     try:
         check_dataset(cfg.test_dataloader.dataset)
     except UserError as error:
@@ -235,7 +235,7 @@ def _validation_images(
 
 
 def _calibration_samples(cfg: Config, count: int) -> Subset:
-    """Return samples from all over the training set, prepared as for a test."""
+    """Return evenly spread samples of the training set, with the test pipeline."""
     pipeline = get_test_pipeline_cfg(cfg)
 
     def for_test(node: Any) -> Any:

@@ -45,11 +45,11 @@ class DetectionGraph(nn.Module):
     """A detector that can be exported: tensors in, tensors out, NMS inside.
 
     Args:
-        detector: A detector in evaluation mode, best after
-            :func:`~ghostdet.export.fuse_for_inference`.
+        detector: A detector in evaluation mode. Call
+            :func:`~ghostdet.export.fuse_for_inference` first for speed.
 
     Raises:
-        UserError: If a part of it predicts in a way that this module does not know.
+        UserError: If a part of it cannot be exported.
     """
 
     def __init__(self, detector: nn.Module) -> None:
@@ -282,7 +282,7 @@ def _(boxes: Tensor, scores: Tensor, iou_threshold: float, max_per_img: int) -> 
 
 
 def check_supported(detector: nn.Module) -> None:
-    """Raise a UserError that names the part which the graph cannot hold."""
+    """Raise a UserError that names the part which cannot be exported."""
     kind = type(detector)
     # Types, not subclasses: each of these may predict in another way.
     if type(detector.data_preprocessor) is not DetDataPreprocessor:

@@ -1,4 +1,4 @@
-"""Ghost bottlenecks that do not concatenate their widest maps."""
+"""Ghost bottlenecks without the concatenation of their widest maps."""
 
 from __future__ import annotations
 

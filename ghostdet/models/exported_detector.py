@@ -1,4 +1,4 @@
-"""An exported detector in the place of the one it was exported from."""
+"""An exported detector as a model of MMDetection."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class ExportedDetector(BaseModel):
         self.dataset_meta = {"classes": detector.classes}
 
     def check(self, cfg: Config, classes: Sequence[str] | None) -> None:
-        """Check that a config and the classes of its dataset are those of the export.
+        """Check that the export has this config's image size and these classes.
 
         Raises:
             UserError: If the classes, their order or the size of images differ.

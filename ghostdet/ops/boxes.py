@@ -27,21 +27,12 @@ def bbox_overlaps(
     bboxes1, bboxes2 = at_least_float32(bboxes1), at_least_float32(bboxes2)
     if not aligned:
         bboxes1 = bboxes1[:, None]
-    overlap = _area(
-        torch.maximum(bboxes1[..., :2], bboxes2[..., :2]),
-        torch.minimum(bboxes1[..., 2:], bboxes2[..., 2:]),
-        offset,
-        min_size=0,
+    top_left = torch.maximum(bboxes1[..., :2], bboxes2[..., :2])
+    bottom_right = torch.minimum(bboxes1[..., 2:], bboxes2[..., 2:])
+    overlap = (bottom_right - top_left + offset).clamp(min=0).prod(-1)
+    base, area2 = (
+        (b[..., 2:] - b[..., :2] + offset).prod(-1) for b in (bboxes1, bboxes2)
     )
-    base = _area(bboxes1[..., :2], bboxes1[..., 2:], offset)
     if mode == 0:
-        base = base + _area(bboxes2[..., :2], bboxes2[..., 2:], offset) - overlap
+        base = base + area2 - overlap
     ious.copy_(overlap / base)
-
-
-def _area(
-    top_left: Tensor, bottom_right: Tensor, offset: int, min_size: float | None = None
-) -> Tensor:
-    """Areas, ``(...)``, of the boxes between two ``(..., 2)`` corners."""
-    size = bottom_right - top_left + offset
-    return (size if min_size is None else size.clamp(min=min_size)).prod(-1)

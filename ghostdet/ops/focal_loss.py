@@ -7,6 +7,8 @@ selects its class weight. If the target is no class (background, ``C``, or ignor
 negative), MMCV reads past the end of the weights; here the weight is 1.
 
 Shapes: input ``(N, C)``; target int64 ``(N,)``; weight ``(C,)``, or empty for none.
+``gamma`` is the exponent that reduces the loss of easy examples, and ``alpha`` the
+factor of the positives.
 """
 
 import torch
@@ -25,16 +27,10 @@ def sigmoid_focal_loss_forward(
     gamma: float,
     alpha: float,
 ) -> None:
-    """Write the focal loss of independent classes into ``output``.
+    """Write the focal loss of independent classes into ``output``, ``(N, C)``.
 
-    Args:
-        input (Tensor): Logits.
-        target (Tensor): A target outside ``0 .. C - 1`` makes every class of the row
-            a negative.
-        weight (Tensor): Class weights.
-        output (Tensor): ``(N, C)``, overwritten.
-        gamma (float): Exponent that reduces the loss of easy examples.
-        alpha (float): Factor of the positives; negatives get ``1 - alpha``.
+    ``input`` has logits. A target outside ``0 .. C - 1`` makes every class of the row a
+    negative. The factor of negatives is ``1 - alpha``.
 
     Raises:
         ValueError: If a target is larger than ``C``.
@@ -71,15 +67,10 @@ def softmax_focal_loss_forward(
     gamma: float,
     alpha: float,
 ) -> None:
-    """Write the focal loss of exclusive classes into ``output``.
+    """Write the focal loss of exclusive classes into ``output``, ``(N,)``.
 
-    Args:
-        input (Tensor): Probabilities, after the softmax.
-        target (Tensor): A target outside ``0 .. C - 1`` has no loss.
-        weight (Tensor): Class weights.
-        output (Tensor): ``(N,)``, overwritten.
-        gamma (float): Exponent that reduces the loss of easy examples.
-        alpha (float): Factor of the loss.
+    ``input`` has probabilities, after the softmax. A target outside ``0 .. C - 1`` has
+    no loss.
 
     Raises:
         ValueError: If a target is larger than ``C``.

@@ -78,7 +78,7 @@ def atomic_write(path: Path, content: bytes | memoryview | str) -> None:
 
 @contextmanager
 def expendable(what: str) -> Iterator[None]:
-    """Turn any error into a warning, for logs, which are not worth a run."""
+    """Turn any error into a warning: a log is not worth the run."""
     try:
         yield
     except Exception as error:
@@ -88,9 +88,9 @@ def expendable(what: str) -> Iterator[None]:
 
 @contextmanager
 def atomic_outputs(path: Path) -> Iterator[Path]:
-    """Open a temporary folder, whose files are moved beside ``path`` at the end.
+    """Open a temporary folder, and move its files beside ``path`` at the end.
 
-    The file with the name of ``path`` is moved last. After an exception, none is moved.
+    ``path`` itself is moved last. After an exception, nothing is moved.
 
     Yields:
         The temporary folder.

@@ -22,7 +22,7 @@ READ = {
     # others that the Runner looks up,
     *("custom_imports", "model_wrapper_cfg", "find_unused_parameters", "sync_bn"),
     *("compile", "activation_checkpointing", "efficient_conv_bn_eval", "runner_type"),
-    # those of test-time augmentation and of published weights.
+    # and keys of test-time augmentation and published weights.
     *("tta_model", "tta_pipeline", "dataset_meta", "weights_sha256"),
     OWN_KEYS,
 }
@@ -31,11 +31,11 @@ READ = {
 def refuse_misspelt(
     cfg: Config, options: Collection[str], values: Collection[str] = ()
 ) -> None:
-    """Refuse keys without effect, as far as they can be told from others.
+    """Refuse keys that have no effect.
 
-    These are keys that resemble one that is read, and options at the top of the config
-    that are not read, such as variables from which the file computes others. A config
-    names further keys that its own code reads in ``own_keys``, a list.
+    These are keys that resemble one that is read, and options that set a key which
+    nothing reads at the top of the config, such as a variable of the file. A config
+    lists further keys that its own code reads in ``own_keys``.
 
     Args:
         cfg: The config.

@@ -1,4 +1,4 @@
-"""Text for people, and silence."""
+"""Format text, and suppress warnings."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def megabytes(count: float) -> str:
 
 
 def share(part: Sequence, whole: Sequence) -> str:
-    """Say how many of a whole a part is."""
+    """Format the two lengths, such as ``3 of 1,200``."""
     return f"{len(part):,} of {len(whole):,}"
 
 

@@ -44,7 +44,7 @@ class _DType:
 
 
 class _Array(np.ndarray):
-    """NumPy array that takes its type from a :class:`_DType`, and no other argument.
+    """NumPy array whose only argument is its type, a :class:`_DType`.
 
     ``numpy.ndarray((1,), 'O', content)`` would take bytes of the file for an address.
     """
@@ -160,10 +160,13 @@ class _PaddleUnpickler(pickle.Unpickler):
 
 
 def read_source(checkpoint: str | Path) -> tuple[Path, Any]:
-    """Fetch a file of weights, and give its path and its content.
+    """Fetch and read a file of weights.
 
     Args:
         checkpoint: See :func:`~ghostdet.weights.fetch`.
+
+    Returns:
+        The path and the content.
 
     Raises:
         UserError: If the file cannot be fetched or read. A download that cannot be
@@ -264,16 +267,12 @@ def _refusal(path: Path, error: Exception) -> str:
     )
 
 
-# MMEngine's log shows the last word of these functions' names.
-@CheckpointLoader.register_scheme(prefixes="", force=True)
-def load_from_local(filename: str, map_location: Any = None) -> dict[str, Any]:
-    """Make MMEngine load and resume through :func:`read_checkpoint`, to the CPU."""
-    return read_checkpoint(filename)
+@CheckpointLoader.register_scheme(prefixes=["", *REMOTE], force=True)
+def load_from_ghostdet(filename: str, map_location: Any = None) -> dict[str, Any]:
+    """Make MMEngine load and resume through :func:`read_checkpoint`, to the CPU.
 
-
-@CheckpointLoader.register_scheme(prefixes=REMOTE, force=True)
-def load_from_remote(filename: str, map_location: Any = None) -> dict[str, Any]:
-    """Make MMEngine load what is elsewhere through :func:`read_checkpoint`."""
+    MMEngine logs "Loads checkpoint by ghostdet backend", from this function's name.
+    """
     return read_checkpoint(filename)
 
 

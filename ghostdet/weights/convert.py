@@ -116,7 +116,7 @@ def save_weights(state_dict: Mapping[str, Tensor], origin: Weights, out: str) ->
 
     Args:
         state_dict: The weights.
-        origin: Their source, which is noted in the file.
+        origin: Their source, for the file's metadata.
         out: The file; its name ends in ``.safetensors``.
 
     Raises:

@@ -33,7 +33,7 @@ class Weights:
 
     Attributes:
         state_dict: Backbone and, if the file has one, classifier.
-        source: The path or address that was asked for.
+        source: Path or address of the file.
         sha256: Checksum of the file.
         format: ``'official'`` (also timm's), ``'PaddleClas'``, or, if trained here,
             ``'classifier'`` or ``'detector'``.

@@ -101,7 +101,7 @@ def load_pretrained(
         seed: Seed of the noise.
 
     Returns:
-        The weights as they were read.
+        The content of the file, before any widening.
 
     Raises:
         UserError: If the file cannot be fetched or read, holds another network, or

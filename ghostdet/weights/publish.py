@@ -128,7 +128,7 @@ def published_parts(cfg: Config) -> dict[str, Any]:
 
 
 def without_weights(node: Any) -> Any:
-    """Drop what would fill a model from elsewhere, and MMEngine's mark of a base."""
+    """Drop the arguments that would load other weights, and the mark of a base."""
     if isinstance(node, dict):
         return {
             key: without_weights(value)
@@ -147,7 +147,7 @@ def _build(cfg: Config) -> nn.Module:
 
 
 def _metrics(checkpoint: str, meta: dict[str, Any]) -> dict[str, float]:
-    """Read what the evaluation of a checkpoint gave, from its run's record."""
+    """Read the metrics of a checkpoint from its run's record."""
     record = Path(checkpoint).with_name(RECORD)
     try:
         evaluations = json.loads(record.read_bytes())["evaluations"]

@@ -30,7 +30,7 @@ from ghostdet.weights.source import fetch
 #: Version of the format, under the key ``published``.
 FORMAT_VERSION = 2
 WEIGHTS, DESCRIPTION = ".safetensors", ".json"
-#: Arguments that fill a model from elsewhere as it is built.
+#: Arguments that load weights while a model is built.
 INITIAL = ("init_cfg", "pretrained")
 
 _TUPLE = "__tuple__"  # JSON has lists alone, and some components take tuples alone
@@ -65,7 +65,7 @@ _REFUSED = {
 }
 # Functions and layers of mmcv.ops, which are in no registry.
 _OPERATORS = {"nms", "soft_nms", "RoIAlign", "RoIPool"}
-# The rest of the config comes from these, and of them these parts.
+# Base configs, and the keys that are taken from them.
 _DETECTOR_BASES = ("default_runtime", "datasets/coco_detection")
 _CLASSIFIER_BASES = ("runtime", "datasets/imagenet")
 _FROM_BASES = {
@@ -148,11 +148,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def checksum(content: dict[str, Any]) -> str:
-    """Compute the SHA-256 of a description, whose own checksum does not count.
-
-    Args:
-        content: As it is in the file.
-    """
+    """Compute the SHA-256 of a description's content, without its own checksum."""
     described = {k: v for k, v in content.items() if k != "description_sha256"}
     text = json.dumps(described, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
@@ -273,7 +269,7 @@ def _short(value: Any) -> str:
 
 
 def encoded(node: Any) -> Any:
-    """Give a config as JSON has it, with tuples marked."""
+    """Make a config's values fit for JSON, with tuples marked."""
     if isinstance(node, dict):
         return {key: encoded(value) for key, value in node.items()}
     if isinstance(node, tuple):

@@ -62,28 +62,6 @@ def fetch(checkpoint: str | Path) -> Path:
     return path
 
 
-def cached(checkpoint: str | Path) -> Path | None:
-    """Find a file of weights on disk, or None where :func:`fetch` would download it.
-
-    Raises:
-        UserError: If a path does not exist.
-    """
-    name = str(checkpoint).partition("#sha256=")[0]
-    if name.startswith(HUB):
-        from huggingface_hub import try_to_load_from_cache
-
-        repository, _, revision = name.removeprefix(HUB).partition("@")
-        found = (
-            try_to_load_from_cache(repository, file, revision=revision or None)
-            for file in HUB_FILES
-        )
-        return next((Path(path) for path in found if isinstance(path, str)), None)
-    if name.startswith(ADDRESS):
-        path = _path_of(name)
-        return path if path.is_file() else None
-    return fetch(name)
-
-
 def _from_hub(name: str) -> Path:
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
@@ -108,7 +86,10 @@ def _from_hub(name: str) -> Path:
 
 def _from_address(address: str, expected: str) -> Path:
     """Download a file once, and check it before it gets its name."""
-    path = _path_of(address)
+    # The name depends on all of the address, since many files are best.pth.
+    digest = hashlib.sha256(address.encode()).hexdigest()[:8]
+    name = urlsplit(address).path.rpartition("/")[2][-100:]
+    path = Path(torch.hub.get_dir(), "checkpoints", f"{digest}-{name}")
     try:
         if not path.is_file():
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -122,10 +103,3 @@ def _from_address(address: str, expected: str) -> Path:
             "give its path"
         ) from error
     return path
-
-
-def _path_of(address: str) -> Path:
-    """Name a download after its whole address, since many files are best.pth."""
-    digest = hashlib.sha256(address.encode()).hexdigest()[:8]
-    name = urlsplit(address).path.rpartition("/")[2][-100:]
-    return Path(torch.hub.get_dir(), "checkpoints", f"{digest}-{name}")

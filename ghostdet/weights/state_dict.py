@@ -53,7 +53,7 @@ def check_state_dict(
     """Check that a state dict fits a model: same names, same shapes.
 
     Args:
-        model: The model to be filled, which stays as it is.
+        model: The model to be filled. It is not changed.
         state_dict: The weights.
         source: The file, for the message.
         allow: Regular expressions, matched at the start of a name, of keys that may be

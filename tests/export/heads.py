@@ -1,13 +1,12 @@
 """Small detectors of every kind that can be exported, with scores that spread."""
 
 import torch
-from mmdet.registry import MODELS
 from mmdet.structures import DetDataSample
 from mmengine.config import Config, ConfigDict
-from mmengine.registry import DefaultScope
 from torch import nn
 
 from ghostdet import CONFIGS
+from ghostdet.apis.model import build_model
 
 NMS = dict(type="nms", iou_threshold=0.6)
 TEST_CFG = dict(nms_pre=150, min_bbox_size=0, score_thr=0.3, nms=NMS, max_per_img=50)
@@ -103,13 +102,11 @@ def build(kind: str, **changes) -> nn.Module:
             test_cfg={**TEST_CFG, **changes},
         )
     torch.manual_seed(0)
-    with DefaultScope.overwrite_default_scope("mmdet"):
-        model = MODELS.build(cfg).eval()
-    return spread(model)
+    return spread(build_model(Config(dict(model=cfg))).eval())
 
 
 def spread(model: nn.Module) -> nn.Module:
-    """Give a detector weights at random of which scores come out far apart."""
+    """Give a detector random weights whose scores lie far apart."""
     torch.manual_seed(0)
     for name, module in model.named_modules():
         if isinstance(module, nn.BatchNorm2d):
@@ -124,13 +121,17 @@ def spread(model: nn.Module) -> nn.Module:
     return model
 
 
+def padded(images: torch.Tensor) -> torch.Tensor:
+    """Add rows and columns up to multiples of 32."""
+    height, width = (-side % 32 for side in images.shape[-2:])
+    return nn.functional.pad(images, (0, width, 0, height))
+
+
 def predicted(model: nn.Module, images: torch.Tensor) -> list:
     """What MMDetection finds, one image after another: boxes, scores and labels."""
     shape = tuple(images.shape[-2:])
-    height, width = (-side % 32 for side in shape)
-    padded = nn.functional.pad(images, (0, width, 0, height))
     found = []
-    for image in padded:
+    for image in padded(images):
         sample = DetDataSample(metainfo=dict(img_shape=shape, scale_factor=(1, 1)))
         with torch.no_grad():
             (sample,) = model.predict(image[None], [sample], rescale=False)
@@ -140,7 +141,7 @@ def predicted(model: nn.Module, images: torch.Tensor) -> list:
 
 
 def assert_same(outputs, expected) -> int:
-    """Compare outputs of a batch, whatever comes first of scores that are almost equal.
+    """Compare outputs of a batch; the order of almost equal scores does not count.
 
     Returns the number of detections.
     """

@@ -3,17 +3,17 @@
 import copy
 import json
 import logging
+import sys
 
 import numpy as np
 import pytest
 import torch
 from coco_dataset import IN_PROCESS
-from mmdet.registry import MODELS
 from mmengine.config import Config
-from mmengine.registry import DefaultScope
 from torch import nn
 
 from ghostdet import CONFIGS, __version__, runtime
+from ghostdet.apis.model import build_model
 from ghostdet.config import load_config
 from ghostdet.errors import UserError
 from ghostdet.export import convert, export_module, fuse_for_inference
@@ -42,10 +42,8 @@ def packages():
 
 @pytest.fixture(scope="module")
 def detector():
-    cfg = Config.fromfile(CONFIG)
     torch.manual_seed(0)
-    with DefaultScope.overwrite_default_scope("mmdet"):
-        return spread(MODELS.build(cfg.model).eval())
+    return spread(build_model(load_config(CONFIG)).eval())
 
 
 @pytest.fixture(scope="module")
@@ -175,16 +173,16 @@ def test_two_stages(tmp_path):
     detector = build("FasterRCNN")
     graph = DetectionGraph(fuse_for_inference(copy.deepcopy(detector)))
     model = convert.detector_to_onnx(graph.eval(), 32, 0)
-    runs = []
-    import onnxruntime
-
+    onnxruntime = pytest.importorskip("onnxruntime")
+    openvino = pytest.importorskip("openvino")
     convert.save(model, tmp_path / "a.onnx")
     session = onnxruntime.InferenceSession(tmp_path / "a.onnx")
-    runs.append(lambda images: session.run(OUTPUTS, {"image": images}))
-    openvino = pytest.importorskip("openvino")
     fp32 = {"INFERENCE_PRECISION_HINT": "f32"}
     compiled = openvino.compile_model(convert.to_openvino(model), "CPU", fp32)
-    runs.append(lambda images: [compiled(images)[name] for name in OUTPUTS])
+    runs = (
+        lambda images: session.run(OUTPUTS, {"image": images}),
+        lambda images: [compiled(images)[name] for name in OUTPUTS],
+    )
     for shape in [(2, 3, 150, 200), (1, 3, 64, 300), (1, 3, 1, 90)]:
         images = clouds(*shape)
         expected = predicted(detector, images)
@@ -234,7 +232,7 @@ def test_arguments(export, tmp_path, name, arguments, message):
 
 
 def test_missing_package(monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "onnxscript", None)
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
     with pytest.raises(
         UserError, match=r"onnxscript.*pip install 'ghostdet\[export\]'"
     ):
@@ -277,7 +275,9 @@ def test_pipelines(steps, expected):
 def test_module(tmp_path):
     backbone = fuse_for_inference(GhostNet(0.5, out_indices=(1, 3)).eval())
     path = export_module(backbone, tmp_path / "new/backbone.onnx", ["c3", "c5"])
-    session = __import__("onnxruntime").InferenceSession(path)
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(path)
     for shape in [(1, 3, 97, 64), (3, 3, 33, 200)]:
         images = torch.randn(shape)
         outputs = session.run(["c3", "c5"], {"image": images.numpy()})

@@ -13,6 +13,7 @@ from mmengine.registry import DefaultScope
 from random_norms import with_random_norms
 from timm.layers import BatchNormAct2d
 from torch import nn
+from torch.utils._pytree import tree_leaves
 
 from ghostdet import CONFIGS
 from ghostdet.errors import ConfigError
@@ -64,12 +65,13 @@ def test_configs(name):
         model = with_random_norms(MODELS.build(cfg))
     small = copy.deepcopy(model)
     fuse_for_inference(small)
-    # One stays behind each of these.
+    # The norm after each GhostConv stays.
     assert len(norms(small)) == sum(isinstance(m, GhostConv) for m in small.modules())
     x = demo_mm_inputs(1, [(3, 128, 160)])
     with torch.no_grad():
         outputs = [
-            _leaves(_heads(m, m.data_preprocessor(x)["inputs"])) for m in (small, model)
+            tree_leaves(_heads(m, m.data_preprocessor(x)["inputs"]))
+            for m in (small, model)
         ]
     for out, other in zip(*outputs, strict=True):
         assert (out - other).abs().max() < 1e-4 * other.abs().max()
@@ -85,15 +87,8 @@ def _heads(model, images):
     return model.rpn_head(features), model.roi_head._bbox_forward(features, rois)
 
 
-def _leaves(node):
-    if isinstance(node, torch.Tensor):
-        return [node]
-    values = node.values() if isinstance(node, dict) else node
-    return [leaf for value in values for leaf in _leaves(value)]
-
-
 def test_convolutions_that_norms_share():
-    """Of RTMDet's heads: one convolution, and a norm for each level."""
+    """RTMDet's heads have one convolution, and a norm for each level."""
     conv = nn.Conv2d(4, 4, 1)
     heads = nn.ModuleList(nn.Sequential(conv, nn.BatchNorm2d(4)) for _ in range(2))
     with_random_norms(heads)

@@ -12,19 +12,15 @@ from ghostdet.errors import UserError
 from ghostdet.export import fuse_for_inference
 from ghostdet.export.graph import DetectionGraph
 
-from .heads import HEADS, NMS, assert_same, build, predicted
+from .heads import HEADS, NMS, assert_same, build, padded, predicted
 
 POOL_MODE = ("pool_mode", "max")
 
 
 def run(model, images):
-    shape = images.shape[-2:]
-    height, width = (-side % 32 for side in shape)
-    padded = nn.functional.pad(images, (0, width, 0, height))
+    graph = DetectionGraph(fuse_for_inference(copy.deepcopy(model)))
     with torch.no_grad():
-        return DetectionGraph(fuse_for_inference(copy.deepcopy(model)))(
-            padded, torch.tensor(shape)
-        )
+        return graph(padded(images), torch.tensor(images.shape[-2:]))
 
 
 @pytest.mark.parametrize("kind", [*HEADS, "FasterRCNN"])

@@ -1,4 +1,4 @@
-"""Bottlenecks in halves compute what whole ones compute."""
+"""Split bottlenecks have the outputs of ordinary ones."""
 
 import pytest
 import torch

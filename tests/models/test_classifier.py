@@ -3,9 +3,7 @@
 import pytest
 import torch
 from mmdet.registry import MODELS
-from mmengine.registry import DefaultScope
-from random_norms import with_random_norms
-from timm.models.ghostnet import _create_ghostnet
+from random_norms import timm_ghostnet
 
 from ghostdet import CONFIGS
 from ghostdet.config import load_config
@@ -17,23 +15,17 @@ NAMES |= {1.1: "ghostnet_110_in1k", 1.3: "ghostnet_130_in1k"}
 LAYOUTS = {False: torch.contiguous_format, True: torch.channels_last}
 
 
-def theirs_of(width):
-    torch.manual_seed(0)
-    return with_random_norms(_create_ghostnet("ghostnet_100", width=width))
-
-
 def ours_of(width, **backbone):
     cfg = load_config(f"{CONFIGS}/classification/{NAMES[width]}.py").model
     cfg.backbone.update(backbone)
-    with DefaultScope.overwrite_default_scope("mmdet"):
-        return MODELS.build(cfg).eval()
+    return MODELS.build(cfg).eval()
 
 
 @pytest.mark.parametrize("width", NAMES)
 @torch.no_grad()
 def test_logits_of_official_weights(width):
     """Equal in the same memory layout, and equal up to rounding in another."""
-    theirs, x = theirs_of(width), torch.randn(2, 3, 96, 64)
+    theirs, x = timm_ghostnet(width), torch.randn(2, 3, 96, 64)
     weights = theirs.state_dict()
     assert len(weights) == 512
     for channels_last, layout in LAYOUTS.items():
@@ -47,7 +39,7 @@ def test_logits_of_official_weights(width):
 
 
 def test_loads_under_either_name():
-    ours, official = ours_of(0.5), theirs_of(0.5).state_dict()
+    ours, official = ours_of(0.5), timm_ghostnet(0.5).state_dict()
     own = ours.state_dict()
     assert own.keys() & official.keys() == set()
     assert all(name.startswith(("backbone.", "head.")) for name in own)
@@ -60,7 +52,7 @@ def test_loads_under_either_name():
 
 def test_what_may_differ():
     """Under our names, whatever the names of the file."""
-    weights = theirs_of(0.5).state_dict()
+    weights = timm_ghostnet(0.5).state_dict()
     weights["classifier.weight"] = torch.ones(7, 1280)
     weights["classifier.bias"] = torch.ones(7)
     ours = ours_of(0.5)

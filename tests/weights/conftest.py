@@ -3,27 +3,28 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from random_norms import with_random_norms
-from timm.models.ghostnet import _create_ghostnet
+from random_norms import timm_ghostnet
 from torch import nn
 
 from ghostdet.models import GhostNet
 from ghostdet.models.backbones.ghostnet import BLOCKS
+from ghostdet.weights import pretrained
+from ghostdet.weights.paddle import BOTTLENECKS
 
 ROWS = [row for rows in BLOCKS for row in rows]
-NAMES = [f"blocks.{s}.{i}" for s, rows in enumerate(BLOCKS) for i in range(len(rows))]
 
 
 @pytest.fixture(scope="session")
 def classifier():
-    """A function: timm's GhostNet of a width, no BN of which is the identity."""
+    return timm_ghostnet
 
-    def make(width=1.0, version="v1"):
-        torch.manual_seed(0)
-        network = _create_ghostnet("ghostnet_100", width=width, version=version)
-        return with_random_norms(network)
 
-    return make
+@pytest.fixture
+def log(monkeypatch):
+    """Lines that loading pretrained weights logs."""
+    lines = []
+    monkeypatch.setattr(pretrained, "print_log", lambda text, **_: lines.append(text))
+    return lines
 
 
 class PaddleLayers(nn.Module):
@@ -52,7 +53,7 @@ class PaddleLayers(nn.Module):
             array(f"{name}._batch_norm._variance", shape[:1], 0.5, 1.5)
 
         conv_norm("conv1", sizes["conv_stem.weight"].shape)
-        for number, name in enumerate(NAMES):
+        for number, name in enumerate(BOTTLENECKS):
             theirs = f"_ghostbottleneck_{number}"
             for ours, layer in (
                 ("ghost1.primary_conv.0", "ghost_module_1.primary_conv"),

@@ -3,7 +3,6 @@
 import pytest
 import torch
 from mmdet.registry import MODELS
-from mmengine.registry import DefaultScope
 from torchvision.models import mobilenet_v3_large
 
 from ghostdet import CONFIGS
@@ -14,8 +13,7 @@ from ghostdet.errors import UserError
 def build(config, checkpoint):
     cfg = load_config(f"{CONFIGS}/{config}.py").model.backbone
     cfg.init_cfg.checkpoint = str(checkpoint)
-    with DefaultScope.overwrite_default_scope("mmdet"):
-        return MODELS.build(cfg)
+    return MODELS.build(cfg)
 
 
 def test_mobilenetv3(tmp_path):
@@ -37,7 +35,7 @@ def test_mobilenetv2(tmp_path):
         assert torch.equal(parameter, weights[name]), name
 
 
-def test_backbone_of_a_whole_model(tmp_path):
+def test_backbone_of_a_detector(tmp_path):
     backbone = build("retinanet_mobilenetv3_fpn", tmp_path / "a.pth")
     weights = {f"backbone.{n}": v for n, v in backbone.state_dict().items()}
     torch.save(

@@ -7,7 +7,6 @@ import safetensors.torch
 import torch
 from coco_dataset import IN_PROCESS
 from mmdet.registry import MODELS
-from mmengine.registry import DefaultScope
 from timm.models.ghostnet import _create_ghostnet
 from torchvision.transforms import v2
 
@@ -16,7 +15,7 @@ from ghostdet.config import load_config
 from ghostdet.datasets import Digits
 from ghostdet.errors import ConfigError, UserError
 from ghostdet.weights import convert as command
-from ghostdet.weights import pretrained, read_weights
+from ghostdet.weights import read_weights
 
 OFFICIAL = f"{CONFIGS}/classification/ghostnet_100_in1k.py"
 WIDE = f"{CONFIGS}/classification/ghostnet_110_in1k.py"
@@ -26,8 +25,7 @@ DIGITS = f"{CONFIGS}/classification/ghostnet_digits.py"
 def build(config, part="model", **options):
     """A part of a config's model, built and initialised as a run does it."""
     cfg = load_config(config, cfg_options=options).model
-    with DefaultScope.overwrite_default_scope("mmdet"):
-        model = MODELS.build(cfg if part == "model" else cfg[part])
+    model = MODELS.build(cfg if part == "model" else cfg[part])
     model.init_weights()
     return model.eval()
 
@@ -38,13 +36,6 @@ def init(checkpoint, key="model", **options):
             type="GhostNetPretrained", checkpoint=str(checkpoint), **options
         )
     }
-
-
-@pytest.fixture
-def log(monkeypatch):
-    lines = []
-    monkeypatch.setattr(pretrained, "print_log", lambda text, **_: lines.append(text))
-    return lines
 
 
 @pytest.fixture

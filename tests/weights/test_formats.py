@@ -15,10 +15,6 @@ from ghostdet.models import CifarVGG16, GhostNet
 from ghostdet.weights import load_pretrained, read_weights
 
 
-def official(state_dict, path):
-    torch.save(state_dict, path)
-
-
 def old_pickle(state_dict, path):
     torch.save(state_dict, path, _use_new_zipfile_serialization=False)
 
@@ -31,10 +27,6 @@ def parallel(state_dict, path):
     torch.save({f"module.{n}": v for n, v in state_dict.items()}, path)
 
 
-def safe(state_dict, path):
-    safetensors.torch.save_file(state_dict, path)
-
-
 def detector(state_dict, path):
     weights = {f"backbone.{n}": v for n, v in state_dict.items() if n[:4] != "clas"}
     weights = {n: v for n, v in weights.items() if "conv_head" not in n}
@@ -44,11 +36,11 @@ def detector(state_dict, path):
 @pytest.mark.parametrize(
     "write, suffix, kind",
     [
-        (official, "pth", "official"),
+        (torch.save, "pth", "official"),
         (old_pickle, "pth", "official"),
         (nested, "pth.tar", "official"),
         (parallel, "pth", "official"),
-        (safe, "safetensors", "official"),
+        (safetensors.torch.save_file, "safetensors", "official"),
         (detector, "pth", "detector"),
     ],
 )

@@ -3,12 +3,11 @@ import hashlib
 import pytest
 import torch
 from mmdet.registry import MODELS
-from mmengine.registry import DefaultScope
 
 from ghostdet.errors import ConfigError, UserError
 from ghostdet.models import GhostNet
 from ghostdet.weights import convert as command
-from ghostdet.weights import load_pretrained, pretrained, read_weights, widen_state_dict
+from ghostdet.weights import load_pretrained, read_weights, widen_state_dict
 
 
 @pytest.fixture
@@ -32,16 +31,13 @@ def build(checkpoint, width=1.0, out_indices=(1, 2, 3), network="GhostNet", **in
         out_indices=out_indices,
         init_cfg=dict(type="GhostNetPretrained", checkpoint=checkpoint, **init),
     )
-    with DefaultScope.overwrite_default_scope("mmdet"):
-        backbone = MODELS.build(cfg)
+    backbone = MODELS.build(cfg)
     backbone.init_weights()
     return backbone
 
 
 @pytest.mark.parametrize("out_indices", [(0,), (1, 2, 3), (4,)])
-def test_fills_every_parameter(file, out_indices, monkeypatch):
-    log = []
-    monkeypatch.setattr(pretrained, "print_log", lambda text, **_: log.append(text))
+def test_fills_every_parameter(file, out_indices, log):
     path = file()
     backbone = build(path, out_indices=out_indices)
     expected = torch.load(path)
@@ -122,9 +118,7 @@ def test_gate_of_a_detector(trained_detector, tmp_path):
     assert read_weights(trained_detector("backbone=dict()")).se_gate == "hard_sigmoid"
 
 
-def test_gate_that_nothing_tells(trained_detector, monkeypatch, tmp_path):
-    log = []
-    monkeypatch.setattr(pretrained, "print_log", lambda text, **_: log.append(text))
+def test_gate_that_nothing_tells(trained_detector, log, tmp_path):
     path = trained_detector(None)
     for _ in range(2):
         assert read_weights(path).se_gate is None

@@ -10,7 +10,6 @@ from huggingface_hub.errors import (
 
 from ghostdet.errors import UserError
 from ghostdet.weights import fetch
-from ghostdet.weights.source import cached
 
 CONTENT = b"weights"
 CHECKSUM = hashlib.sha256(CONTENT).hexdigest()
@@ -26,7 +25,7 @@ def file(tmp_path):
     "suffix", ["", f"#sha256={CHECKSUM}", f"#sha256={CHECKSUM[:8]}"]
 )
 def test_file(file, suffix):
-    assert fetch(f"{file}{suffix}") == fetch(file) == cached(file) == file
+    assert fetch(f"{file}{suffix}") == fetch(file) == file
 
 
 @pytest.mark.parametrize(
@@ -95,13 +94,11 @@ def test_hub_fails(hub, error, message):
 def test_address(address):
     url, folder = address
     (folder / "a.pth").write_bytes(CONTENT)
-    assert cached(f"{url}/a.pth") is None
-    assert cached(f"{url}/a.pth") is None  # it was not downloaded
     with pytest.raises(UserError, match="cannot be downloaded .invalid hash value"):
         fetch(f"{url}/a.pth#sha256=0abc0abc")
     path = fetch(f"{url}/a.pth#sha256={CHECKSUM}")
     assert path.read_bytes() == CONTENT
     (folder / "a.pth").unlink()
-    assert fetch(f"{url}/a.pth") == cached(f"{url}/a.pth") == path  # kept
+    assert fetch(f"{url}/a.pth") == path  # kept
     with pytest.raises(UserError, match="the file has another checksum"):
         fetch(f"{url}/a.pth#sha256=0abc0abc")

@@ -28,7 +28,7 @@ def test_logits_and_taps_stay(classifier, source, target):
 
 
 def test_clip_gate_and_unrounded_reduction():
-    """Of PaddleClas's kin, whose reduced channels are 18, not 20, at width 1.0."""
+    """As PaddleClas has them: 18 reduced channels, not 20, at width 1.0."""
     arguments = dict(out_indices=(4,), se_gate="clip", se_divisor=1)
     narrow = GhostNet(1.0, **arguments).eval()
     wide = GhostNet(1.3, **arguments).eval()

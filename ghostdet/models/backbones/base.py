@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from mmengine.model import BaseModule
@@ -11,7 +11,8 @@ from mmengine.utils.dl_utils.parrots_wrapper import _BatchNorm
 from torch import Tensor, nn
 
 from ghostdet.errors import ConfigError
-from ghostdet.models.layers.recompute import is_tracing, recompute
+from ghostdet.models.layers.ghost_module import set_gradient_layout
+from ghostdet.models.layers.recompute import recompute
 
 
 class FeatureLevel(NamedTuple):
@@ -115,7 +116,11 @@ class BackboneBase(BaseModule):
             again = self.with_cp and block.training and x.requires_grad
             x = recompute(block, x) if again else block(x)
             if index in self.level_blocks:
-                outs.append(_contiguous(x) if inside else x)
+                out = x
+                if inside:
+                    out = x.contiguous()
+                    set_gradient_layout(out, torch.channels_last)
+                outs.append(out)
         return tuple(outs)
 
     def train(self, mode: bool = True) -> BackboneBase:
@@ -142,27 +147,3 @@ class BackboneBase(BaseModule):
         for module in frozen:
             module.eval()
             module.requires_grad_(False)
-
-
-def _contiguous(x: Tensor) -> Tensor:
-    if x.requires_grad and torch.is_grad_enabled() and not is_tracing():
-        return _Contiguous.apply(x)
-    return x.contiguous()
-
-
-class _Contiguous(torch.autograd.Function):
-    """Make a tensor contiguous, and its gradient channels-last."""
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(x: Tensor) -> Tensor:
-        return x.contiguous()
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
-        pass
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Tensor:
-        return grad.contiguous(memory_format=torch.channels_last)

@@ -5,15 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 
-import torch
 from mmengine.utils.dl_utils.parrots_wrapper import _BatchNorm
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
-
-
-def is_tracing() -> bool:
-    """Tell if the run is exported or compiled, from PyTorch's own operators only."""
-    return torch.jit.is_tracing() or torch.compiler.is_compiling()
 
 
 def recompute(module: nn.Module, x: Tensor) -> Tensor:

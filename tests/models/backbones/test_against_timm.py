@@ -2,8 +2,7 @@
 
 import pytest
 import torch
-from random_norms import with_random_norms
-from timm.models.ghostnet import _create_ghostnet
+from random_norms import timm_ghostnet
 
 from ghostdet.models import GhostNet, GhostNetV2, GhostNetV3
 
@@ -20,10 +19,7 @@ LEVELS = (2, 4, 6, 8, 9)  # indices into timm's ``blocks``
 def networks(request):
     """Ours and timm's with the same weights; no BN is the identity."""
     network, version, width = NETWORKS[request.param]
-    torch.manual_seed(0)
-    theirs = with_random_norms(
-        _create_ghostnet("ghostnet_100", width=width, version=version)
-    )
+    theirs = timm_ghostnet(width, version)
     weights = {
         name: value.clone()
         for name, value in theirs.state_dict().items()

@@ -86,7 +86,7 @@ def step(model, x):
 
 @each
 def test_recomputation(network):
-    """Of a block in the backward pass; tests/models/layers has its equality."""
+    """A block runs again in the backward pass, in training alone."""
     model = network(0.5, (1,), with_cp=True)
     runs = []
     model.blocks[1].register_forward_pre_hook(lambda *_: runs.append(1))

@@ -77,7 +77,7 @@ def test_join_is_a_concatenation_with_dense_gradients(channels, layout):
 
 @pytest.mark.parametrize("module", [GhostModule(6, 9), GhostBottleneck(6, 8, 6)])
 def test_compiles_traces_and_differentiates_twice(module):
-    """With gradients switched on, which take functions of our own."""
+    """With gradients switched on, which pass through our hooks."""
     module = module.double().eval()
     x = torch.randn(1, 6, 4, 4).double().requires_grad_()
     torch.autograd.gradgradcheck(module, (x,))

@@ -3,6 +3,7 @@ import torch
 from random_norms import with_random_norms
 from torch.nn.functional import interpolate
 
+from ghostdet.errors import ConfigError
 from ghostdet.models import GhostPAN
 
 
@@ -32,24 +33,17 @@ def test_every_output_sees_every_input():
         assert all(g.abs().sum() > 0 for g in gradients)
 
 
-@pytest.mark.parametrize(
-    "inputs",
-    [
-        [(8, 16, 16), (12, 8, 8)],
-        [(8, 16, 16), (16, 8, 8), (12, 4, 4)],
-        [(8, 16, 16), (12, 8, 8), (16, 2, 2)],
-    ],
-)
-def test_states_expected_and_received(inputs):
-    with pytest.raises(ValueError, match="expects 3 levels") as error:
-        GhostPAN([8, 12, 16], 6)([torch.zeros(1, *shape) for shape in inputs])
-    assert "channels [8, 12, 16]" in str(error.value)
-    assert all(str(shape) in str(error.value) for shape in inputs)
+def test_refuses_other_inputs():
+    inputs = levels(8, 12, 20, size=(16, 16))
+    with pytest.raises(
+        ConfigError, match=r"GhostPAN expects 3 .*\(20, 4, 4\); set in_c"
+    ):
+        GhostPAN([8, 12, 16], 6)(inputs)
 
 
 @pytest.mark.parametrize("arguments", [{"num_outs": 1}, {"kernel_size": 4}])
 def test_refuses(arguments):
-    with pytest.raises(ValueError, match=next(iter(arguments))):
+    with pytest.raises(ConfigError, match=next(iter(arguments))):
         GhostPAN([8, 12], 6, **arguments)
 
 
