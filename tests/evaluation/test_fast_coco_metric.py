@@ -90,7 +90,8 @@ def evaluate(tmp_path, monkeypatch):
 
         with monkeypatch.context() as patch:
             if kind is FastCocoMetric:
-                patch.setattr(metric, "_evaluation", record(metric._evaluation))
+                evaluation = record(metric._classes["COCOeval"])
+                patch.setitem(metric._classes, "COCOeval", evaluation)
             else:
                 patch.setattr(coco_metric, "COCOeval", record(coco_metric.COCOeval))
             metric.process({}, samples)
