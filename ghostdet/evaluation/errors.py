@@ -8,7 +8,8 @@ code's, tidecv 1.0.1, up to rounding.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from typing import NamedTuple
+from collections.abc import Iterable
+from typing import Any, NamedTuple
 
 import numpy as np
 from pycocotools import mask
@@ -84,11 +85,8 @@ def classify(ground_truth: dict, detections: list[dict]) -> list[Outcome]:
         The outcomes, image by image in the ground truth's order, with the detections
         of an image by falling score. Only an image's best 100 detections count.
     """
-    objects_of, detections_of = defaultdict(list), defaultdict(list)
-    for item in ground_truth["annotations"]:
-        objects_of[item["image_id"]].append(item)
-    for item in detections:
-        detections_of[item["image_id"]].append(item)
+    objects_of = by_image(ground_truth["annotations"])
+    detections_of = by_image(detections)
     outcomes = []
     for image in (i["id"] for i in ground_truth["images"]):
         found = sorted(detections_of[image], key=lambda d: -d["score"])
@@ -96,15 +94,23 @@ def classify(ground_truth: dict, detections: list[dict]) -> list[Outcome]:
     return outcomes
 
 
+def by_image(items: Iterable[dict]) -> dict[Any, list[dict]]:
+    """Group objects or detections by image; an image without any has an empty list."""
+    groups = defaultdict(list)
+    for item in items:
+        groups[item["image_id"]].append(item)
+    return groups
+
+
 def _classify_image(image: int, objects: list, found: list) -> list[Outcome]:
     crowds = [o for o in objects if o.get("iscrowd")]
     objects = [o for o in objects if not o.get("iscrowd")]
-    crowd_iou, same = _overlaps(found, crowds)
+    crowd_iou, same = overlaps(found, crowds)
     in_crowd = (crowd_iou * same > FOREGROUND_IOU).any(axis=1)
-    iou, same = _overlaps(found, objects)
+    iou, same = overlaps(found, objects)
     same_iou, other_iou = iou * same, iou * ~same
     nearest, nearest_other = same_iou.argmax(axis=1), other_iou.argmax(axis=1)
-    finder = _match(same_iou)
+    finder = match(same_iou)
     true_positives = set(finder.values())
 
     outcomes = []
@@ -138,7 +144,7 @@ def _classify_image(image: int, objects: list, found: list) -> list[Outcome]:
     return outcomes
 
 
-def _overlaps(found: list, objects: list) -> tuple[np.ndarray, np.ndarray]:
+def overlaps(found: list, objects: list) -> tuple[np.ndarray, np.ndarray]:
     """Return IoU and equal category of detections x (objects and an empty column)."""
     iou = np.zeros((len(found), len(objects) + 1))
     if found and objects:
@@ -148,8 +154,15 @@ def _overlaps(found: list, objects: list) -> tuple[np.ndarray, np.ndarray]:
     return iou, theirs[:, None] == [*(o["category_id"] for o in objects), np.nan]
 
 
-def _match(iou: np.ndarray) -> dict[int, int]:
-    """Return the detection that finds each object, the best score choosing first."""
+def match(iou: np.ndarray) -> dict[int, int]:
+    """Find the detection that finds each object, the best score choosing first.
+
+    Args:
+        iou: ``(D, T)``, detections by falling score x objects.
+
+    Returns:
+        Number of the detection by that of its object.
+    """
     finder = {}
     free = iou.copy()
     for i in np.flatnonzero((iou >= FOREGROUND_IOU).any(axis=1)):

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import redirect_stdout
 from io import StringIO
 from typing import Any
 
 import numpy as np
-from pycocotools import mask
 
 from ghostdet.evaluation.errors import (
     FOREGROUND_IOU,
     TABLE,
     average_precision,
+    by_image,
     classify,
     costs_of,
+    overlaps,
 )
 
 AREAS = ("AP", "AP_small", "AP_medium", "AP_large")
@@ -132,6 +133,23 @@ def best_threshold(rows: np.ndarray, objects: int) -> dict[str, float | None]:
     return {key: float(value) for key, value in found.items()}
 
 
+def above(
+    detections: Iterable[dict], thresholds: dict[int, float | None]
+) -> list[dict]:
+    """List the detections that reach the threshold of their class.
+
+    Args:
+        detections: COCO results.
+        thresholds: The lowest score by id of the class; None, or no entry, for none.
+    """
+    return [
+        d
+        for d in detections
+        if (least := thresholds.get(d["category_id"])) is not None
+        and d["score"] >= least
+    ]
+
+
 def confusion(
     truth: dict, detections: Sequence[dict], thresholds: dict[int, float | None]
 ) -> tuple[np.ndarray, dict[str, list]]:
@@ -144,7 +162,7 @@ def confusion(
     Args:
         truth: COCO annotations with ``iscrowd``.
         detections: COCO results.
-        thresholds: The least score by id of the class; None for none.
+        thresholds: See :func:`above`.
 
     Returns:
         ``(K + 1, K + 1)`` counts in the order of the categories, background last, and
@@ -153,13 +171,8 @@ def confusion(
     index = {c["id"]: i for i, c in enumerate(truth["categories"])}
     matrix = np.zeros((len(index) + 1, len(index) + 1), int)
     examples: dict[str, list] = defaultdict(list)
-    objects_of, found_of = defaultdict(list), defaultdict(list)
-    for annotation in truth["annotations"]:
-        objects_of[annotation["image_id"]].append(annotation)
-    for detection in detections:
-        least = thresholds.get(detection["category_id"])
-        if least is not None and detection["score"] >= least:
-            found_of[detection["image_id"]].append(detection)
+    objects_of = by_image(truth["annotations"])
+    found_of = by_image(above(detections, thresholds))
     background = len(index)
 
     def count(image: Any, item: dict, row: int, column: int) -> None:
@@ -172,14 +185,15 @@ def confusion(
         objects = [a for a in objects_of[image] if not a["iscrowd"]]
         crowds = [a for a in objects_of[image] if a["iscrowd"]]
         found = found_of[image]
-        iou, same = _iou(found, objects), _same(found, objects)
+        iou, same = overlaps(found, objects)
         pairs = np.argwhere(iou >= FOREGROUND_IOU)
         order = sorted(map(tuple, pairs), key=lambda p: (not same[p], -iou[p]))
         taken: dict[int, int] = {}
         for i, j in order:
             if i not in taken and j not in taken.values():
                 taken[i] = j
-        inside = _iou(found, crowds) * _same(found, crowds) > FOREGROUND_IOU
+        crowd_iou, same = overlaps(found, crowds)
+        inside = crowd_iou * same > FOREGROUND_IOU
         for i, detection in enumerate(found):
             column = index[detection["category_id"]]
             if i in taken:
@@ -191,18 +205,6 @@ def confusion(
             if j not in taken.values():
                 count(image, item, index[item["category_id"]], background)
     return matrix, dict(examples)
-
-
-def _iou(found: Sequence[dict], objects: Sequence[dict]) -> np.ndarray:
-    if not found or not objects:
-        return np.zeros((len(found), len(objects)))
-    boxes = [np.array([x["bbox"] for x in items], float) for items in (found, objects)]
-    return mask.iou(*boxes, [o["iscrowd"] for o in objects])
-
-
-def _same(found: Sequence[dict], objects: Sequence[dict]) -> np.ndarray:
-    ids = [np.array([x["category_id"] for x in items]) for items in (found, objects)]
-    return ids[0][:, None] == ids[1][None]
 
 
 def calibration(table: np.ndarray) -> list[dict[str, float]]:
