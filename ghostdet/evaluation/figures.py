@@ -12,7 +12,6 @@ import numpy as np
 
 from ghostdet.evaluation.errors import (
     FOREGROUND_IOU,
-    TABLE,
     average_precision,
     by_image,
     classify,
@@ -50,7 +49,7 @@ def detection_figures(truth: dict, detections: Sequence[dict]) -> dict[str, Any]
         {"iscrowd": 0, **a, "id": i} for i, a in enumerate(truth["annotations"], 1)
     ]
     truth = {**truth, "annotations": annotations}
-    table = np.array(classify(truth, detections), TABLE)
+    table = classify(truth, detections)
     names = {c["id"]: c["name"] for c in truth["categories"]}
     found = Counter(d["category_id"] for d in detections)
     objects = Counter(a["category_id"] for a in annotations if not a["iscrowd"])
@@ -227,7 +226,7 @@ def lost_ap(table: np.ndarray, objects: Counter) -> dict[Any, float]:
     Without them its wrong detections are gone, and its missed objects are no objects.
 
     Args:
-        table: The outcomes of :func:`~ghostdet.evaluation.errors.classify`.
+        table: Result of :func:`~ghostdet.evaluation.errors.classify`.
         objects: Number of objects by class.
 
     Returns:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import time
 from errno import ENOSPC
@@ -12,6 +11,7 @@ from typing import BinaryIO
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
+from torchvision.datasets.utils import calculate_md5
 from tqdm import tqdm
 
 from ghostdet.errors import UserError
@@ -98,11 +98,7 @@ def _append(url: str, file: BinaryIO, start: int, size: int, bar: tqdm) -> None:
 
 def _verify(path: Path, size: int, md5: str) -> None:
     """Raise ``UserError`` if a file is not the expected one."""
-    digest = hashlib.md5(usedforsecurity=False)
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
-    actual = path.stat().st_size, digest.hexdigest()
+    actual = path.stat().st_size, calculate_md5(path)
     if actual != (size, md5):
         raise UserError(
             f"{path}: not the expected file, perhaps a broken download.\n"
