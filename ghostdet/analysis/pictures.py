@@ -65,7 +65,7 @@ def draw_ghosts(
         image: The network's input, ``(H, W, 3)`` uint8, RGB.
         titles: Lines above the picture.
     """
-    count, side = len(intrinsic), 0.3  # of a kernel
+    count, side = len(intrinsic), 0.3  # side of a kernel, in widths of a map
     ghosts = ghosts[: len(origins) - count]
     height = intrinsic.shape[1] / intrinsic.shape[2]
     step = height + side + NUMBER + 0.1

@@ -27,7 +27,7 @@ from ghostdet.utils.components import iter_datasets
 from ghostdet.utils.files import atomic_write
 
 PAGE, FIGURES = "index.html", "figures.json"
-_CELLS = 30  # of the confusion matrix with crops, the largest
+_CELLS = 30  # the largest cells of the confusion matrix, which have crops
 _WIDE, _CROP, _AROUND = 480, 96, 0.25  # px of an image and a crop, and its margin
 _MEANING = {
     "classification": "on an object, of another class",

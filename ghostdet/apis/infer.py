@@ -51,7 +51,7 @@ SCORE = 0.3  # the lowest score of a detection that is drawn
 TOP = 5  # classes of an image
 SHOWN = 10  # images whose classes are printed
 _LEAST_TILE = 64  # px
-_RATE = 25  # frames a second, of a video that does not name its own
+_RATE = 25  # frames a second, for a video that does not name its own
 
 
 def load_detector(

@@ -102,7 +102,7 @@ def test(
         runner = build_runner(cfg, ["test_loop"], dataset_meta)
         if amp and not is_exported(checkpoint):
             model = runner.model
-            while hasattr(model, "module"):  # of several processes, or augmented
+            while hasattr(model, "module"):  # several processes, or TTA
                 model = model.module
             use_amp(model)
         if out is not None:

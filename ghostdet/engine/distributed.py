@@ -30,7 +30,7 @@ from ghostdet.errors import UserError
 
 T = TypeVar("T")
 
-# In what gloo raises when the process at the other end of a connection is gone.
+# Parts of gloo's messages when the process at the other end is gone.
 _LOST = "Connection closed by peer", "Connection reset by peer"
 
 
@@ -89,7 +89,7 @@ def start_processes(cfg: Config) -> None:
 def heed_launcher() -> None:
     """Send SIGTERM to this process once its launcher is gone.
 
-    A killed torchrun leaves its ranks behind, which would train on beside a new run.
+    The ranks of a killed torchrun would otherwise continue to train beside a new run.
     """
     launcher = os.getppid()
 

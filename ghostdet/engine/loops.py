@@ -167,7 +167,7 @@ def heed_parent(worker_id: int, parent: int) -> None:
 
     A cluster may send SIGTERM to all processes; the run then needs its workers until
     it has written a checkpoint. Without this, a worker whose parent was killed may wait
-    for ever to hand over its batch. Systems without ``sigtimedwait`` (macOS, Windows)
+    forever to hand over its batch. Systems without ``sigtimedwait`` (macOS, Windows)
     keep PyTorch's behaviour.
 
     Args:

@@ -28,14 +28,15 @@ _PATIENCE = 5  # seconds, in which the workers of a run that was killed end
 # Attributes that change as a schedule proceeds; the others come from the config.
 _PROGRESS = {
     *("last_step", "_global_step", "_last_value", "verbose"),
-    *("best", "num_bad_epochs", "cooldown_counter"),  # of ReduceOnPlateau
+    *("best", "num_bad_epochs", "cooldown_counter"),  # ReduceOnPlateau's
 }
 
 
 def _newest_first(folder: Path) -> list[Path]:
-    """List checkpoints by their numbers, or by their times if of epochs and iterations.
+    """List checkpoints, the newest first.
 
-    Times alone do not do: they may change when a folder is copied.
+    Their numbers tell, since copying a folder may change their times. Times tell if
+    some are numbered by epochs and some by iterations.
     """
     found = [*folder.glob("epoch_*.pth"), *folder.glob("iter_*.pth")]
     numbers = {path: path.stem.partition("_")[2] for path in found}
@@ -195,7 +196,7 @@ def locked(work_dir: str | Path) -> Iterator[None]:
                 f"{work_dir} is in use by another run ({name}); wait until it ends, "
                 "or give another folder with --work-dir"
             ) from None
-        except (OSError, NotImplementedError) as error:  # of a network's file system
+        except (OSError, NotImplementedError) as error:  # a network file system
             print_log(
                 f"{work_dir} cannot be locked against other runs ({error})",
                 logger="current",
@@ -237,7 +238,7 @@ def use_config_rates(runner: Runner, checkpoint: dict[str, Any]) -> None:
             schedules.
     """
     if "optimizer" not in checkpoint or not hasattr(runner.optim_wrapper, "optimizer"):
-        return  # none was saved, or there are several, as of a GAN
+        return  # none was saved, or there are several, as in a GAN
     meta, schedules = checkpoint["meta"], checkpoint.get("param_schedulers") or []
     own_schedules = runner.param_schedulers or []
     kinds = component_kinds(runner)

@@ -20,10 +20,10 @@ from ghostdet.evaluation.errors import (
 )
 
 AREAS = ("AP", "AP_small", "AP_medium", "AP_large")
-BINS = 10  # of scores
-EXAMPLES = 12  # objects of a cell of the confusion matrix
-IMAGES = 24  # with the most lost AP
-_CANDIDATES = 200  # of them, by their number of errors
+BINS = 10  # intervals of scores
+EXAMPLES = 12  # objects shown for a cell of the confusion matrix
+IMAGES = 24  # images shown, with the most lost AP
+_CANDIDATES = 200  # images with the most errors, whose lost AP is computed
 
 
 def detection_figures(truth: dict, detections: Sequence[dict]) -> dict[str, Any]:
@@ -120,7 +120,7 @@ def best_threshold(rows: np.ndarray, objects: int) -> dict[str, float | None]:
     rows = rows[rows["counts"]]
     rows = rows[np.argsort(-rows["score"], kind="stable")]
     hits = (rows["kind"] == "").cumsum()
-    last = np.append(rows["score"][1:] != rows["score"][:-1], True)  # of equal scores
+    last = np.append(rows["score"][1:] != rows["score"][:-1], True)  # among equals
     if not objects or not hits.size or not hits[-1]:
         return dict(threshold=None, F1=None, precision=None, recall=None)
     count = np.arange(1, len(rows) + 1)
@@ -223,14 +223,14 @@ def calibration(table: np.ndarray) -> list[dict[str, float]]:
 def lost_ap(table: np.ndarray, objects: Counter) -> dict[Any, float]:
     """Compute by how much AP50 would rise without the errors of each image.
 
-    Without them its wrong detections are gone, and its missed objects are no objects.
+    Its wrong detections are left out, and its missed objects do not count.
 
     Args:
         table: Result of :func:`~ghostdet.evaluation.errors.classify`.
         objects: Number of objects by class.
 
     Returns:
-        The rise by id, of the images with the most errors.
+        The rise by image id, for the images with the most errors.
     """
     wrong = table[table["kind"] != ""]
     chosen = [i for i, _ in Counter(wrong["image"].tolist()).most_common(_CANDIDATES)]

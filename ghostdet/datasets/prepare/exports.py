@@ -142,7 +142,7 @@ def read_export(root: str | Path) -> Export:
             f"{root} has no image that is read ({', '.join(IMG_EXTENSIONS)}); give the "
             "folder of a dataset"
         )
-    readers = dict(_readers(files))
+    readers = _readers(files)
     if not readers:
         count = f"{len(export.photos):,} images and no labels"
         raise UserError(
@@ -199,7 +199,7 @@ def _size(path: Path) -> tuple[int, int]:
         return image.size[::-1] if turned else image.size
 
 
-def _readers(files: Iterable[Path]) -> Iterator[tuple[str, list[Path]]]:
+def _readers(files: Iterable[Path]) -> dict[str, list[Path]]:
     """Sort label files by their form."""
     found = defaultdict(list)
     for path in files:
@@ -218,14 +218,14 @@ def _readers(files: Iterable[Path]) -> Iterator[tuple[str, list[Path]]]:
                 found["YOLO"].append(path)
         elif path.name == "classes.txt":
             found["YOLO"].append(path)
-    return iter(found.items())
+    return found
 
 
 def _json(path: Path) -> Any:
     try:
         with open_json(path) as file:
             return json.load(file)
-    except ValueError as error:  # of JSON or of its encoding
+    except ValueError as error:  # in the JSON or its encoding
         raise UserError(f"{path} is not JSON: {error}; restore or remove it") from error
 
 
@@ -433,14 +433,8 @@ def _yolo_parts(export: Export, path: Path, content: dict) -> None:
         entries = content.get(key) or ()
         for entry in [entries] if isinstance(entries, str) else entries:
             parts = [p for p in PurePosixPath(entry).parts if p not in ("..", ".")]
-            named = next(
-                (
-                    path.parent.joinpath(*parts[start:])
-                    for start in range(len(parts))
-                    if path.parent.joinpath(*parts[start:]).exists()
-                ),
-                None,
-            )
+            ends = (path.parent.joinpath(*parts[i:]) for i in range(len(parts)))
+            named = next(filter(Path.exists, ends), None)
             if named is None:
                 continue
             inside = {named}

@@ -118,7 +118,7 @@ class LoadReadableImage(LoadImageFromFile):
         Raises:
             OSError: If the file is missing, empty, not an image or truncated.
         """
-        if self.file_client_args is not None:  # of older configs
+        if self.file_client_args is not None:  # in older configs
             client = fileio.FileClient.infer_client(self.file_client_args, path)
             content = client.get(path)
         else:

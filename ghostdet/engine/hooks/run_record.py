@@ -85,20 +85,12 @@ class RunRecordHook(Hook):
         )
         self._write(runner.iter)
 
-    def before_train_iter(
-        self, runner: Runner, batch_idx: int, data_batch: Any = None
-    ) -> None:
+    def before_train_iter(self, runner: Runner, *args: Any, **kwargs: Any) -> None:
         """Start the clock at the first iteration."""
         if self._since is None:
             self._since = time.monotonic()
 
-    def after_train_iter(
-        self,
-        runner: Runner,
-        batch_idx: int,
-        data_batch: Any = None,
-        outputs: dict[str, Any] | None = None,
-    ) -> None:
+    def after_train_iter(self, runner: Runner, *args: Any, **kwargs: Any) -> None:
         """Note the losses."""
         self._count()
         done = runner.iter + 1
