@@ -127,7 +127,7 @@ def _sheet(
     for part in (left, axes):
         part.set_anchor("NW")
         part.axis("off")
-    # A file's name may hold what matplotlib would take for a formula.
+    # matplotlib would read a $ in a file's name as the start of a formula.
     text = partial(figure.text, 0, va="top", parse_math=False)
     for number, line in enumerate(reversed(titles), 1):
         bold = number == len(titles)

@@ -182,7 +182,7 @@ def _check_finished(run: Run) -> None:
 
 
 def _incomparable(runs: Sequence[Run]) -> str | None:
-    """Say what keeps runs of one config from being seeds of one row."""
+    """Say why runs of one config are not seeds of one row."""
     first, seeds = runs[0], {}
     for run in runs:
         lines = _changes(first.config, run.config)

@@ -51,7 +51,7 @@ def init_project(
     epochs: float | None = None,
     seed: int = 0,
 ) -> tuple[Config, list[str], list[str]]:
-    """Write what is needed to train on a dataset: annotations, and a config.
+    """Write annotations and a config to train on a dataset.
 
     ::
 

@@ -1,4 +1,4 @@
-"""Load a dataset and compare what it kept with what its files hold."""
+"""Load a dataset and compare it with its files."""
 
 from __future__ import annotations
 
@@ -360,13 +360,12 @@ class DatasetCheck:
 
 
 def _entry(error: BaseException) -> str:
-    """Give the entry of a file at which a loader failed, from its variables."""
+    """Find the entry at which a loader failed, among its variables."""
     entry, tb = None, error.__traceback__
     for (frame, _), place in zip(traceback.walk_tb(tb), traceback.extract_tb(tb)):
         for name in ("data_info", "img_info", "img", "cat", "instance", "ann"):
-            if (
-                place.name != "createIndex" or name in place.line
-            ):  # not of earlier loops
+            # createIndex still has the variables of its earlier loops.
+            if place.name != "createIndex" or name in place.line:
                 entry = frame.f_locals.get(name) or entry
     return f", in {_shown(entry)}" if isinstance(entry, dict) else ""
 

@@ -64,7 +64,7 @@ class RehearsalRunner(Runner):
         super()._init_model_weights()
 
     def load_or_resume(self) -> None:
-        """Load what the run starts from."""
+        """Load the checkpoint that the run starts from."""
         super().load_or_resume()
         self.stage = "train step"
 
@@ -164,7 +164,7 @@ class RehearsalHook(Hook):
         loop.val_begin = math.inf  # no evaluation follows
         loop.stop_training = False  # whatever the ground truth's metrics
         for hook in runner.hooks:
-            if hasattr(hook, "minutes"):  # which are the run's
+            if hasattr(hook, "minutes"):  # the rehearsal has no limit
                 hook.minutes = math.inf
             Compose(getattr(hook, "switch_pipeline", ()))
         for name, parameter in runner.model.named_parameters():
@@ -174,7 +174,7 @@ class RehearsalHook(Hook):
                 )
 
     def _evaluate(self, runner: Runner) -> None:
-        """Give the hooks metrics: COCO's, and what others make of the batch."""
+        """Give the hooks metrics: COCO's, and others computed from the batch."""
         for metric in runner.val_loop.evaluator.metrics:
             if isinstance(metric, CocoMetric):
                 if "segm" in metric.metrics and "masks" not in metric.results[0][1]:

@@ -79,7 +79,7 @@ def check_run(cfg: Config, full: bool = False, quick: bool = False) -> list[Find
 
 @dataclass
 class _RunCheck:
-    """The checks, in their order, and what later ones need of earlier ones."""
+    """The checks in their order, with the results that later ones need."""
 
     cfg: Config
     full: bool

@@ -1,4 +1,4 @@
-"""The metrics that a dataset's own ground truth gets from an evaluator."""
+"""Evaluate a dataset's own ground truth."""
 
 from __future__ import annotations
 

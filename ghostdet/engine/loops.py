@@ -151,13 +151,13 @@ class SeededDataset:
         return len(self.dataset)
 
     def __getattr__(self, name: str) -> Any:
-        """Read what else MMEngine and MMDetection use, such as ``metainfo``."""
+        """Read other attributes from the dataset, such as ``metainfo``."""
         if name.startswith("__") or name == "dataset":  # during unpickling
             raise AttributeError(name)
         return getattr(self.dataset, name)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        """Set what hooks change, such as ``pipeline``."""
+        """Set attributes of the dataset, such as ``pipeline``."""
         setattr(self.dataset, name, value)
 
 

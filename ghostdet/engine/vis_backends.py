@@ -70,7 +70,7 @@ def log_to(cfg: Config, names: Sequence[str]) -> None:
                 f"pip install {name}"
             )
         backend = _backend(name, cfg)
-        # One of a type is all that MMEngine allows.
+        # MMEngine allows one of each type.
         backends = [b for b in backends if b["type"] != backend["type"]] + [backend]
     cfg.visualizer.vis_backends = backends
 

@@ -129,7 +129,7 @@ def overlaps(found: list, objects: list) -> tuple[np.ndarray, np.ndarray]:
 
 
 def match(iou: np.ndarray) -> dict[int, int]:
-    """Find the detection that finds each object, the best score choosing first.
+    """Assign detections to objects, the best score first.
 
     Args:
         iou: ``(D, T)``, detections by falling score x objects.

@@ -1,4 +1,4 @@
-"""The figures that show what a detector gets wrong."""
+"""Figures about the errors of a detector."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from ghostdet.errors import UserError
 
-WAITS = (1, 4, 16, 64, 256)  # s, between attempts that bring nothing
+WAITS = (1, 4, 16, 64, 256)  # s, between attempts without a byte
 TIMEOUT = 60  # s without a byte
 _CHUNK = 1 << 20  # bytes
 
@@ -74,7 +74,7 @@ def download(url: str, path: str | Path, size: int, md5: str) -> Path:
 
 
 def _append(url: str, file: BinaryIO, start: int, size: int, bar: tqdm) -> None:
-    """Write to ``file`` what one response brings, from byte ``start`` on."""
+    """Append the bytes of one response to ``file``, from byte ``start`` on."""
     headers = {"Range": f"bytes={start}-"} if start else {}
     try:
         response = urlopen(Request(url, headers=headers), timeout=TIMEOUT)

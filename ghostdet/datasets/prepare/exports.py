@@ -19,7 +19,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 import yaml
-from PIL import Image
+from PIL import ExifTags, Image
 from torchvision.datasets.folder import IMG_EXTENSIONS, is_image_file
 from tqdm import tqdm
 
@@ -34,7 +34,6 @@ FORMATS = (
 )
 _UNKNOWN = "objects have an unknown class, and are left out"
 _TURNED = (5, 6, 7, 8)  # EXIF orientations that exchange width and height
-_ORIENTATION = 0x0112  # EXIF's tag
 
 
 @dataclass
@@ -167,7 +166,7 @@ def read_export(root: str | Path) -> Export:
 
 
 def part_of(path: Path) -> str:
-    """Tell a part from the names of folders and of a file, the last that says one.
+    """Tell the part (train, val, test) from a path, whose last word for one counts.
 
     Example:
         >>> part_of(Path('annotations/instances_val2017.json')), part_of(Path('a.jpg'))
@@ -195,7 +194,7 @@ def _files(root: Path) -> Iterator[Path]:
 
 def _size(path: Path) -> tuple[int, int]:
     with Image.open(path) as image:
-        turned = image.getexif().get(_ORIENTATION) in _TURNED
+        turned = image.getexif().get(ExifTags.Base.Orientation) in _TURNED
         return image.size[::-1] if turned else image.size
 
 

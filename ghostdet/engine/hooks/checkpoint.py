@@ -65,9 +65,9 @@ class SafeCheckpointHook(CheckpointHook):
     missed = False  # whether the resumed state is from before its evaluation
 
     def before_train(self, runner: Runner) -> None:
-        """Remove partial files; evaluate a resumed state that has not been.
+        """Remove partial files; evaluate a resumed state that was not evaluated.
 
-        What follows from an evaluation (when to stop, a lower rate) is not in it.
+        The state lacks the consequences of its evaluation: a stop, a lower rate.
         """
         super().before_train(runner)
         if isinstance(self.file_backend, LocalBackend):
@@ -114,7 +114,7 @@ class SafeCheckpointHook(CheckpointHook):
         meta = checkpoint["meta"]
         meta.update(
             epoch_length=len(runner.train_loop.dataloader),
-            # Written again after an evaluation, it names what the loop has counted.
+            # A checkpoint written again after an evaluation has the loop's counts.
             evaluated=(meta["epoch"], meta["iter"]) == (runner.epoch, runner.iter),
             kinds=component_kinds(runner),
         )
