@@ -5,6 +5,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import torch
 from mmdet.datasets import CocoDataset
 
 CELLS = ("RBC", "WBC", "Platelets")
@@ -52,6 +53,32 @@ def write_coco(root: Path, counts: dict[str, int], seed: int = 0) -> Path:
             100 * seed + number,
         )
     return root
+
+
+def samples_of(coco: dict, detections: list[dict], labels: dict[int, int]) -> list:
+    """Give detections as a ``CocoMetric`` takes them, a sample for each image.
+
+    Args:
+        coco: Annotations, with the images.
+        detections: In COCO's results format; the score is 1 if they have none.
+        labels: Labels by id of the category.
+    """
+    samples = []
+    for image in coco["images"]:
+        own = [d for d in detections if d["image_id"] == image["id"]]
+        boxes = torch.tensor([d["bbox"] for d in own], dtype=torch.float64)
+        boxes = boxes.reshape(-1, 4)
+        boxes[:, 2:] += boxes[:, :2]  # x, y, width, height to corners
+        instances = dict(
+            bboxes=boxes,
+            scores=torch.tensor([d.get("score", 1.0) for d in own]),
+            labels=torch.tensor([labels[d["category_id"]] for d in own]).long(),
+        )
+        shape = image["height"], image["width"]
+        samples.append(
+            dict(img_id=image["id"], ori_shape=shape, pred_instances=instances)
+        )
+    return samples
 
 
 def write_part(ann_file, folder, classes, names, seed):

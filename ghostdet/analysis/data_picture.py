@@ -124,7 +124,7 @@ def picture_name(classes: Sequence[str], label: int, limit: int = 24) -> str:
 
 
 def _scale(info: dict, cfg: Config) -> tuple[float, float]:
-    """Return by what an image is scaled, in width and height."""
+    """Return the factors of an image's width and height."""
     size = cfg.get("image_size", (info["width"], info["height"]))
     width, height = (size, size) if isinstance(size, int) else size
     return width / info["width"], height / info["height"]

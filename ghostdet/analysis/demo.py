@@ -42,7 +42,7 @@ class ProgressBarHook(Hook):
     def before_train(self, runner: Runner) -> None:
         """Start the bar."""
         self.shown: dict[str, str] = {}
-        hidden = runner.experiment_name.startswith("rehearsal")  # of the check
+        hidden = runner.experiment_name.startswith("rehearsal")  # the check's
         total = runner.max_iters
         self.bar = tqdm(total=total, unit="iter", dynamic_ncols=True, disable=hidden)
         if not sys.stderr.isatty():

@@ -181,7 +181,7 @@ def _pipeline_shape(cfg: Config) -> tuple[int, int]:
             steps = dataset.get("pipeline") or []
             sizes = [step[key] for step in steps if step.get(key)]
             if sizes:
-                size = np.ravel(sizes[-1]).tolist()[-2:]  # of a range the largest
+                size = np.ravel(sizes[-1]).tolist()[-2:]  # the largest of a range
                 return (size[0], size[-1]) if classifier else (size[-1], size[0])
     return BACKBONE_SHAPE if classifier else DETECTOR_SHAPE
 

@@ -65,7 +65,7 @@ def draw_ghosts(
         image: The network's input, ``(H, W, 3)`` uint8, RGB.
         titles: Lines above the picture.
     """
-    count, side = len(intrinsic), 0.3  # of a kernel
+    count, side = len(intrinsic), 0.3  # side of a kernel, in widths of a map
     ghosts = ghosts[: len(origins) - count]
     height = intrinsic.shape[1] / intrinsic.shape[2]
     step = height + side + NUMBER + 0.1
@@ -127,7 +127,7 @@ def _sheet(
     for part in (left, axes):
         part.set_anchor("NW")
         part.axis("off")
-    # A file's name may hold what matplotlib would take for a formula.
+    # matplotlib would read a $ in a file's name as the start of a formula.
     text = partial(figure.text, 0, va="top", parse_math=False)
     for number, line in enumerate(reversed(titles), 1):
         bold = number == len(titles)

@@ -10,6 +10,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from mmdet.evaluation import bbox_overlaps
 
+from ghostdet.evaluation.errors import FOREGROUND_IOU, match
+
 # Okabe and Ito's palette, which colour-blind people can tell apart.
 BLUE, ORANGE, GREEN, YELLOW = "#0072B2", "#D55E00", "#009E73", "#F0E442"
 COLORS = (BLUE, ORANGE, GREEN, "#CC79A7", "#56B4E9", "#E69F00", "#000000")
@@ -69,12 +71,11 @@ def plot_detections(
     boxes: np.ndarray,
     path: str | Path,
     title: str = "",
-    iou_thr: float = 0.5,
 ) -> None:
     """Draw ground truth and detections side by side as a PNG.
 
-    A detection is right if it overlaps an object by ``iou_thr`` or more that no better
-    detection has found, as in COCO's AP50.
+    A detection is right if its IoU with an object is 0.5 or more and no better
+    detection has found that object, as in COCO's AP50.
 
     Args:
         image: ``(H, W, 3)`` uint8, RGB. A tall image is drawn on its side.
@@ -82,9 +83,9 @@ def plot_detections(
         boxes: ``(D, 4)``, in the same form, best score first.
         path: The file to write.
         title: Line above the picture.
-        iou_thr: Least overlap of a right detection.
     """
-    right = match(truth, boxes, iou_thr)
+    right = np.zeros(len(boxes), bool)
+    right[list(match(bbox_overlaps(boxes, truth)).values())] = True
     if image.shape[0] > image.shape[1]:
         image = np.transpose(image, (1, 0, 2))
         truth, boxes = truth[:, [1, 0, 3, 2]], boxes[:, [1, 0, 3, 2]]
@@ -92,7 +93,7 @@ def plot_detections(
     size = 15, 2 * (15 * height / width + 0.4) + 0.4  # inches, with room for headings
     figure = Figure(figsize=size, layout="constrained")
     figure.suptitle(title, fontsize=14)
-    right_label = f"{right.sum()} right (IoU {iou_thr} or more)"
+    right_label = f"{right.sum()} right (IoU {FOREGROUND_IOU} or more)"
     panels = {
         f"{len(truth)} labelled": [(truth, YELLOW, "labelled")],
         f"{len(boxes)} detected": [
@@ -111,26 +112,3 @@ def plot_detections(
             axes.plot([], [], color=color, label=label)
         axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, frameon=False)
     figure.savefig(path, dpi=100)
-
-
-def match(truth: np.ndarray, boxes: np.ndarray, iou_thr: float) -> np.ndarray:
-    """Find the boxes that overlap an object which no better box has found.
-
-    Args:
-        truth: ``(T, 4)``, x1, y1, x2, y2.
-        boxes: ``(D, 4)``, in the same form, best score first.
-        iou_thr: Least overlap.
-
-    Returns:
-        ``(D,)`` bool.
-    """
-    right = np.zeros(len(boxes), bool)
-    if not len(truth) or not len(boxes):
-        return right
-    overlaps = bbox_overlaps(boxes, truth)
-    for index, row in enumerate(overlaps):
-        best = row.argmax()
-        if row[best] >= iou_thr:
-            right[index] = True
-            overlaps[:, best] = -1
-    return right

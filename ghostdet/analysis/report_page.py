@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import redirect_stdout
 from io import BytesIO, StringIO
@@ -21,13 +20,14 @@ from ghostdet.analysis.data_picture import FONT, picture_name
 from ghostdet.config import evaluator_mistakes
 from ghostdet.errors import UserError
 from ghostdet.evaluation.coco_metric import coco_evaluator, fix_coco_metric
-from ghostdet.evaluation.figures import detection_figures
+from ghostdet.evaluation.errors import by_image
+from ghostdet.evaluation.figures import above, detection_figures
 from ghostdet.runtime import colors_of
 from ghostdet.utils.components import iter_datasets
 from ghostdet.utils.files import atomic_write
 
 PAGE, FIGURES = "index.html", "figures.json"
-_CELLS = 30  # of the confusion matrix with crops, the largest
+_CELLS = 30  # the largest cells of the confusion matrix, which have crops
 _WIDE, _CROP, _AROUND = 480, 96, 0.25  # px of an image and a crop, and its margin
 _MEANING = {
     "classification": "on an object, of another class",
@@ -165,13 +165,9 @@ class _Album:
         self.classes = {row["id"]: i for i, row in enumerate(figures["classes"])}
         self.names = [row["name"] for row in figures["classes"]]
         least = {row["id"]: row["threshold"] for row in figures["classes"]}
-        self.objects, self.found = defaultdict(list), defaultdict(list)
-        for annotation in truth["annotations"]:
-            self.objects[annotation["image_id"]].append(annotation)
-        for d in sorted(detections, key=lambda d: d["score"]):  # the best on top
-            if least[d["category_id"]] is not None:
-                if d["score"] >= least[d["category_id"]]:
-                    self.found[d["image_id"]].append(d)
+        self.objects = by_image(truth["annotations"])
+        found = sorted(detections, key=lambda d: d["score"])  # the best on top
+        self.found = by_image(above(found, least))
 
     def _open(self, image: Any) -> Image.Image:
         with Image.open(self.paths[image]) as opened:

@@ -182,7 +182,7 @@ def _check_finished(run: Run) -> None:
 
 
 def _incomparable(runs: Sequence[Run]) -> str | None:
-    """Say what keeps runs of one config from being seeds of one row."""
+    """Say why runs of one config are not seeds of one row."""
     first, seeds = runs[0], {}
     for run in runs:
         lines = _changes(first.config, run.config)
@@ -247,7 +247,7 @@ def _row(task: Task, runs: Sequence[Run]) -> dict[str, Any]:
             [_percent(task, run, key) for run in runs]
         )
         for key in runs[0].evaluations[-1]
-        if key.endswith("_precision")  # of a CocoMetric with classwise=True
+        if key.endswith("_precision")  # CocoMetric with classwise=True
     }
     first = row[next(iter(task.metrics))]
     if row["paper"] is not None and first is not None:
@@ -263,7 +263,7 @@ def _over_seeds(values: Sequence[float | None]) -> dict[str, float | None] | Non
 
 
 def _percent(task: Task, run: Run, metric: str) -> float | None:
-    """Give a metric in percent; without objects COCO's is -1, of a class NaN."""
+    """Give a metric in percent, None without objects (COCO: -1, or NaN by class)."""
     value = run.evaluations[-1].get(metric, -1)
     return round(task.percent * value, 4) if value >= 0 else None
 

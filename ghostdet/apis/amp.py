@@ -23,21 +23,13 @@ def use_amp(model: nn.Module) -> None:
         model: A detector or a classifier.
     """
     if isinstance(model, ImageClassifier):
-        model.backbone.forward = _with_autocast(model.backbone.forward)
-        model.head.forward = _in_fp32(_with_autocast(model.head.forward))
+        model.backbone.forward = autocast()(model.backbone.forward)
+        model.head.forward = _in_fp32(autocast()(model.head.forward))
         return
-    model.extract_feat = _with_autocast(model.extract_feat)
+    model.extract_feat = autocast()(model.extract_feat)
     for module in model.modules():
         if hasattr(module, "predict_by_feat"):
-            module.forward = _in_fp32(_with_autocast(module.forward))
-
-
-def _with_autocast(function: Callable[..., Any]) -> Callable[..., Any]:
-    def run(*args: Any, **kwargs: Any) -> Any:
-        with autocast():
-            return function(*args, **kwargs)
-
-    return run
+            module.forward = _in_fp32(autocast()(module.forward))
 
 
 def _in_fp32(function: Callable[..., Any]) -> Callable[..., Any]:

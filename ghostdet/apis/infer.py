@@ -51,7 +51,7 @@ SCORE = 0.3  # the lowest score of a detection that is drawn
 TOP = 5  # classes of an image
 SHOWN = 10  # images whose classes are printed
 _LEAST_TILE = 64  # px
-_RATE = 25  # frames a second, of a video that does not name its own
+_RATE = 25  # frames a second, for a video that does not name its own
 
 
 def load_detector(
@@ -179,7 +179,7 @@ def infer(
                 failed.append(error.text)
             except (cv2.error, MemoryError, RuntimeError) as error:  # by its size
                 failed.append(f"{path}: {str(error).strip() or 'not enough memory'}")
-    finally:  # also of a run that is interrupted
+    finally:  # also if it is interrupted
         target.write_text(json.dumps(results, indent=1))
     count = len(paths) - len(failed)
     print(f"{count} image(s), {model.summary(results)}\nresults: {target}")
@@ -229,7 +229,7 @@ class _Detector:
             part = np.ascontiguousarray(image[y1:y2, x1:x2])
             found = inference_detector(self.model, part, self.pipeline)
             found = found.pred_instances.cpu()
-            # Borders within the image: what is near to them is whole in a neighbour.
+            # Objects near a border inside the image are complete in a neighbour.
             inner = torch.tensor([x1 > 0, y1 > 0, x2 < width, y2 < height])
             centers = (found.bboxes[:, :2] + found.bboxes[:, 2:]) / 2
             sides = torch.tensor([x2 - x1, y2 - y1]) - centers
@@ -245,7 +245,7 @@ class _Detector:
         return merged[best]
 
     def draw(self, image: np.ndarray, found: InstanceData) -> np.ndarray:
-        """Draw detections with the scores that are asked for."""
+        """Draw the detections that reach the lowest score."""
         shown = found[found.scores >= self.least[found.labels]]
         for mask, label in zip(shown.get("masks", ()), shown.labels):
             color = 255 * np.array(to_rgb(colors_of(int(label))[0]))[::-1]
@@ -292,7 +292,7 @@ class _Detector:
             with open(target, "w", encoding="utf-8") as lines:
                 total = max(video.frame_cnt, 0) or None
                 for frame in tqdm(iter(video), unit="frame", total=total):
-                    if not frames:  # which may be turned
+                    if not frames:  # the video's size may be that before a turn
                         size = frame.shape[1::-1]
                         code = cv2.VideoWriter_fourcc(*"mp4v")
                         if not writer.open(str(picture), code, rate, size):
@@ -315,7 +315,7 @@ class _Detector:
         return target
 
     def summary(self, results: list[dict[str, Any]]) -> str:
-        """Say what was found."""
+        """Count the detections."""
         least = dict(zip(self.names, self.least.tolist()))
         drawn = sum(r["score"] >= least[r["category_name"]] for r in results)
         return (
@@ -373,7 +373,7 @@ class _Classifier:
         return [dict(file_name=name, predictions=predictions)]
 
     def summary(self, results: list[dict[str, Any]]) -> str:
-        """Say what the first ones show."""
+        """List the classes of the first images."""
         lines = [
             f"{result['file_name']}: "
             + ", ".join(
@@ -396,7 +396,7 @@ def _open_video(path: Path) -> mmcv.VideoReader | None:
 
 
 def _list(images: Path, out: Path) -> list[tuple[Path, str]]:
-    """List images with their names, and say what else is in the folder."""
+    """List images with their names, and print other files of the folder."""
     try:
         found = list_images(images, out)
     except DetectorError as error:

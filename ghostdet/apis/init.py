@@ -37,8 +37,8 @@ OWN = {
 SIDES = (256, 320, 416, 512, 640)  # px, of squares as large as the input
 _SMALL = 14  # px, the side of all but the smallest tenth of objects, at the least
 _LONGEST = 3  # widths of the input are its height, at most, or the other way
-_STEP = 32  # px, of the highest stride that detectors pad to
-_HELD_OUT = 0.2  # of the images, if the export has no part for evaluation
+_STEP = 32  # px, the highest stride that detectors pad to
+_HELD_OUT = 0.2  # share of the images, if the export has no part for evaluation
 _MOST_EPOCHS, _LEAST_ITERATIONS = 300, 50
 _WIDTH = 88  # characters of a line
 
@@ -51,7 +51,7 @@ def init_project(
     epochs: float | None = None,
     seed: int = 0,
 ) -> tuple[Config, list[str], list[str]]:
-    """Write what is needed to train on a dataset: annotations, and a config.
+    """Write annotations and a config to train on a dataset.
 
     ::
 
@@ -262,7 +262,7 @@ def _image_size(photos: Sequence[Photo]) -> tuple[tuple[int, int], float]:
     ratio = np.median(sizes[:, 0] / sizes[:, 1])
     ratio = math.sqrt(np.clip(ratio, 1 / _LONGEST, _LONGEST))
     sides = [
-        math.sqrt(o["area"] / math.prod(photo.size))  # of a square image of side 1
+        math.sqrt(o["area"] / math.prod(photo.size))  # in a square image of side 1
         for photo in photos
         for o in photo.objects
     ]

@@ -102,7 +102,7 @@ def test(
         runner = build_runner(cfg, ["test_loop"], dataset_meta)
         if amp and not is_exported(checkpoint):
             model = runner.model
-            while hasattr(model, "module"):  # of several processes, or augmented
+            while hasattr(model, "module"):  # several processes, or TTA
                 model = model.module
             use_amp(model)
         if out is not None:
@@ -134,7 +134,7 @@ class _ClassTableHook(Hook):
                 self.added += [f"{metric.prefix}/{name}_precision" for name in classes]
 
     def after_test_epoch(self, runner: Runner, metrics: dict[str, float]) -> None:
-        """Drop what comes with the table, before others log the metrics."""
+        """Drop the table's metrics, before others log them."""
         for key in self.added:
             metrics.pop(key, None)
 

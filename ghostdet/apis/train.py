@@ -75,7 +75,6 @@ def _check(cfg: Config) -> None:
         text = "\n".join(f"{f.check}: {f.error().text}" for f in failures)
         raise UserError(f"{text}\n--no-check starts the run all the same")
     *_, counts = findings_table(findings).splitlines()
-    *warned, _, _ = findings_table([f for f in findings if f.status == "warn"]).split(
-        "\n"
-    )
+    warnings = [finding for finding in findings if finding.status == "warn"]
+    *warned, _, _ = findings_table(warnings).splitlines()
     print("\n".join([*warned, f"Rehearsal: {counts} (ghostdet check lists them)"]))

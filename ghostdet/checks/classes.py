@@ -15,9 +15,9 @@ from ghostdet.utils.text import shorten
 def check_num_classes(model: nn.Module, classes: Sequence[str] | None) -> None:
     """Raise a ``UserError`` if a head has not as many classes as a dataset."""
     for name, module in model.named_modules():
-        name = name.removeprefix("module.")  # of a model in several processes
+        name = name.removeprefix("module.")  # with several processes
         count = getattr(module, "num_classes", None)
-        proposes = type(module).__name__.endswith("RPNHead")  # of one class by nature
+        proposes = type(module).__name__.endswith("RPNHead")  # always one class
         detects = "bbox_head" in name and not proposes
         fits = not classes or count in (None, len(classes))
         if (detects or name == "head") and not fits:
@@ -38,7 +38,12 @@ def compare_classes(
 ) -> Finding:
     """Check that each label means the class of that number in the config.
 
-    ``listed`` are the file's categories and ``learnt`` those of the labels, in order.
+    Args:
+        source: Name of the dataset.
+        classes: The configured classes.
+        listed: The file's categories.
+        learnt: The categories that labels stand for, in the order of the labels.
+        objects: Number of objects by label.
     """
     others = [name for name in listed if name not in classes]
     if learnt == classes and not others:

@@ -1,4 +1,4 @@
-"""Load a dataset and compare what it kept with what its files hold."""
+"""Load a dataset and compare it with its files."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from ghostdet.utils.files import list_folder
 from ghostdet.utils.text import share, shorten
 
 _TOLERANCE = 1  # px over a border: some tools count pixels from 1
-_SHARE = 0.2  # of boxes over the border, above which they have another form
+_SHARE = 0.2  # with more boxes over the border, they have another form
 _FARTHEST = 1e9  # px
 _EXPECTED = (
     "Expected COCO annotations: images with id, file_name, width and height; "
@@ -67,24 +67,25 @@ def check_dataset(dataset_cfg: dict) -> None:
 
 
 class DatasetCheck:
-    """A dataset, no wrapper, loaded by itself.
+    """A dataset without its wrappers, and what its files hold.
 
     Args:
         cfg: Its configuration.
         key: Its place in the config, for remedies.
 
-    Its ``dataset`` is None if it cannot be loaded, and the number of ``objects`` to
-    learn from if it is not known.
+    Attributes:
+        dataset: The dataset, None if it cannot be loaded.
+        objects: Number of objects to learn from, None if it is not known.
     """
 
     def __init__(self, cfg: dict, key: str = "dataset") -> None:
         self.cfg, self.key = cfg, key
         self.dataset = self.failure = self.objects = None
         self._contents: dict[Any, str] = {}  # images by the checksum of their pixels
-        # Of a file in COCO's format: its lists; each image's entry, labels and sample.
+        # A COCO file's lists, and the entry, labels and sample of each image.
         self._raw: dict[str, list] = {}
         self._parsed: list[tuple[dict, list[dict], dict]] = []
-        self._infos: list[dict] = []  # of the images that are used
+        self._infos: list[dict] = []  # the images that are used
         try:
             self.dataset = self._load()
         except Exception as error:  # datasets raise what they like
@@ -207,7 +208,7 @@ class DatasetCheck:
             yield from self._folders()
         elif self._raw:
             yield from self._annotations()
-            self._raw, self._parsed = {}, []  # gigabytes, of COCO
+            self._raw, self._parsed = {}, []  # gigabytes, for COCO
         else:
             text = f"{len(self.dataset):,} images, by {type_name(self.cfg['type'])}"
             yield self._finding("annotations", "pass", text)
@@ -359,13 +360,12 @@ class DatasetCheck:
 
 
 def _entry(error: BaseException) -> str:
-    """Give the entry of a file at which a loader failed, from its variables."""
+    """Find the entry at which a loader failed, among its variables."""
     entry, tb = None, error.__traceback__
     for (frame, _), place in zip(traceback.walk_tb(tb), traceback.extract_tb(tb)):
         for name in ("data_info", "img_info", "img", "cat", "instance", "ann"):
-            if (
-                place.name != "createIndex" or name in place.line
-            ):  # not of earlier loops
+            # createIndex still has the variables of its earlier loops.
+            if place.name != "createIndex" or name in place.line:
                 entry = frame.f_locals.get(name) or entry
     return f", in {_shown(entry)}" if isinstance(entry, dict) else ""
 

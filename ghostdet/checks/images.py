@@ -22,7 +22,7 @@ from ghostdet.utils.files import list_folder
 def _reader(
     dataset: Any, cfg: dict, paths: Sequence[str]
 ) -> tuple[Callable[[int], np.ndarray] | None, bool, LoadReadableImage | None]:
-    """Return how to read an image, whether files are local, and what loads them."""
+    """Return a function that reads an image, whether files are local, the loader."""
     if isinstance(dataset, ClassificationDataset):
         bare = DATASETS.build({**cfg, "pipeline": []})
         return lambda index: np.asarray(bare[index]["inputs"]), False, None
@@ -45,8 +45,9 @@ def read_images(
     """Look for images, and read ``count`` of them, evenly spread; None for all.
 
     Returns:
-        What loads them; how many were read; those that cannot be; those with another
-        size than in ``infos``; and, if all were read, paths by checksums of pixels.
+        The transform that loads them; the number of images read; images that cannot be
+        read; images with another size than in ``infos``; and, if all were read, paths
+        by checksums of pixels.
     """
     read, local, load = _reader(dataset, cfg, paths)
     there, broken, other, contents = [], [], [], {}
@@ -69,7 +70,7 @@ def read_images(
         pixels = np.ascontiguousarray(image) if count is None else b""
         return image.shape[1::-1], hashlib.blake2b(pixels).digest()
 
-    hidden = None if count is None else True  # None: where nobody looks
+    hidden = None if count is None else True  # None: unless in a terminal
     with ThreadPool(workers) as pool:
         looked = pool.imap(look, there)
         looked = tqdm(looked, total=len(there), unit="image", disable=hidden)

@@ -42,8 +42,8 @@ class RehearsalRunner(Runner):
 
     Attributes:
         checks: The datasets.
-        metrics: What an evaluation gives, as far as it is known.
-        stage: What :meth:`train` is at, for the name of a failure.
+        metrics: The known results of an evaluation.
+        stage: The present step, which names a failure.
     """
 
     checks: Sequence[DatasetCheck] = ()
@@ -64,7 +64,7 @@ class RehearsalRunner(Runner):
         super()._init_model_weights()
 
     def load_or_resume(self) -> None:
-        """Load what the run starts from."""
+        """Load the checkpoint that the run starts from."""
         super().load_or_resume()
         self.stage = "train step"
 
@@ -100,7 +100,7 @@ def rehearsal(cfg: Config, folder: str, weights: bool) -> Iterator[RehearsalRunn
         cfg.merge_from_dict(dict.fromkeys(init_weights(cfg)))
         cfg.load_from = cfg.load_from if weights else None
     optimizer = cfg.optim_wrapper.get("optimizer") or {}
-    if kind := optimizer.pop("optimizer_type", None):  # of several processes' ZeRO
+    if kind := optimizer.pop("optimizer_type", None):  # ZeRO, for several processes
         optimizer.type = kind
     if cfg.optim_wrapper.get("accumulative_counts", 1) > 1:
         cfg.optim_wrapper.accumulative_counts = 1  # so that each iteration is a step
@@ -141,9 +141,9 @@ class RehearsalHook(Hook):
 
     def __init__(self, iterations: int = 2) -> None:
         self.iterations, self.objects = iterations, 0  # in all batches
-        self.losses: list[dict[str, float]] = []  # of each iteration, by name
+        self.losses: list[dict[str, float]] = []  # by name, for each iteration
         self.learnt: set[str] = set()  # names of parameters that got a gradient
-        self.notes: list[str] = []  # of hooks and metrics
+        self.notes: list[str] = []  # about hooks and metrics
         self.evaluations = 0
 
     def before_train(self, runner: Runner) -> None:
@@ -164,7 +164,7 @@ class RehearsalHook(Hook):
         loop.val_begin = math.inf  # no evaluation follows
         loop.stop_training = False  # whatever the ground truth's metrics
         for hook in runner.hooks:
-            if hasattr(hook, "minutes"):  # which are the run's
+            if hasattr(hook, "minutes"):  # the rehearsal has no limit
                 hook.minutes = math.inf
             Compose(getattr(hook, "switch_pipeline", ()))
         for name, parameter in runner.model.named_parameters():
@@ -174,7 +174,7 @@ class RehearsalHook(Hook):
                 )
 
     def _evaluate(self, runner: Runner) -> None:
-        """Give the hooks metrics: COCO's, and what others make of the batch."""
+        """Give the hooks metrics: COCO's, and others computed from the batch."""
         for metric in runner.val_loop.evaluator.metrics:
             if isinstance(metric, CocoMetric):
                 if "segm" in metric.metrics and "masks" not in metric.results[0][1]:

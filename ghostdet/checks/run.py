@@ -41,7 +41,7 @@ from ghostdet.utils.text import megabytes, quiet, shorten
 from ghostdet.weights.checkpoint import read_checkpoint
 
 SAMPLE = 200  # images that are read of each dataset
-_FACTOR = 10  # of the learning rate, above which scaling it is a warning
+_FACTOR = 10  # scaling the learning rate by more is a warning
 
 
 def check_run(cfg: Config, full: bool = False, quick: bool = False) -> list[Finding]:
@@ -55,8 +55,8 @@ def check_run(cfg: Config, full: bool = False, quick: bool = False) -> list[Find
             images, and load no weights. ``ghostdet train`` does so.
 
     Returns:
-        What was found, of each check at least one finding. A run is of use if none has
-        the status ``'fail'``.
+        At least one finding of each check. If none has the status ``'fail'``, the run
+        can train.
 
     Example:
         >>> from ghostdet import CONFIGS
@@ -79,7 +79,7 @@ def check_run(cfg: Config, full: bool = False, quick: bool = False) -> list[Find
 
 @dataclass
 class _RunCheck:
-    """The checks, in their order, and what later ones need of earlier ones."""
+    """The checks in their order, with the results that later ones need."""
 
     cfg: Config
     full: bool
@@ -142,9 +142,10 @@ class _RunCheck:
         """Load each dataset, once, and compare it with its files."""
         for part in ("train", "val", "test"):
             loader = self.cfg.get(f"{part}_dataloader")
-            whole = isinstance(loader, dict) and loader.get("dataset")
-            whole = whole or {"datasets": ()}
-            for key, cfg in iter_datasets(whole, f"{part}_dataloader.dataset"):
+            if not (isinstance(loader, dict) and loader.get("dataset")):
+                continue
+            place = f"{part}_dataloader.dataset"
+            for key, cfg in iter_datasets(loader["dataset"], place):
                 same = [parts for parts, check in self.data if check.cfg == cfg]
                 if not same:
                     self.data.append(([part], DatasetCheck(cfg, key)))
@@ -250,7 +251,8 @@ class _RunCheck:
         try:
             if self.failed:
                 runner._init_model_weights()
-                _ = runner._load_from and read_checkpoint(runner._load_from)
+                if runner._load_from:
+                    read_checkpoint(runner._load_from)
                 return
             with config_mistakes(self.cfg), suppress(RehearsedError):
                 runner.train()

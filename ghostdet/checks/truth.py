@@ -1,4 +1,4 @@
-"""The metrics that a dataset's own ground truth gets from an evaluator."""
+"""Evaluate a dataset's own ground truth."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from ghostdet.evaluation.fast_coco_metric import FastCocoMetric
 from ghostdet.utils.files import check_writable
 
 QUICK = 200  # images
-_MOST = 100  # detections of a class in an image, of COCO's AP
+_MOST = 100  # detections of a class in an image that COCO's AP counts
 
 
 def evaluate_truth(
@@ -36,7 +36,7 @@ def evaluate_truth(
         key: The evaluator's place in the config.
 
     Returns:
-        What was found, and the metrics by name, of COCO's.
+        The finding, and COCO's metrics by name.
     """
     dataset, evaluator = loop.dataloader.dataset, loop.evaluator
     coco = [metric for metric in evaluator.metrics if isinstance(metric, CocoMetric)]
@@ -112,7 +112,7 @@ def _sample(dataset: Any, index: int, masks: bool) -> dict:
         labels=torch.tensor([i["bbox_label"] for i in objects], dtype=torch.long),
     )
     if masks:
-        coco = COCO()  # of this image, which turns polygons into masks
+        coco = COCO()  # turns polygons into masks
         coco.imgs[0] = info
         masks = [dict(image_id=0, segmentation=i["mask"]) for i in objects]
         sample.pred_instances.masks = list(map(coco.annToRLE, masks))

@@ -16,11 +16,10 @@ from torch import nn
 from ghostdet.errors import UserError
 from ghostdet.utils.components import type_name
 
-FOLLOWED = 100_000  # rates that are computed, in a second, to look beyond the training
+FOLLOWED = 100_000  # rates beyond which schedules are not followed; it takes a second
 # Arguments that give a schedule its length.
 _LENGTHS = {"T_max", "milestones", "total_steps", "periods"}
-_LATE = 0.1  # of the highest rate, by which it may be off where schedules are cut; of
-# the training, after which the rate may not be nearly as low
+_LATE = 0.1  # share of the highest rate, or of the training, that counts as small
 
 
 @dataclass(frozen=True)
@@ -139,7 +138,7 @@ def follow_schedules(runner: Runner, batch: GlobalBatch) -> tuple[str, float, bo
         the highest; and whether schedules fit the training: all that they would still
         change after its end is small, and the highest rate is ``lr``, and lasts.
     """
-    rates, length = _learning_rates(runner, runner.cfg, batch.ranks)
+    rates, length = _learning_rates(runner, batch.ranks)
     rates = {i: value * batch.factor for i, value in rates.items()}
     trained = {i: value for i, value in rates.items() if i <= length}
     top, last = max(trained, key=trained.get), max(trained)
@@ -159,15 +158,13 @@ def follow_schedules(runner: Runner, batch: GlobalBatch) -> tuple[str, float, bo
     return course, rates[top], True
 
 
-def _learning_rates(
-    runner: Runner, cfg: Config, ranks: int
-) -> tuple[dict[int, float], int]:
-    """Give the rate by iteration, where it may have changed, and a training's length.
+def _learning_rates(runner: Runner, ranks: int) -> tuple[dict[int, float], int]:
+    """Compute the rate by iteration, where it may change, and the training's length.
 
-    They go to the end of the training, and on to the schedules' if that takes less than
-    :data:`FOLLOWED` rates. One of the ranks is built.
+    Schedules that are longer than the training are followed to their end, or for
+    :data:`FOLLOWED` rates.
     """
-    loader, loop = runner.train_dataloader, runner.train_loop
+    cfg, loader, loop = runner.cfg, runner.train_dataloader, runner.train_loop
     epochs, length = cfg.train_cfg.get("max_epochs"), loop.max_iters
     sampler = getattr(loader.batch_sampler, "sampler", None)
     if epochs and hasattr(sampler, "num_samples"):  # one rank has made it
@@ -200,7 +197,7 @@ def _learning_rates(
                     for scheduler in schedulers:
                         if scheduler.by_epoch:
                             scheduler.step()
-    except (ValueError, ZeroDivisionError) as error:  # of one after its last step
+    except (ValueError, ZeroDivisionError) as error:  # a schedule beyond its last step
         if iteration <= length:
             raise UserError(
                 f"param_scheduler fails at iteration {iteration:,} of {length:,}: "

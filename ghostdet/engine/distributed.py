@@ -24,17 +24,13 @@ from mmengine.dist import (
     is_main_process,
 )
 from mmengine.logging import print_log
-from mmengine.model import MMDistributedDataParallel
-from mmengine.registry import MODEL_WRAPPERS
-from torch import nn
 
 from ghostdet.config import LAUNCHERS
 from ghostdet.errors import UserError
 
 T = TypeVar("T")
 
-_WRAPPER = "mmengine.CPUDistributedDataParallel"
-# In what gloo raises when the process at the other end of a connection is gone.
+# Parts of gloo's messages when the process at the other end is gone.
 _LOST = "Connection closed by peer", "Connection reset by peer"
 
 
@@ -66,7 +62,7 @@ def start_processes(cfg: Config) -> None:
         )
     settings = dict((cfg.get("env_cfg") or {}).get("dist_cfg") or {})
     if torch.cuda.is_available():
-        if (cfg.get("model_wrapper_cfg") or {}).get("type") == _WRAPPER:
+        if "device_ids" in (cfg.get("model_wrapper_cfg") or {}):
             cfg.model_wrapper_cfg = None  # from the config of a run on CPUs
         init_dist(cfg.launcher, **settings)
         return
@@ -84,14 +80,16 @@ def start_processes(cfg: Config) -> None:
         "gloo", timeout=timedelta(seconds=seconds) if seconds else None
     )
     cfg.model_wrapper_cfg = dict(
-        type=_WRAPPER, find_unused_parameters=cfg.get("find_unused_parameters", False)
+        device_ids=None,  # MMEngine passes a GPU
+        broadcast_buffers=False,
+        find_unused_parameters=cfg.get("find_unused_parameters", False),
     )
 
 
 def heed_launcher() -> None:
     """Send SIGTERM to this process once its launcher is gone.
 
-    A killed torchrun leaves its ranks behind, which would train on beside a new run.
+    The ranks of a killed torchrun would otherwise continue to train beside a new run.
     """
     launcher = os.getppid()
 
@@ -153,26 +151,3 @@ def lost_ranks() -> Iterator[None]:
             "or, if it was killed, torchrun's report below. --resume continues from "
             "the last checkpoint"
         ) from error
-
-
-@MODEL_WRAPPERS.register_module()
-class CPUDistributedDataParallel(MMDistributedDataParallel):
-    """``MMDistributedDataParallel`` on CPUs.
-
-    Args:
-        module: The model.
-        device_ids: Ignored; MMEngine's Runner passes a GPU.
-        find_unused_parameters: See ``DistributedDataParallel``.
-    """
-
-    def __init__(
-        self,
-        module: nn.Module,
-        device_ids: list[int] | None = None,
-        find_unused_parameters: bool = False,
-    ) -> None:
-        super().__init__(
-            module,
-            broadcast_buffers=False,
-            find_unused_parameters=find_unused_parameters,
-        )

@@ -151,13 +151,13 @@ class SeededDataset:
         return len(self.dataset)
 
     def __getattr__(self, name: str) -> Any:
-        """Read what else MMEngine and MMDetection use, such as ``metainfo``."""
+        """Read other attributes from the dataset, such as ``metainfo``."""
         if name.startswith("__") or name == "dataset":  # during unpickling
             raise AttributeError(name)
         return getattr(self.dataset, name)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        """Set what hooks change, such as ``pipeline``."""
+        """Set attributes of the dataset, such as ``pipeline``."""
         setattr(self.dataset, name, value)
 
 
@@ -167,7 +167,7 @@ def heed_parent(worker_id: int, parent: int) -> None:
 
     A cluster may send SIGTERM to all processes; the run then needs its workers until
     it has written a checkpoint. Without this, a worker whose parent was killed may wait
-    for ever to hand over its batch. Systems without ``sigtimedwait`` (macOS, Windows)
+    forever to hand over its batch. Systems without ``sigtimedwait`` (macOS, Windows)
     keep PyTorch's behaviour.
 
     Args:

@@ -24,18 +24,19 @@ from ghostdet.weights.checkpoint import read_checkpoint
 
 MARKER = "torchelastic_run_id"  # names the torchrun that writes in a folder
 LOCK = "run.lock"
-_PATIENCE = 5  # seconds, in which the workers of a run that was killed end
+_PATIENCE = 5  # seconds, enough for the workers of a killed run to end
 # Attributes that change as a schedule proceeds; the others come from the config.
 _PROGRESS = {
     *("last_step", "_global_step", "_last_value", "verbose"),
-    *("best", "num_bad_epochs", "cooldown_counter"),  # of ReduceOnPlateau
+    *("best", "num_bad_epochs", "cooldown_counter"),  # ReduceOnPlateau's
 }
 
 
 def _newest_first(folder: Path) -> list[Path]:
-    """List checkpoints by their numbers, or by their times if of epochs and iterations.
+    """List checkpoints, the newest first.
 
-    Times alone do not do: they may change when a folder is copied.
+    Their numbers tell, since copying a folder may change their times. Times tell if
+    some are numbered by epochs and some by iterations.
     """
     found = [*folder.glob("epoch_*.pth"), *folder.glob("iter_*.pth")]
     numbers = {path: path.stem.partition("_")[2] for path in found}
@@ -83,7 +84,7 @@ def find_latest_valid_checkpoint(work_dir: str | Path) -> str | None:
     named = [path for path in places if os.path.isfile(path)]  # with any text
     if named and (named[0] not in candidates or _of_both_kinds(candidates)):
         candidates.insert(0, named[0])
-    # A run that was killed may have named a deleted one.
+    # A killed run may have left the name of a deleted one.
     if not named and os.path.dirname(text) and os.path.isdir(os.path.dirname(text)):
         candidates += _newest_first(Path(text).parent)
     damaged = []
@@ -195,7 +196,7 @@ def locked(work_dir: str | Path) -> Iterator[None]:
                 f"{work_dir} is in use by another run ({name}); wait until it ends, "
                 "or give another folder with --work-dir"
             ) from None
-        except (OSError, NotImplementedError) as error:  # of a network's file system
+        except (OSError, NotImplementedError) as error:  # a network file system
             print_log(
                 f"{work_dir} cannot be locked against other runs ({error})",
                 logger="current",
@@ -237,7 +238,7 @@ def use_config_rates(runner: Runner, checkpoint: dict[str, Any]) -> None:
             schedules.
     """
     if "optimizer" not in checkpoint or not hasattr(runner.optim_wrapper, "optimizer"):
-        return  # none was saved, or there are several, as of a GAN
+        return  # none was saved, or there are several, as in a GAN
     meta, schedules = checkpoint["meta"], checkpoint.get("param_schedulers") or []
     own_schedules = runner.param_schedulers or []
     kinds = component_kinds(runner)
@@ -280,7 +281,7 @@ def use_config_rates(runner: Runner, checkpoint: dict[str, Any]) -> None:
     other_length = by_epoch and length not in (None, len(runner.train_loop.dataloader))
     if not changes and not other_length:
         return
-    plateau = any("best" in old for old in schedules)  # follows what was measured
+    plateau = any("best" in old for old in schedules)  # follows the metrics
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # PyTorch expects steps of the optimiser
         for old, own in zip(schedules, own_schedules):
@@ -308,6 +309,6 @@ def component_kinds(runner: Runner) -> list[str]:
 
 
 def _groups(optimizer: dict[str, Any]) -> list[dict[str, Any]]:
-    """List groups of parameters, and last the one from which MMEngine logs rates."""
+    """List groups of parameters, then the one whose rates MMEngine logs."""
     base = filter(None, [optimizer.get("base_param_settings")])
     return [*optimizer["param_groups"], *base]

@@ -1,4 +1,4 @@
-"""Logging to more than files, by MMEngine's own backends, and logs that fail."""
+"""Log to TensorBoard, MLflow and Weights & Biases; survive logs that fail."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def log_to(cfg: Config, names: Sequence[str]) -> None:
                 f"pip install {name}"
             )
         backend = _backend(name, cfg)
-        # One of a type is all that MMEngine allows.
+        # MMEngine allows one of each type.
         backends = [b for b in backends if b["type"] != backend["type"]] + [backend]
     cfg.visualizer.vis_backends = backends
 
@@ -105,8 +105,8 @@ def _backend(name: str, cfg: Config) -> dict[str, Any]:
         store = dict(
             tracking_uri=f"sqlite:///{work_dir}/mlflow.db",
             artifact_location=(work_dir / name).as_uri(),
-            # MMEngine copies files of the work directory into the store, which lies
-            # there itself and would grow with every resume.
+            # MMEngine copies files of the work directory into the store, which is in
+            # it as well and would grow with every resume.
             artifact_suffix=(),
         )
     return dict(

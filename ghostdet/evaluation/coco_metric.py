@@ -1,4 +1,4 @@
-"""Annotations and metrics that COCO's evaluation cannot handle, fixed in memory."""
+"""Fix annotations and metrics that COCO's evaluation cannot handle, in memory."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def coco_evaluator(cfg: Config) -> ConfigDict:
 
 
 def fix_coco_metric(metric: CocoMetric) -> list[str]:
-    """Make a metric read all annotations right, and compute what it can.
+    """Fix the annotations and options of a metric.
 
     pycocotools marks a match by the annotation's id, so an object with the id 0 counts
     as missed (https://github.com/cocodataset/cocoapi/issues/507). Ids that are no

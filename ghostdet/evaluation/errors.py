@@ -8,7 +8,8 @@ code's, tidecv 1.0.1, up to rounding.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from typing import NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 from pycocotools import mask
@@ -17,97 +18,77 @@ FOREGROUND_IOU = 0.5
 BACKGROUND_IOU = 0.1
 MAX_DETECTIONS = 100
 KINDS = ("classification", "localisation", "both", "duplicate", "background", "missed")
-
-
-class Outcome(NamedTuple):
-    """What became of one detection, or of one ground truth that was missed.
-
-    Attributes:
-        kind: One of ``KINDS``, or "" for a true positive.
-        image: The image's id.
-        category: The detection's or the missed ground truth's category.
-        score: The detection's score; 0 for a missed ground truth.
-        counts: Whether it is a point of the precision-recall curve; a missed ground
-            truth and an error inside a crowd region are not.
-        fixed_category: Category in which the detection is a true positive once its
-            error is fixed; None where the fix takes it away.
-    """
-
-    kind: str
-    image: int
-    category: int
-    score: float
-    counts: bool
-    fixed_category: int | None
-
-
-# The outcomes as an array, where no fixed category is NaN.
+# What became of a detection, or of an object that was missed.
 TABLE = np.dtype(
-    list(zip(Outcome._fields, ("U14", "O", "i8", "f8", "?", "f8"), strict=True))
+    [
+        ("kind", "U14"),  # one of KINDS, or "" for a true positive
+        ("image", "O"),  # its id
+        ("category", "i8"),  # the detection's or the missed object's
+        ("score", "f8"),  # 0 for a missed object
+        # Whether it is a point of the precision-recall curve. A missed object and an
+        # error inside a crowd region are not.
+        ("counts", "?"),
+        # The category in which the detection is right once its error is fixed, NaN
+        # where the fix takes it away.
+        ("fixed_category", "f8"),
+    ]
 )
 
 
-def error_costs(ground_truth: dict, detections: list[dict]) -> dict[str, float]:
-    """Say how much AP at IoU 0.5 would rise if one kind of error were fixed.
+def costs_of(table: np.ndarray, positives: Counter) -> dict[str, float]:
+    """Compute by how much AP50 would rise if one kind of error were fixed.
 
     Args:
-        ground_truth: A COCO ground truth (the parsed JSON).
-        detections: COCO results, each with image_id, category_id, bbox and score.
+        table: Result of :func:`classify`.
+        positives: Number of objects of each category, without crowds.
 
     Returns:
         The rise for each of ``KINDS``, with AP from 0 to 1.
-    """
-    objects = [o for o in ground_truth["annotations"] if not o.get("iscrowd")]
-    positives = Counter(o["category_id"] for o in objects)
-    return costs_of(np.array(classify(ground_truth, detections), TABLE), positives)
-
-
-def costs_of(table: np.ndarray, positives: Counter) -> dict[str, float]:
-    """Give the costs of :func:`error_costs`.
-
-    Args:
-        table: The outcomes, as a ``TABLE``.
-        positives: Number of ground truths of each category.
     """
     before = mean_ap(table, positives)
     return {k: max(mean_ap(table, positives, k) - before, 0.0) for k in KINDS}
 
 
-def classify(ground_truth: dict, detections: list[dict]) -> list[Outcome]:
-    """Give each detection, and each missed ground truth, its kind of error.
+def classify(ground_truth: dict, detections: Sequence[dict]) -> np.ndarray:
+    """Give each detection, and each missed object, its kind of error.
 
     Args:
         ground_truth: A COCO ground truth (the parsed JSON).
         detections: COCO results, each with image_id, category_id, bbox and score.
 
     Returns:
-        The outcomes, image by image in the ground truth's order, with the detections
-        of an image by falling score. Only an image's best 100 detections count.
+        A ``TABLE``, image by image in the ground truth's order, with the detections of
+        an image by falling score. Only an image's best 100 detections count.
     """
-    objects_of, detections_of = defaultdict(list), defaultdict(list)
-    for item in ground_truth["annotations"]:
-        objects_of[item["image_id"]].append(item)
-    for item in detections:
-        detections_of[item["image_id"]].append(item)
-    outcomes = []
+    objects_of = by_image(ground_truth["annotations"])
+    detections_of = by_image(detections)
+    rows = []
     for image in (i["id"] for i in ground_truth["images"]):
         found = sorted(detections_of[image], key=lambda d: -d["score"])
-        outcomes += _classify_image(image, objects_of[image], found[:MAX_DETECTIONS])
-    return outcomes
+        rows += _classify_image(image, objects_of[image], found[:MAX_DETECTIONS])
+    return np.array(rows, TABLE)
 
 
-def _classify_image(image: int, objects: list, found: list) -> list[Outcome]:
+def by_image(items: Iterable[dict]) -> dict[Any, list[dict]]:
+    """Group objects or detections by image; an image without any has an empty list."""
+    groups = defaultdict(list)
+    for item in items:
+        groups[item["image_id"]].append(item)
+    return groups
+
+
+def _classify_image(image: int, objects: list, found: list) -> list[tuple]:
     crowds = [o for o in objects if o.get("iscrowd")]
     objects = [o for o in objects if not o.get("iscrowd")]
-    crowd_iou, same = _overlaps(found, crowds)
+    crowd_iou, same = overlaps(found, crowds)
     in_crowd = (crowd_iou * same > FOREGROUND_IOU).any(axis=1)
-    iou, same = _overlaps(found, objects)
+    iou, same = overlaps(found, objects)
     same_iou, other_iou = iou * same, iou * ~same
     nearest, nearest_other = same_iou.argmax(axis=1), other_iou.argmax(axis=1)
-    finder = _match(same_iou)
+    finder = match(same_iou)
     true_positives = set(finder.values())
 
-    outcomes = []
+    rows = []
     fixable = set()  # missed objects that a detection finds once its error is fixed
     for i, detection in enumerate(found):
         near, other = same_iou[i, nearest[i]], other_iou[i, nearest_other[i]]
@@ -130,15 +111,14 @@ def _classify_image(image: int, objects: list, found: list) -> list[Outcome]:
             fixed = objects[target]["category_id"]
         counts = not kind or not in_crowd[i]
         category, score = detection["category_id"], detection["score"]
-        outcomes.append(Outcome(kind, image, category, score, counts, fixed))
+        rows.append((kind, image, category, score, counts, fixed))
     for j, item in enumerate(objects):
         if j not in finder and j not in fixable:
-            category = item["category_id"]
-            outcomes.append(Outcome("missed", image, category, 0.0, False, None))
-    return outcomes
+            rows.append(("missed", image, item["category_id"], 0.0, False, None))
+    return rows
 
 
-def _overlaps(found: list, objects: list) -> tuple[np.ndarray, np.ndarray]:
+def overlaps(found: list, objects: list) -> tuple[np.ndarray, np.ndarray]:
     """Return IoU and equal category of detections x (objects and an empty column)."""
     iou = np.zeros((len(found), len(objects) + 1))
     if found and objects:
@@ -148,8 +128,15 @@ def _overlaps(found: list, objects: list) -> tuple[np.ndarray, np.ndarray]:
     return iou, theirs[:, None] == [*(o["category_id"] for o in objects), np.nan]
 
 
-def _match(iou: np.ndarray) -> dict[int, int]:
-    """Return the detection that finds each object, the best score choosing first."""
+def match(iou: np.ndarray) -> dict[int, int]:
+    """Assign detections to objects, the best score first.
+
+    Args:
+        iou: ``(D, T)``, detections by falling score x objects.
+
+    Returns:
+        The index of the detection by the index of the object.
+    """
     finder = {}
     free = iou.copy()
     for i in np.flatnonzero((iou >= FOREGROUND_IOU).any(axis=1)):
@@ -167,8 +154,8 @@ def mean_ap(table: np.ndarray, positives: Counter, fixed: str = "") -> float:
     has an AP of 0 rather than none.
 
     Args:
-        table: The outcomes, as a ``TABLE``.
-        positives: Number of ground truths of each category.
+        table: Result of :func:`classify`.
+        positives: Number of objects of each category, without crowds.
         fixed: The kind of error to fix; "" for none.
     """
     category, fixed_category = table["category"], table["fixed_category"]

@@ -1,29 +1,29 @@
-"""The figures that show what a detector gets wrong."""
+"""Figures about the errors of a detector."""
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import redirect_stdout
 from io import StringIO
 from typing import Any
 
 import numpy as np
-from pycocotools import mask
 
 from ghostdet.evaluation.errors import (
     FOREGROUND_IOU,
-    TABLE,
     average_precision,
+    by_image,
     classify,
     costs_of,
+    overlaps,
 )
 
 AREAS = ("AP", "AP_small", "AP_medium", "AP_large")
-BINS = 10  # of scores
-EXAMPLES = 12  # objects of a cell of the confusion matrix
-IMAGES = 24  # with the most lost AP
-_CANDIDATES = 200  # of them, by their number of errors
+BINS = 10  # intervals of scores
+EXAMPLES = 12  # objects shown for a cell of the confusion matrix
+IMAGES = 24  # images shown, with the most lost AP
+_CANDIDATES = 200  # images with the most errors, whose lost AP is computed
 
 
 def detection_figures(truth: dict, detections: Sequence[dict]) -> dict[str, Any]:
@@ -49,7 +49,7 @@ def detection_figures(truth: dict, detections: Sequence[dict]) -> dict[str, Any]
         {"iscrowd": 0, **a, "id": i} for i, a in enumerate(truth["annotations"], 1)
     ]
     truth = {**truth, "annotations": annotations}
-    table = np.array(classify(truth, detections), TABLE)
+    table = classify(truth, detections)
     names = {c["id"]: c["name"] for c in truth["categories"]}
     found = Counter(d["category_id"] for d in detections)
     objects = Counter(a["category_id"] for a in annotations if not a["iscrowd"])
@@ -120,7 +120,7 @@ def best_threshold(rows: np.ndarray, objects: int) -> dict[str, float | None]:
     rows = rows[rows["counts"]]
     rows = rows[np.argsort(-rows["score"], kind="stable")]
     hits = (rows["kind"] == "").cumsum()
-    last = np.append(rows["score"][1:] != rows["score"][:-1], True)  # of equal scores
+    last = np.append(rows["score"][1:] != rows["score"][:-1], True)  # among equals
     if not objects or not hits.size or not hits[-1]:
         return dict(threshold=None, F1=None, precision=None, recall=None)
     count = np.arange(1, len(rows) + 1)
@@ -130,6 +130,23 @@ def best_threshold(rows: np.ndarray, objects: int) -> dict[str, float | None]:
     found = dict(threshold=rows["score"][best], F1=f1[best])
     found |= dict(precision=precision, recall=recall)
     return {key: float(value) for key, value in found.items()}
+
+
+def above(
+    detections: Iterable[dict], thresholds: dict[int, float | None]
+) -> list[dict]:
+    """List the detections that reach the threshold of their class.
+
+    Args:
+        detections: COCO results.
+        thresholds: The lowest score by id of the class; None, or no entry, for none.
+    """
+    return [
+        d
+        for d in detections
+        if (least := thresholds.get(d["category_id"])) is not None
+        and d["score"] >= least
+    ]
 
 
 def confusion(
@@ -144,7 +161,7 @@ def confusion(
     Args:
         truth: COCO annotations with ``iscrowd``.
         detections: COCO results.
-        thresholds: The least score by id of the class; None for none.
+        thresholds: See :func:`above`.
 
     Returns:
         ``(K + 1, K + 1)`` counts in the order of the categories, background last, and
@@ -153,13 +170,8 @@ def confusion(
     index = {c["id"]: i for i, c in enumerate(truth["categories"])}
     matrix = np.zeros((len(index) + 1, len(index) + 1), int)
     examples: dict[str, list] = defaultdict(list)
-    objects_of, found_of = defaultdict(list), defaultdict(list)
-    for annotation in truth["annotations"]:
-        objects_of[annotation["image_id"]].append(annotation)
-    for detection in detections:
-        least = thresholds.get(detection["category_id"])
-        if least is not None and detection["score"] >= least:
-            found_of[detection["image_id"]].append(detection)
+    objects_of = by_image(truth["annotations"])
+    found_of = by_image(above(detections, thresholds))
     background = len(index)
 
     def count(image: Any, item: dict, row: int, column: int) -> None:
@@ -172,14 +184,15 @@ def confusion(
         objects = [a for a in objects_of[image] if not a["iscrowd"]]
         crowds = [a for a in objects_of[image] if a["iscrowd"]]
         found = found_of[image]
-        iou, same = _iou(found, objects), _same(found, objects)
+        iou, same = overlaps(found, objects)
         pairs = np.argwhere(iou >= FOREGROUND_IOU)
         order = sorted(map(tuple, pairs), key=lambda p: (not same[p], -iou[p]))
         taken: dict[int, int] = {}
         for i, j in order:
             if i not in taken and j not in taken.values():
                 taken[i] = j
-        inside = _iou(found, crowds) * _same(found, crowds) > FOREGROUND_IOU
+        crowd_iou, same = overlaps(found, crowds)
+        inside = crowd_iou * same > FOREGROUND_IOU
         for i, detection in enumerate(found):
             column = index[detection["category_id"]]
             if i in taken:
@@ -191,18 +204,6 @@ def confusion(
             if j not in taken.values():
                 count(image, item, index[item["category_id"]], background)
     return matrix, dict(examples)
-
-
-def _iou(found: Sequence[dict], objects: Sequence[dict]) -> np.ndarray:
-    if not found or not objects:
-        return np.zeros((len(found), len(objects)))
-    boxes = [np.array([x["bbox"] for x in items], float) for items in (found, objects)]
-    return mask.iou(*boxes, [o["iscrowd"] for o in objects])
-
-
-def _same(found: Sequence[dict], objects: Sequence[dict]) -> np.ndarray:
-    ids = [np.array([x["category_id"] for x in items]) for items in (found, objects)]
-    return ids[0][:, None] == ids[1][None]
 
 
 def calibration(table: np.ndarray) -> list[dict[str, float]]:
@@ -222,14 +223,14 @@ def calibration(table: np.ndarray) -> list[dict[str, float]]:
 def lost_ap(table: np.ndarray, objects: Counter) -> dict[Any, float]:
     """Compute by how much AP50 would rise without the errors of each image.
 
-    Without them its wrong detections are gone, and its missed objects are no objects.
+    Its wrong detections are left out, and its missed objects do not count.
 
     Args:
-        table: The outcomes of :func:`~ghostdet.evaluation.errors.classify`.
+        table: Result of :func:`~ghostdet.evaluation.errors.classify`.
         objects: Number of objects by class.
 
     Returns:
-        The rise by id, of the images with the most errors.
+        The rise by image id, for the images with the most errors.
     """
     wrong = table[table["kind"] != ""]
     chosen = [i for i, _ in Counter(wrong["image"].tolist()).most_common(_CANDIDATES)]

@@ -70,7 +70,7 @@ def macs_by_hooks(model, run):
     ],
 )
 def test_against_a_count_by_hand(name, shape, padded):
-    """Of a model that runs, with as many proposals as there may be."""
+    """Hooks count in a model that runs, with the most proposals there may be."""
     cfg = config(name)
     if "roi_head" in cfg.model:
         cfg.model.test_cfg.rpn.update(
@@ -167,7 +167,7 @@ def test_stages_of_a_cascade():
 
 
 def test_deformable_convolutions():
-    """As many as of plain ones, beside those that make offsets and masks."""
+    """They have the MACs of plain ones, and of what makes offsets and masks."""
     names = ("faster_rcnn/faster-rcnn_r50", "dcn/faster-rcnn_r50-dconv-c3-c5")
     names += ("dcnv2/faster-rcnn_r50-mdconv-c3-c5",)
     plain, version1, version2 = (
@@ -193,7 +193,7 @@ def test_mistakes():
 
 
 def test_ablations_of_the_page(project, capsys, monkeypatch):
-    """What the code on the page prints begins the rows of its table."""
+    """The code on the page prints the beginnings of its table's rows."""
     monkeypatch.chdir(project)
     page = (project / "docs/cifar10.md").read_text()
     code = page.partition("```python\n")[2].partition("```")[0]
@@ -206,7 +206,7 @@ def test_ablations_of_the_page(project, capsys, monkeypatch):
 @pytest.mark.long
 @pytest.mark.parametrize("page, command", COMMANDS, ids=lambda value: Path(value).stem)
 def test_tables_of_the_docs(page, command, project, monkeypatch, capsys, tmp_path):
-    """What a command prints stands below it."""
+    """The output of each command is below it."""
     monkeypatch.chdir(project)
     monkeypatch.syspath_prepend(project / "tools")
     command = command.replace("\\\n", " ").replace("$MMDET", str(MMDET))

@@ -77,7 +77,7 @@ def test_crops_stay_in_the_image(tiny, results, own_cells, tmp_path):
 
 
 def test_names_are_text(tiny, results, tmp_path, own_cells):
-    """What a dataset's names hold is shown, not run."""
+    """Names in a dataset are shown, not run."""
     path, name = own_cells / "annotations/test.json", "<script>alert(1)</script>"
     coco = json.loads(path.read_text())
     coco["categories"][0]["name"] = name

@@ -56,7 +56,7 @@ def red(tmp_path) -> Path:
 
 @pytest.fixture
 def drawn(monkeypatch):
-    """What is handed to the functions that draw."""
+    """The arguments of the functions that draw."""
     calls = []
 
     def keep(function):
@@ -84,7 +84,7 @@ def stem(image, checkpoint):
 
 
 def test_maps_of_a_detector(detector, cell, tmp_path, drawn):
-    """Those of the image in RGB, without its padding, which is of 24 and 10 px."""
+    """The image is RGB, and its padding of 24 and 10 px is cut off."""
     cfg, checkpoint = detector
     cfg.test_dataloader.dataset.pipeline[1].update(scale=(200, 150), keep_ratio=False)
     visualize("pairs", cfg, checkpoint, cell, "backbone.conv_stem", tmp_path / "a.png")

@@ -199,7 +199,7 @@ def boxes_of(rows):
 
 
 def test_tiles(tmp_path, trained, config, images):
-    """Detections are those of the tiles but for what their inner borders may cut."""
+    """The tiles' detections, except near inner borders, which may cut objects."""
     image = cv2.imread(str(min(images.iterdir())))[:96, :160]
     cv2.imwrite(str(tmp_path / "whole.png"), image)
     (tmp_path / "tiles").mkdir()
@@ -227,7 +227,7 @@ def test_tiles(tmp_path, trained, config, images):
 
 
 def test_video(tmp_path, trained, config, images):
-    """Detections are those of its frames."""
+    """Frames of a video have the same detections as single images."""
     frames = [cv2.resize(cv2.imread(str(p)), (128, 96)) for p in images.iterdir()]
     path = tmp_path / "a.avi"
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 5, (128, 96))

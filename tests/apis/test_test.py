@@ -89,7 +89,7 @@ def test_pictures_keep_their_folders(tiny, trained, own_cells, tmp_path):
 
 
 def test_classes_in_another_order(tiny, trained, tmp_path):
-    """Whether it is tested, resumed or trained from."""
+    """A checkpoint is refused in testing, resuming and training."""
     content = torch.load(trained / "iter_4.pth", weights_only=False)
     content["meta"]["dataset_meta"] = dict(classes=("WBC", "RBC", "Platelets"))
     path = str(tmp_path / "a.pth")

@@ -144,7 +144,7 @@ def cut(path: Path) -> bytes:
 
 
 def test_what_was_written_survives_a_broken_image(tiny, own_cells, tmp_path):
-    # Validation fails behind the fourth iteration; mended, the run goes on.
+    # Validation fails after the fourth iteration. Once repaired, the run continues.
     path = image_of(own_cells, "test", 3)
     content = cut(path)
     with pytest.raises(UserError, match=f"{path.name}: cannot be read as an image"):

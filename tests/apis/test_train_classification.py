@@ -25,7 +25,7 @@ def run(tmp_path_factory, new_run):
 
 
 def test_evaluated_on_fewer_classes(run, digit_folders, tmp_path, new_run):
-    """What is given is the wrong data, not the wrong head."""
+    """The message is about the data, not about the head."""
     new_run()
     cfg = load_config(DIGITS, tmp_path / "run")
     folder = dict(type="ImageFolder", root=str(digit_folders / "val"))

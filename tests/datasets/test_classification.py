@@ -135,7 +135,7 @@ def test_more_than_8_bits(digit_folders, dtype, name):
 
 
 def test_in_wrappers(digit_folders):
-    """Of MMEngine's, by which datasets are joined, repeated and balanced."""
+    """MMEngine joins, repeats and balances the dataset."""
     for path in list((digit_folders / "train/n3").iterdir())[3:]:
         path.unlink()
     data = dict(type="ImageFolder", root=str(digit_folders / "train"))

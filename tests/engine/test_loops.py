@@ -51,7 +51,7 @@ def test_batches_that_are_left(inner, skipped):
     batches = NumberedBatchSampler(sampler, 2, batch_sampler=inner)
     batches.skipped = skipped
     assert list(batches) == whole[skipped:] and len(batches) == 4
-    numbers = [batch[0].iteration for batch in batches]  # of the next pass, whole again
+    numbers = [batch[0].iteration for batch in batches]  # the next pass is complete
     assert numbers == [4, 5, 6, 7]
 
 
@@ -154,7 +154,7 @@ def gone(pid, seconds=5):
 
 @pytest.fixture
 def family():
-    """A process and its worker, which waits for ever: their ids and a way to end it."""
+    """A process and its worker, which waits forever: their ids and a way to end it."""
     fork = multiprocessing.get_context("fork")
     ours, theirs = fork.Pipe()
 

@@ -3,8 +3,7 @@
 import json
 
 import pytest
-import torch
-from coco_dataset import CELLS
+from coco_dataset import CELLS, samples_of
 from mmdet.registry import METRICS
 
 from ghostdet.errors import UserError
@@ -18,23 +17,8 @@ def perfect(kind, path, classes, metric="bbox"):
     metric.dataset_meta = dict(classes=classes)
     coco = json.loads(path.read_text())
     labels = {category["id"]: i for i, category in enumerate(coco["categories"])}
-    for image in coco["images"]:
-        own = [
-            a
-            for a in coco["annotations"]
-            if a["image_id"] == image["id"] and not int(a.get("iscrowd") or 0)
-        ]
-        boxes = torch.tensor([a["bbox"] for a in own], dtype=torch.float64)
-        boxes = boxes.reshape(-1, 4)
-        boxes[:, 2:] += boxes[:, :2]
-        found = dict(
-            bboxes=boxes,
-            scores=torch.ones(len(own)),
-            labels=torch.tensor([labels[a["category_id"]] for a in own]),
-        )
-        shape = image["height"], image["width"]
-        sample = dict(img_id=image["id"], ori_shape=shape, pred_instances=found)
-        metric.process({}, [sample])
+    found = [a for a in coco["annotations"] if not int(a.get("iscrowd") or 0)]
+    metric.process({}, samples_of(coco, found, labels))
     return metric.evaluate(size=len(coco["images"]))
 
 

@@ -5,6 +5,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+from coco_dataset import samples_of
 from mmdet.datasets import CocoDataset
 from mmdet.evaluation import CocoMetric
 from mmdet.evaluation.metrics import coco_metric
@@ -45,21 +46,7 @@ def test_published_metrics(project, coco_eval, capsys, kind, names, options):
         category["id"]: CocoDataset.METAINFO["classes"].index(category["name"])
         for category in truth["categories"]
     }
-    for image in truth["images"]:
-        found = [d for d in detections if d["image_id"] == image["id"]]
-        boxes = torch.tensor([d["bbox"] for d in found], dtype=torch.float64)
-        boxes = boxes.reshape(-1, 4)
-        boxes[:, 2:] += boxes[:, :2]  # x, y, width, height to corners
-        sample = dict(
-            img_id=image["id"],
-            ori_shape=(image["height"], image["width"]),
-            pred_instances=dict(
-                bboxes=boxes,
-                scores=torch.tensor([d["score"] for d in found]),
-                labels=torch.tensor([numbers[d["category_id"]] for d in found]),
-            ),
-        )
-        metric.process({}, [sample])
+    metric.process({}, samples_of(truth, detections, numbers))
     metrics = metric.evaluate(size=len(truth["images"]))
 
     published = json.loads((coco_eval / "expected.json").read_text())["published"]
@@ -90,7 +77,8 @@ def evaluate(tmp_path, monkeypatch):
 
         with monkeypatch.context() as patch:
             if kind is FastCocoMetric:
-                patch.setattr(metric, "_evaluation", record(metric._evaluation))
+                evaluation = record(metric._classes["COCOeval"])
+                patch.setitem(metric._classes, "COCOeval", evaluation)
             else:
                 patch.setattr(coco_metric, "COCOeval", record(coco_metric.COCOeval))
             metric.process({}, samples)
@@ -211,23 +199,16 @@ def test_fast_on_masks(coco, check_equal):
     file = coco / "annotations/instances_val2017.json"
     truth, coco = COCO(file), json.loads(file.read_text())
     labels = {category["id"]: i for i, category in enumerate(coco["categories"])}
-    samples = []
-    for image in coco["images"][:10]:
-        objects = truth.imgToAnns[image["id"]]
+    samples = samples_of(coco, coco["annotations"], labels)[:10]
+    for sample in samples:
+        objects, instances = truth.imgToAnns[sample["img_id"]], sample["pred_instances"]
         masks = [
             np.roll(truth.annToMask(a), 4 * (i % 3), axis=1)
             for i, a in enumerate(objects)
         ]
-        shape = (image["height"], image["width"])
-        instances = dict(
-            bboxes=torch.tensor([a["bbox"] for a in objects]).reshape(-1, 4),
-            scores=torch.arange(len(objects)) % 5 / 5,
-            labels=torch.tensor([labels[a["category_id"]] for a in objects]).long(),
-            masks=torch.tensor(np.array(masks).reshape(-1, *shape)),
-        )
-        samples.append(
-            dict(img_id=image["id"], ori_shape=shape, pred_instances=instances)
-        )
+        masks = np.array(masks).reshape(-1, *sample["ori_shape"])
+        scores = torch.arange(len(objects)) % 5 / 5
+        instances.update(masks=torch.tensor(masks), scores=scores)
     metrics = check_equal(coco, samples, metric=["bbox", "segm"])
     assert metrics["coco/segm_mAP_50"] > metrics["coco/segm_mAP_75"] > 0
 

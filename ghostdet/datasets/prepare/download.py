@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import time
 from errno import ENOSPC
@@ -12,11 +11,12 @@ from typing import BinaryIO
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
+from torchvision.datasets.utils import calculate_md5
 from tqdm import tqdm
 
 from ghostdet.errors import UserError
 
-WAITS = (1, 4, 16, 64, 256)  # s, between attempts that bring nothing
+WAITS = (1, 4, 16, 64, 256)  # s, between attempts without a byte
 TIMEOUT = 60  # s without a byte
 _CHUNK = 1 << 20  # bytes
 
@@ -74,7 +74,7 @@ def download(url: str, path: str | Path, size: int, md5: str) -> Path:
 
 
 def _append(url: str, file: BinaryIO, start: int, size: int, bar: tqdm) -> None:
-    """Write to ``file`` what one response brings, from byte ``start`` on."""
+    """Append the bytes of one response to ``file``, from byte ``start`` on."""
     headers = {"Range": f"bytes={start}-"} if start else {}
     try:
         response = urlopen(Request(url, headers=headers), timeout=TIMEOUT)
@@ -98,11 +98,7 @@ def _append(url: str, file: BinaryIO, start: int, size: int, bar: tqdm) -> None:
 
 def _verify(path: Path, size: int, md5: str) -> None:
     """Raise ``UserError`` if a file is not the expected one."""
-    digest = hashlib.md5(usedforsecurity=False)
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
-    actual = path.stat().st_size, digest.hexdigest()
+    actual = path.stat().st_size, calculate_md5(path)
     if actual != (size, md5):
         raise UserError(
             f"{path}: not the expected file, perhaps a broken download.\n"

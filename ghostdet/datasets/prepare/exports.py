@@ -19,7 +19,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 import yaml
-from PIL import Image
+from PIL import ExifTags, Image
 from torchvision.datasets.folder import IMG_EXTENSIONS, is_image_file
 from tqdm import tqdm
 
@@ -34,7 +34,6 @@ FORMATS = (
 )
 _UNKNOWN = "objects have an unknown class, and are left out"
 _TURNED = (5, 6, 7, 8)  # EXIF orientations that exchange width and height
-_ORIENTATION = 0x0112  # EXIF's tag
 
 
 @dataclass
@@ -142,7 +141,7 @@ def read_export(root: str | Path) -> Export:
             f"{root} has no image that is read ({', '.join(IMG_EXTENSIONS)}); give the "
             "folder of a dataset"
         )
-    readers = dict(_readers(files))
+    readers = _readers(files)
     if not readers:
         count = f"{len(export.photos):,} images and no labels"
         raise UserError(
@@ -167,7 +166,7 @@ def read_export(root: str | Path) -> Export:
 
 
 def part_of(path: Path) -> str:
-    """Tell a part from the names of folders and of a file, the last that says one.
+    """Tell the part (train, val, test) from a path, whose last word for one counts.
 
     Example:
         >>> part_of(Path('annotations/instances_val2017.json')), part_of(Path('a.jpg'))
@@ -195,11 +194,11 @@ def _files(root: Path) -> Iterator[Path]:
 
 def _size(path: Path) -> tuple[int, int]:
     with Image.open(path) as image:
-        turned = image.getexif().get(_ORIENTATION) in _TURNED
+        turned = image.getexif().get(ExifTags.Base.Orientation) in _TURNED
         return image.size[::-1] if turned else image.size
 
 
-def _readers(files: Iterable[Path]) -> Iterator[tuple[str, list[Path]]]:
+def _readers(files: Iterable[Path]) -> dict[str, list[Path]]:
     """Sort label files by their form."""
     found = defaultdict(list)
     for path in files:
@@ -218,14 +217,14 @@ def _readers(files: Iterable[Path]) -> Iterator[tuple[str, list[Path]]]:
                 found["YOLO"].append(path)
         elif path.name == "classes.txt":
             found["YOLO"].append(path)
-    return iter(found.items())
+    return found
 
 
 def _json(path: Path) -> Any:
     try:
         with open_json(path) as file:
             return json.load(file)
-    except ValueError as error:  # of JSON or of its encoding
+    except ValueError as error:  # in the JSON or its encoding
         raise UserError(f"{path} is not JSON: {error}; restore or remove it") from error
 
 
@@ -433,14 +432,8 @@ def _yolo_parts(export: Export, path: Path, content: dict) -> None:
         entries = content.get(key) or ()
         for entry in [entries] if isinstance(entries, str) else entries:
             parts = [p for p in PurePosixPath(entry).parts if p not in ("..", ".")]
-            named = next(
-                (
-                    path.parent.joinpath(*parts[start:])
-                    for start in range(len(parts))
-                    if path.parent.joinpath(*parts[start:]).exists()
-                ),
-                None,
-            )
+            ends = (path.parent.joinpath(*parts[i:]) for i in range(len(parts)))
+            named = next(filter(Path.exists, ends), None)
             if named is None:
                 continue
             inside = {named}

@@ -69,7 +69,7 @@ class LoadReadableImage(LoadImageFromFile):
                 f"max_value={max_value} needs imdecode_backend='cv2' and a color_type "
                 "other than 'unchanged'; correct LoadImageFromFile in the pipeline"
             )
-        self.max_value, self.dark = max_value, ""  # what was warned of
+        self.max_value, self.dark = max_value, ""  # the warning, once given
         self.max_unreadable = math.inf if self.ignore_empty else max_unreadable
         # One JSON line [path, reason] for each unreadable image. Only the file's name
         # is kept here, so that the count survives fork, spawn, pickling and copying.
@@ -118,7 +118,7 @@ class LoadReadableImage(LoadImageFromFile):
         Raises:
             OSError: If the file is missing, empty, not an image or truncated.
         """
-        if self.file_client_args is not None:  # of older configs
+        if self.file_client_args is not None:  # in older configs
             client = fileio.FileClient.infer_client(self.file_client_args, path)
             content = client.get(path)
         else:

@@ -65,9 +65,9 @@ class SafeCheckpointHook(CheckpointHook):
     missed = False  # whether the resumed state is from before its evaluation
 
     def before_train(self, runner: Runner) -> None:
-        """Remove partial files; evaluate a resumed state that has not been.
+        """Remove partial files; evaluate a resumed state that was not evaluated.
 
-        What follows from an evaluation (when to stop, a lower rate) is not in it.
+        The state lacks the consequences of its evaluation: a stop, a lower rate.
         """
         super().before_train(runner)
         if isinstance(self.file_backend, LocalBackend):
@@ -114,7 +114,7 @@ class SafeCheckpointHook(CheckpointHook):
         meta = checkpoint["meta"]
         meta.update(
             epoch_length=len(runner.train_loop.dataloader),
-            # Written again after an evaluation, it names what the loop has counted.
+            # A checkpoint written again after an evaluation has the loop's counts.
             evaluated=(meta["epoch"], meta["iter"]) == (runner.epoch, runner.iter),
             kinds=component_kinds(runner),
         )
@@ -200,7 +200,7 @@ class ResumableEarlyStoppingHook(EarlyStoppingHook):
         checkpoint["meta"].setdefault("early_stopping", {})[self.monitor] = state
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Continue with them."""
+        """Continue from the noted state."""
         states = _early_stopping(checkpoint)
         if runner._resume and self.monitor in states:
             state = {**states[self.monitor]}
@@ -213,12 +213,12 @@ class ResumableEarlyStoppingHook(EarlyStoppingHook):
 def _early_stopping(checkpoint: dict) -> dict[str, dict[str, Any]]:
     """Read the states of early stopping, by metric."""
     states = checkpoint.get("meta", {}).get("early_stopping", {})
-    # Those of ghostdet's first checkpoints were tuples without patience.
+    # ghostdet's first checkpoints have tuples without patience.
     return {k: state for k, state in states.items() if isinstance(state, dict)}
 
 
 def evaluation_due(loop: BaseLoop) -> bool:
-    """Tell whether MMEngine's loop evaluates after the epochs or iterations it did."""
+    """Tell whether MMEngine's loop evaluates after its latest epoch or iteration."""
     by_epoch = isinstance(loop, EpochBasedTrainLoop)
     done = loop.epoch if by_epoch else loop.iter
     ended = done >= (loop.max_epochs if by_epoch else loop.max_iters)
@@ -250,9 +250,9 @@ def evaluations(loop: BaseLoop) -> int:
 
 
 def most_checkpoints(hook: CheckpointHook | None, loop: BaseLoop) -> int:
-    """Count the checkpoints that a hook leaves in a training loop, at most at one time.
+    """Count the most checkpoints that a hook keeps at a time.
 
-    An old one goes when the new one is there.
+    It deletes an old one once the new one is written.
     """
     if hook is None:
         return 0

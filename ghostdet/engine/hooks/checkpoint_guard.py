@@ -25,7 +25,7 @@ class CheckpointGuardHook(Hook):
             start another number of classes from a trained detector.
     """
 
-    priority = "ABOVE_NORMAL"  # before EMAHook, which loads what it is given
+    priority = "ABOVE_NORMAL"  # before EMAHook, which does not check
 
     def __init__(self, allow: str | Sequence[str] = ()) -> None:
         self.allow = allow

@@ -44,7 +44,7 @@ class GracefulStopHook(Hook):
             evaluation is not cut short.
     """
 
-    # After what belongs to an iteration (schedules are LOW), before checkpoints.
+    # After the other hooks of an iteration (schedules are LOW), before checkpoints.
     priority = 85
     terminated = False
     _previous: Any = None
@@ -105,7 +105,7 @@ class GracefulStopHook(Hook):
 
 
 def losses_of(outputs: dict[str, Any] | None) -> dict[str, float]:
-    """Give the losses of an iteration by name, from what ``train_step`` returned."""
+    """Give the losses of an iteration by name, from the result of ``train_step``."""
     return {
         name: float(torch.as_tensor(value).detach())
         for name, value in (outputs or {}).items()

@@ -65,7 +65,7 @@ class RunRecordHook(Hook):
         checkpoint["meta"]["train_seconds"] = self._seconds
 
     def before_train(self, runner: Runner) -> None:
-        """Archive what the run does not continue; begin or continue the record."""
+        """Archive earlier checkpoints; begin or continue the record."""
         loop, cfg = runner.train_loop, runner.cfg
         self.path = Path(runner.work_dir, RECORD)
         by_epoch = isinstance(loop, EpochBasedTrainLoop)
@@ -85,20 +85,12 @@ class RunRecordHook(Hook):
         )
         self._write(runner.iter)
 
-    def before_train_iter(
-        self, runner: Runner, batch_idx: int, data_batch: Any = None
-    ) -> None:
+    def before_train_iter(self, runner: Runner, *args: Any, **kwargs: Any) -> None:
         """Start the clock at the first iteration."""
         if self._since is None:
             self._since = time.monotonic()
 
-    def after_train_iter(
-        self,
-        runner: Runner,
-        batch_idx: int,
-        data_batch: Any = None,
-        outputs: dict[str, Any] | None = None,
-    ) -> None:
+    def after_train_iter(self, runner: Runner, *args: Any, **kwargs: Any) -> None:
         """Note the losses."""
         self._count()
         done = runner.iter + 1
@@ -153,7 +145,7 @@ class RunRecordHook(Hook):
 
 
 def _earlier(resumed: str | None, done: int) -> dict[str, Any]:
-    """Read what the resumed run has recorded until its checkpoint."""
+    """Read the record of the resumed run, up to its checkpoint."""
     path = Path(resumed).with_name(RECORD) if resumed else None
     if path is None or not path.is_file():
         return {}
@@ -174,7 +166,7 @@ def _earlier(resumed: str | None, done: int) -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
-    """Give the versions of Python and of the packages that decide what a run does."""
+    """Give the versions of Python and of the packages that a run depends on."""
     names = "ghostdet torch torchvision mmengine mmcv mmdet cv2".split()
     versions = {name: sys.modules[name].__version__ for name in names}
     return {**versions, "Python": platform.python_version()}
@@ -194,5 +186,5 @@ def _start(runner: Runner) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> str:
-    """Give what JSON does not know as text, a class by its name."""
+    """Convert a value that JSON lacks to text, a class to its name."""
     return getattr(value, "__name__", None) or str(value)

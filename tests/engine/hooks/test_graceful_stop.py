@@ -57,7 +57,7 @@ def test_sigterm_in_an_evaluation(hook, runner):
     with pytest.raises(SystemExit) as caught:
         hook.after_val_iter(runner)
     assert caught.value.code == 143
-    runner._train_loop = None  # of an evaluation alone
+    runner._train_loop = None  # an evaluation alone
     hook.after_val_iter(runner)
 
 
