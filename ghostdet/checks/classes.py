@@ -38,12 +38,7 @@ def compare_classes(
 ) -> Finding:
     """Check that each label means the class of that number in the config.
 
-    Args:
-        source: Name of the dataset.
-        classes: The configured classes.
-        listed: The file's categories.
-        learnt: The categories that labels stand for, in the order of the labels.
-        objects: Number of objects by label.
+    ``listed`` are the file's categories, and ``learnt`` those of the labels 0, 1, ...
     """
     others = [name for name in listed if name not in classes]
     if learnt == classes and not others:

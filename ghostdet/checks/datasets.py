@@ -101,7 +101,6 @@ class DatasetCheck:
         from mmdet.datasets import CocoDataset  # needs MMCV's operators
 
         parse_data_info, api = dataset.parse_data_info, getattr(dataset, "COCOAPI", 0)
-
         masks = [t for t in dataset.pipeline.transforms if getattr(t, "with_mask", 0)]
 
         def parse(raw: dict) -> dict:

@@ -45,9 +45,8 @@ def read_images(
     """Look for images, and read ``count`` of them, evenly spread; None for all.
 
     Returns:
-        The transform that loads them; the number of images read; images that cannot be
-        read; images with another size than in ``infos``; and, if all were read, paths
-        by checksums of pixels.
+        The transform that loads them; the number read; those that cannot be read; those
+        of another size than in ``infos``; and, if all were read, paths by checksums.
     """
     read, local, load = _reader(dataset, cfg, paths)
     there, broken, other, contents = [], [], [], {}

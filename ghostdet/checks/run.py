@@ -55,8 +55,7 @@ def check_run(cfg: Config, full: bool = False, quick: bool = False) -> list[Find
             images, and load no weights. ``ghostdet train`` does so.
 
     Returns:
-        At least one finding of each check. If none has the status ``'fail'``, the run
-        can train.
+        At least one finding of each check. Without a ``'fail'``, the run can train.
 
     Example:
         >>> from ghostdet import CONFIGS
