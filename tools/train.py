@@ -19,6 +19,11 @@ def parse_args() -> argparse.Namespace:
         "--amp", action="store_true", help="train in mixed precision (GPU)"
     )
     parser.add_argument(
+        "--compile",
+        action="store_true",
+        help="compile the network with torch.compile: for long runs on a GPU",
+    )
+    parser.add_argument(
         "--no-auto-scale-lr",
         action="store_true",
         help="take the config's learning rate as it is, whatever the global batch",
@@ -58,11 +63,14 @@ def main() -> None:
     from ghostdet.apis import train
     from ghostdet.config import load_config
     from ghostdet.engine import log_to
+    from ghostdet.engine.setup import add_hook
 
     cfg = load_config(
         args.config, args.work_dir, args.data_root, args.cfg_options, args.launcher
     )
     log_to(cfg, args.log_to)
+    if args.compile:
+        add_hook(cfg, "CompileHook")
     train(
         cfg,
         args.resume,

@@ -32,7 +32,7 @@ def train(
         cfg: A config from :func:`load_config`.
         resume: ``'auto'`` for the latest checkpoint in ``cfg.work_dir``, or the path
             of a checkpoint.
-        amp: Train in mixed precision, on a GPU.
+        amp: Train in mixed precision on a GPU: bf16 where it has that, else fp16.
         auto_scale_lr: Scale the learning rate from the config's
             ``auto_scale_lr.base_batch_size``, if it has one, to this run's batch size.
         check: Rehearse the run quickly first (:func:`~ghostdet.checks.check_run`).

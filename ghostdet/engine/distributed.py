@@ -62,8 +62,8 @@ def start_processes(cfg: Config) -> None:
         )
     settings = dict((cfg.get("env_cfg") or {}).get("dist_cfg") or {})
     if torch.cuda.is_available():
-        if "device_ids" in (cfg.get("model_wrapper_cfg") or {}):
-            cfg.model_wrapper_cfg = None  # from the config of a run on CPUs
+        # From the config of a run on CPUs.
+        (cfg.get("model_wrapper_cfg") or {}).pop("device_ids", None)
         init_dist(cfg.launcher, **settings)
         return
     launcher = LAUNCHERS[cfg.launcher]
@@ -79,11 +79,12 @@ def start_processes(cfg: Config) -> None:
     torch.distributed.init_process_group(
         "gloo", timeout=timedelta(seconds=seconds) if seconds else None
     )
-    cfg.model_wrapper_cfg = dict(
-        device_ids=None,  # MMEngine passes a GPU
-        broadcast_buffers=False,
-        find_unused_parameters=cfg.get("find_unused_parameters", False),
-    )
+    cfg.model_wrapper_cfg = {
+        "broadcast_buffers": False,
+        "find_unused_parameters": cfg.get("find_unused_parameters", False),
+        **(cfg.get("model_wrapper_cfg") or {}),
+        "device_ids": None,  # MMEngine passes a GPU
+    }
 
 
 def heed_launcher() -> None:

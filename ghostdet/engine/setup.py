@@ -75,7 +75,12 @@ def setup_run(
     if amp:
         if not torch.cuda.is_available():
             raise UserError("--amp needs a GPU, and PyTorch finds none; leave it out")
-        cfg.optim_wrapper.update(type="AmpOptimWrapper", loss_scale="dynamic")
+        # fp16 has slow depthwise kernels on Hopper (pytorch 170138).
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+        dtype = "bfloat16" if native else "float16"
+        cfg.optim_wrapper.update(
+            type="AmpOptimWrapper", loss_scale="dynamic", dtype=dtype
+        )
     setup = RunSetup(dataset_meta=_set_start(cfg, resume))
     if auto_scale_lr:
         setup.learning_rate = scale_lr(cfg)

@@ -60,6 +60,7 @@ def port():
 )
 def test_processes_on_cpus(environ, port, launcher, rank, world_size):
     cfg = Config(dict(launcher=launcher, env_cfg=dict(dist_cfg=dict(timeout=60))))
+    cfg.model_wrapper_cfg = dict(static_graph=True)
     environ(**{rank: 0, world_size: 1})
     with pytest.raises(UserError, match="MASTER_ADDR, which is not set"):
         start_processes(cfg)
@@ -68,21 +69,22 @@ def test_processes_on_cpus(environ, port, launcher, rank, world_size):
     start_processes(cfg)  # no second time
     assert get_world_size() == 1 and torch.distributed.get_backend() == "gloo"
     assert cfg.model_wrapper_cfg.device_ids is None
+    assert cfg.model_wrapper_cfg.static_graph
 
 
 def test_processes_on_gpus(monkeypatch):
-    """They are MMEngine's matter; a wrapper from a run on CPUs is dropped."""
+    """They are MMEngine's matter; the wrapper of a run on CPUs gets a device."""
     calls = []
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(
         distributed, "init_dist", lambda *args, **kwargs: calls.append((args, kwargs))
     )
-    wrapper = dict(device_ids=None)
+    wrapper = dict(device_ids=None, static_graph=True)
     dist = dict(dist_cfg=dict(backend="nccl"))
     cfg = Config(dict(launcher="slurm", env_cfg=dist, model_wrapper_cfg=wrapper))
     start_processes(cfg)
     assert calls == [(("slurm",), dict(backend="nccl"))]
-    assert cfg.model_wrapper_cfg is None
+    assert cfg.model_wrapper_cfg == dict(static_graph=True)
 
 
 def test_ranks_end_with_their_launcher(monkeypatch):

@@ -136,9 +136,12 @@ def test_amp_without_a_gpu(tiny):
         setup_run(tiny(), amp=True)
 
 
-def test_amp(tiny, monkeypatch):
+@pytest.mark.parametrize("native, dtype", [(True, "bfloat16"), (False, "float16")])
+def test_amp(tiny, monkeypatch, native, dtype):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: native)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")  # MMEngine's logger reads it
     cfg = tiny()
     setup_run(cfg, amp=True)
     assert cfg.optim_wrapper.type == "AmpOptimWrapper"
+    assert cfg.optim_wrapper.dtype == dtype
