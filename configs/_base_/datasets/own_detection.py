@@ -15,7 +15,7 @@ train_pipeline = [
     dict(type="LoadImageFromFile", max_unreadable=10),
     dict(type="LoadAnnotations", with_bbox=True),
     dict(
-        type="RandomResize", scale=image_size, ratio_range=(0.8, 1.2), keep_ratio=False
+        type="RandomResize", scale=image_size, ratio_range=(0.9, 1.1), keep_ratio=False
     ),
     dict(type="RandomCrop", crop_size=image_size),
     dict(type="YOLOXHSVRandomAug"),
