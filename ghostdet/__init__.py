@@ -9,20 +9,23 @@ import warnings
 
 from pycocotools import coco
 
-from ghostdet._configs import CONFIGS
 from ghostdet._version import __version__
 from ghostdet.ops import ensure_mmcv_ops
-from ghostdet.utils.files import open_json
-from ghostdet.utils.removed import ensure_removed_functions
 
 # MMDetection's GFLHead reads it itself.
 warnings.filterwarnings("ignore", ".*`num_anchors` is deprecated")
-coco.open = open_json  # for all datasets and metrics of MMDetection
-ensure_removed_functions()
 ensure_mmcv_ops()
 
+from ghostdet.utils.removed import ensure_removed_functions  # noqa: E402
+
+ensure_removed_functions()
+
 from ghostdet import datasets, engine, evaluation, models, weights  # noqa: E402
+from ghostdet._configs import CONFIGS  # noqa: E402
 from ghostdet._values import derive, given  # noqa: E402
+from ghostdet.utils.files import open_json  # noqa: E402
+
+coco.open = open_json  # for all datasets and metrics of MMDetection
 
 __all__ = [
     "CONFIGS",

@@ -15,23 +15,32 @@ Example:
 import importlib
 import importlib.util
 import sys
-from types import ModuleType
+from importlib.metadata import Distribution
 
 __all__ = ["ensure_mmcv_ops", "operator_backend"]
 
 _EXTENSION = "mmcv._ext"
+# Packages by what they import as, and the distributions of the maintained forks.
+_FORKS = {
+    "mmengine": "onedl-mmengine",
+    "mmcv": "onedl-mmcv",
+    "mmdet": "onedl-mmdetection",
+}
 
 
 def ensure_mmcv_ops() -> None:
     """Make ``mmcv.ops`` importable. May be called any number of times.
 
     Raises:
-        RuntimeError: If MMCV or its compiled operators cannot be imported. It is never
-            an ``ImportError``, which MMEngine replaces by advice on PYTHONPATH.
+        RuntimeError: If MMEngine, MMCV, its compiled operators or MMDetection cannot be
+            imported. It is never an ``ImportError``, which MMEngine replaces by advice
+            on PYTHONPATH.
     """
     if _EXTENSION in sys.modules:
         return
-    mmcv = _import_mmcv()
+    for name in _FORKS:
+        _import(name)
+    mmcv = sys.modules["mmcv"]
     compiled = importlib.util.find_spec(_EXTENSION)
     if compiled is None:
         from ghostdet.ops.extension import load_operators
@@ -65,23 +74,27 @@ def operator_backend() -> str:
     return "torchvision" if ours else "mmcv"
 
 
-def _import_mmcv() -> ModuleType:
-    """Import MMCV, turning an ``ImportError`` into a ``RuntimeError``."""
-    try:
-        return importlib.import_module("mmcv")
-    except ModuleNotFoundError as error:
-        if error.name != "mmcv":
-            raise RuntimeError(f"MMCV cannot be imported: {error}") from error
+def _import(name: str) -> None:
+    """Import a package, turning any error into a ``RuntimeError``."""
+    if all(next(Distribution.discover(name=n), None) for n in (name, _FORKS[name])):
         raise RuntimeError(
-            "MMCV is not installed. Type `pip install mmcv-lite==2.1.0`, which needs "
-            "no compiler, or build MMCV 2.1.0 with its operators (docs/operators.md)."
-        ) from error
-    except ImportError as error:
+            f"{name} and its fork {_FORKS[name]} are both installed, in one folder. "
+            f"Type `pip uninstall {name} {_FORKS[name]}` and install one of them "
+            "(docs/operators.md)."
+        )
+    try:
+        importlib.import_module(name)
+    except (AssertionError, ImportError) as error:  # MMDetection asserts versions
         remedy = ""
+        if isinstance(error, ModuleNotFoundError) and error.name in _FORKS:
+            remedy = (
+                '. Type `pip install "ghostdet[lite]"`, which needs no compiler; '
+                "docs/operators.md is on compiled operators and on the maintained forks"
+            )
         if "libGL" in str(error) or "libgthread" in str(error):
             remedy = (
                 ". OpenCV needs libraries of a desktop: `apt install libgl1 "
                 "libglib2.0-0`, or do without: `pip uninstall opencv-python && pip "
                 "install opencv-python-headless`"
             )
-        raise RuntimeError(f"MMCV cannot be imported: {error}{remedy}") from error
+        raise RuntimeError(f"{name} cannot be imported: {error}{remedy}") from error

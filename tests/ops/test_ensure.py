@@ -71,13 +71,25 @@ def test_compiled_operators_that_do_not_load_are_an_error(compiled):
     assert "mmcv._ext" not in sys.modules
 
 
-def test_no_mmcv(fresh):
-    fresh.setitem(sys.modules, "mmcv", None)
-    with pytest.raises(RuntimeError, match="pip install mmcv-lite==2.1.0"):
+@pytest.mark.parametrize("name", ["mmengine", "mmcv", "mmdet"])
+def test_what_is_not_installed(fresh, name):
+    fresh.setitem(sys.modules, name, None)
+    with pytest.raises(RuntimeError, match=rf'{name} .*pip install "ghostdet\[lite\]"'):
         ensure_mmcv_ops()
 
 
-@pytest.mark.parametrize("code", ["import nonsense", "raise ImportError('libGL.so.1')"])
+def test_a_package_and_its_fork(fresh, tmp_path):
+    for name in ("mmdet", "onedl_mmdetection"):
+        (tmp_path / f"{name}-3.5.1.dist-info").mkdir()
+    fresh.syspath_prepend(tmp_path)
+    with pytest.raises(RuntimeError, match="pip uninstall mmdet onedl-mmdetection"):
+        ensure_mmcv_ops()
+
+
+@pytest.mark.parametrize(
+    "code",
+    ["import nonsense", "raise ImportError('libGL.so.1')", "assert False, 'nonsense'"],
+)
 def test_mmcv_that_cannot_be_imported(fresh, tmp_path, code):
     (tmp_path / "mmcv.py").write_text(code)
     fresh.syspath_prepend(tmp_path)
