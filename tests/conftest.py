@@ -26,6 +26,7 @@ from mmengine.logging import MessageHub, MMLogger  # noqa: E402
 from mmengine.registry import DefaultScope  # noqa: E402
 from mmengine.visualization import Visualizer  # noqa: E402
 from unchecked import train  # noqa: E402
+from yapf.yapflib import yapf_api  # noqa: E402
 
 from ghostdet.config import load_config  # noqa: E402
 from ghostdet.datasets import Digits  # noqa: E402
@@ -52,7 +53,7 @@ torch.set_num_threads(1)
 gc.freeze()  # MMEngine collects garbage for each dataset, through all imports
 
 # MMEngine formats a config with yapf, for seconds, each time it logs or saves it.
-format_code = mmengine_config.FormatCode
+format_code = yapf_api.FormatCode
 formatted = {}
 
 
@@ -62,7 +63,7 @@ def format_once(text: str, **style) -> tuple[str, bool]:
     return formatted[text]
 
 
-mmengine_config.FormatCode = format_once
+yapf_api.FormatCode = mmengine_config.FormatCode = format_once
 
 
 def forget_runs():
