@@ -3,7 +3,11 @@
 import importlib.util
 import pkgutil
 from importlib.machinery import ModuleSpec
-from importlib.metadata import PackageNotFoundError, packages_distributions
+from importlib.metadata import (
+    PackageNotFoundError,
+    distributions,
+    packages_distributions,
+)
 from pathlib import Path
 
 import mmengine
@@ -36,8 +40,9 @@ def _module(package: str) -> ModuleSpec | None:
     """Find the module of a package, which may have another name."""
     spec = importlib.util.find_spec(package)
     if spec is None:
+        found = {known.name for known in distributions(name=package)}
         modules = packages_distributions().items()
-        names = [name for name, packages in modules if package in packages]
+        names = [name for name, packages in modules if found & {*packages}]
         spec = importlib.util.find_spec(names[0]) if names else None
     return spec if spec and spec.origin else None
 

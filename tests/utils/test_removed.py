@@ -34,7 +34,7 @@ def test_packages():
     package = mmdet.__path__[0]
     assert mmengine.utils.is_installed("mmdet")
     assert mmengine.utils.get_installed_path("mmdet") == package
-    assert mmengine.utils.get_installed_path("scikit-learn").endswith("sklearn")
+    assert mmengine.utils.get_installed_path("pyyaml").endswith("yaml")
     assert not mmengine.utils.is_installed("nonsense")
     with pytest.raises(PackageNotFoundError, match="nonsense"):
         mmengine.utils.get_installed_path("nonsense")
