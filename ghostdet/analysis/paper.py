@@ -17,12 +17,16 @@ from mmengine.config import Config
 from ghostdet import CONFIGS
 from ghostdet.config import load_config
 
-#: mAP on COCO in percent.
+#: mAP on COCO in percent. The paper does not say how it treats BN.
 COCO = {
     "retinanet_ghostnet_fpn": 26.6,
+    "retinanet_ghostnet_fpn_norm_eval": 26.6,
+    "retinanet_ghostnet_fpn_sync_bn": 26.6,
     "retinanet_mobilenetv2_fpn": 26.7,
     "retinanet_mobilenetv3_fpn": 26.4,
     "faster_rcnn_ghostnet_fpn": 26.9,
+    "faster_rcnn_ghostnet_fpn_norm_eval": 26.9,
+    "faster_rcnn_ghostnet_fpn_sync_bn": 26.9,
     "faster_rcnn_mobilenetv2_fpn": 27.5,
     "faster_rcnn_mobilenetv3_fpn": 26.9,
 }

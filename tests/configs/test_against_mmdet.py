@@ -94,6 +94,16 @@ def test_only_listed_differences(ours, theirs, listed):
 
 
 @pytest.mark.parametrize("detector", ["retinanet", "faster_rcnn"])
+@pytest.mark.parametrize(
+    "variant, key", [("norm_eval", "model.backbone.norm_eval"), ("sync_bn", "sync_bn")]
+)
+def test_variants_of_batch_norm(detector, variant, key):
+    name = f"{detector}_ghostnet_fpn"
+    both = load(CONFIGS / f"{name}.py"), load(CONFIGS / f"{name}_{variant}.py")
+    assert different(*both) == [key]
+
+
+@pytest.mark.parametrize("detector", ["retinanet", "faster_rcnn"])
 @pytest.mark.parametrize("backbone", ["mobilenetv2", "mobilenetv3"])
 def test_the_papers_configs_differ_in_the_backbone(detector, backbone):
     ours, theirs = (

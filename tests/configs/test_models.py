@@ -111,12 +111,13 @@ def test_classifier(path):
 
 
 def step_and_predict(cfg, inputs):
-    """Train a step, in which BN learns and all parameters get gradients; predict."""
+    """Train a step, in which all parameters get gradients, and BN learns; predict."""
     cfg.model.backbone.init_cfg = None  # for pretrained weights see tests/weights
     model = MODELS.build(cfg.model).train()
     model.init_weights()
     norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
-    assert norms and all(norm.training for norm in norms)
+    learns = not cfg.model.backbone.get("norm_eval", False)
+    assert norms and all(norm.training == learns for norm in norms)
     batch = model.data_preprocessor(copy.deepcopy(inputs), training=True)
     loss, _ = model.parse_losses(model(**batch, mode="loss"))
     loss.backward()

@@ -1,0 +1,4 @@
+# BN of the backbone keeps the statistics of its ImageNet weights (docs/reproduce.md).
+_base_ = "faster_rcnn_ghostnet_fpn.py"
+
+model = dict(backbone=dict(norm_eval=True))

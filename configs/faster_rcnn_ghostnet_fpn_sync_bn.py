@@ -1,0 +1,4 @@
+# BN takes its statistics from the images of all GPUs (docs/reproduce.md).
+_base_ = "faster_rcnn_ghostnet_fpn.py"
+
+sync_bn = "torch"
