@@ -3,7 +3,7 @@ PYTHON ?= python3
 SEED ?= 0
 PIP := .venv/bin/python -m pip --disable-pip-version-check
 
-.PHONY: demo test test-data test-long install quality style clean
+.PHONY: demo test test-data test-gpu test-long install quality style clean
 
 demo: install
 	.venv/bin/python tools/demo.py --seed $(SEED)
@@ -14,6 +14,10 @@ test: install
 # GHOSTDET_TEST_DATA names a folder with bccd/, mini_coco/, coco_eval/.
 test-data: install
 	.venv/bin/python -m pytest -m data
+
+test-gpu: install
+	.venv/bin/python -m pytest -m gpu tests/gpu
+	.venv/bin/python -m pytest -k cuda tests/ops
 
 test-long: install
 	.venv/bin/python -m pytest -m long

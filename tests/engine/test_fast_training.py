@@ -28,7 +28,7 @@ def alone(tmp_path):
 @pytest.fixture
 def losses(tiny):
     """A function that trains ten iterations and returns their losses."""
-    cfg = tiny({"image_size": 96, "optim_wrapper.optimizer.lr": 1e-4})
+    cfg = tiny({"image_size": 96, "optim_wrapper.optimizer.lr": 1e-5})
     init_default_scope("mmdet")
     batch = next(iter(Runner.build_dataloader(cfg.train_dataloader, seed=0)))
 
