@@ -38,7 +38,7 @@ def compare_classes(
 ) -> Finding:
     """Check that each label means the class of that number in the config.
 
-    ``listed`` are the file's categories, and ``learnt`` those of the labels 0, 1, ...
+    ``listed`` has all categories of the file, ``learnt`` one for each label in order.
     """
     others = [name for name in listed if name not in classes]
     if learnt == classes and not others:

@@ -18,15 +18,15 @@ FOREGROUND_IOU = 0.5
 BACKGROUND_IOU = 0.1
 MAX_DETECTIONS = 100
 KINDS = ("classification", "localisation", "both", "duplicate", "background", "missed")
-# What became of a detection, or of an object that was missed.
+# One row for each detection and each missed object.
 TABLE = np.dtype(
     [
         ("kind", "U14"),  # one of KINDS, or "" for a true positive
         ("image", "O"),  # its id
         ("category", "i8"),  # the detection's or the missed object's
         ("score", "f8"),  # 0 for a missed object
-        # Whether it is a point of the precision-recall curve. A missed object and an
-        # error inside a crowd region are not.
+        # A point of the precision-recall curve: not a missed object, nor an error
+        # inside a crowd region.
         ("counts", "?"),
         # The category in which the detection is right once its error is fixed, NaN
         # where the fix takes it away.
