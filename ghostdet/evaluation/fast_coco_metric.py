@@ -29,18 +29,11 @@ class FastCocoMetric(CocoMetric):
         **kwargs: Other arguments of ``CocoMetric``.
 
     Raises:
-        UserError: If ``faster-coco-eval`` is not installed, or ids of images are not
-            integers, which it needs.
+        UserError: If ids of images are not integers, which ``faster-coco-eval`` needs.
     """
 
     def __init__(self, ann_file: str | None = None, **kwargs: Any) -> None:
-        try:
-            from faster_coco_eval import COCO, COCOeval_faster
-        except ModuleNotFoundError as error:
-            raise UserError(
-                "FastCocoMetric needs faster-coco-eval; type pip install "
-                "\"ghostdet[eval]\", or evaluate with type='CocoMetric'"
-            ) from error
+        from faster_coco_eval import COCO, COCOeval_faster
 
         class Truth(COCO):
             def loadRes(self, found: list[dict]) -> COCO:

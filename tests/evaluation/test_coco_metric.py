@@ -39,8 +39,6 @@ def perfect(kind, path, classes, metric="bbox"):
     ids=["0", "text", "float", "-", "large", "equal", "no crowd", "null", "text crowd"],
 )
 def test_ids(kind, own_cells, change):
-    if kind == "FastCocoMetric":
-        pytest.importorskip("faster_coco_eval")
     path = own_cells / "annotations/test.json"
     coco = json.loads(path.read_text())
     for number, annotation in enumerate(coco["annotations"]):

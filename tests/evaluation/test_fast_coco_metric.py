@@ -1,5 +1,4 @@
 import json
-import sys
 from functools import partial
 
 import numpy as np
@@ -31,8 +30,6 @@ AR = ["AR@100", "AR@300", "AR@1000", "AR_s@1000", "AR_m@1000", "AR_l@1000"]
     ids=["AP", "all"],
 )
 def test_published_metrics(project, coco_eval, capsys, kind, names, options):
-    if kind == "FastCocoMetric":
-        pytest.importorskip("faster_coco_eval")
     cfg = Config.fromfile(project / "configs/retinanet_ghostnet_fpn.py")
     truth_file = coco_eval / "cocoapi100_gt.json"
     metric = METRICS.build(
@@ -90,7 +87,6 @@ def evaluate(tmp_path, monkeypatch):
 @pytest.fixture
 def check_equal(evaluate):
     """A function that expects both classes to find the same, and some metrics."""
-    pytest.importorskip("faster_coco_eval")
 
     def check(coco, samples, **options):
         expected, reference = evaluate(CocoMetric, coco, samples, **options)
@@ -214,17 +210,10 @@ def test_fast_on_masks(coco, check_equal):
 
 
 def test_fast_refuses_images_without_numbers(small, tmp_path):
-    pytest.importorskip("faster_coco_eval")
     coco = {**small[0], "images": [dict(id="left", width=1, height=1)]}
     (tmp_path / "coco.json").write_text(json.dumps(coco))
     with pytest.raises(UserError, match="one is 'left'; evaluate with"):
         FastCocoMetric(ann_file=str(tmp_path / "coco.json"))
-
-
-def test_fast_is_not_installed(monkeypatch):
-    monkeypatch.setitem(sys.modules, "faster_coco_eval", None)
-    with pytest.raises(UserError, match=r'type pip install "ghostdet\[eval\]"'):
-        METRICS.build(dict(type="FastCocoMetric"))
 
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32-be"])

@@ -80,10 +80,20 @@ TIDECV = {
 }  # fmt: skip
 
 
+@pytest.mark.parametrize("image_id", [int, "image {}".format], ids=["number", "text"])
 @pytest.mark.parametrize("seed", range(5))
-def test_ap_of_classes(seed):
+def test_ap_of_classes(seed, image_id):
     truth, detections = random_case(seed)
-    figures = detection_figures(truth, detections)
+    renamed = {
+        "images": [{**i, "id": image_id(i["id"])} for i in truth["images"]],
+        "annotations": [
+            {**a, "image_id": image_id(a["image_id"])} for a in truth["annotations"]
+        ],
+        "categories": truth["categories"],
+    }
+    figures = detection_figures(
+        renamed, [{**d, "image_id": image_id(d["image_id"])} for d in detections]
+    )
     coco = COCO()
     coco.dataset = truth
     coco.createIndex()
