@@ -21,7 +21,7 @@ from ghostdet.weights.state_dict import check_state_dict, get_state_dict
 from ghostdet.weights.widen import se_divisor_of, widen_state_dict
 
 NETWORKS = {network.__name__: network for network in (GhostNet, GhostNetV2, GhostNetV3)}
-ADVICE = "`python -m ghostdet weights inspect FILE` says what is in it"
+ADVICE = "`ghostdet weights inspect FILE` says what is in it"
 # Noise on repeated channels; enough to set them apart in training.
 WIDEN_NOISE = 0.01
 

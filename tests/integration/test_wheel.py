@@ -43,11 +43,15 @@ def test_wheel(project, tmp_path):
     zipfile.ZipFile(wheel).extractall(tmp_path / "site")
     env = {**os.environ, "PYTHONPATH": str(tmp_path / "site"), "OMP_NUM_THREADS": "1"}
     shown = subprocess.run(
-        [sys.executable, "-c", "import ghostdet; print(ghostdet.CONFIGS)"],
+        [
+            *(sys.executable, "-c"),
+            "import ghostdet, ghostdet_command as c; print(ghostdet.CONFIGS, c.TOOLS)",
+        ],
         cwd=tmp_path,
         env=env,
         capture_output=True,
         text=True,
     )
-    assert shown.stdout.strip() == str(tmp_path / "site/ghostdet/.mim/configs")
+    inside = tmp_path / "site/ghostdet/.mim"
+    assert shown.stdout.strip() == f"{inside / 'configs'} {inside / 'tools'}"
     assert not [n for n in names if "tests/" in n or "__pycache__" in n]

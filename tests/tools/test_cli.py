@@ -6,9 +6,9 @@ from importlib import import_module
 
 import pytest
 
-from ghostdet.__main__ import TOOLS as FOLDER
-from ghostdet.__main__ import main
 from ghostdet.errors import UserError
+from ghostdet_command import TOOLS as FOLDER
+from ghostdet_command import main
 
 TOOLS = sorted(path.stem for path in FOLDER.glob("[!_]*.py"))
 
@@ -109,7 +109,7 @@ def test_help_needs_the_standard_library_only(command):
     """Each tool imports the package after it has parsed its arguments."""
     script = "; ".join(
         [
-            "import runpy, sys",
+            "import runpy, sys, ghostdet_command",
             "sys.path.insert(0, 'tools')",
             *(f"runpy.run_path('tools/{tool}.py')" for tool in TOOLS),
         ]

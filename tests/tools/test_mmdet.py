@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from ghostdet.__main__ import main
+from ghostdet_command import main
 
 # Arguments, and what is written or printed.
 TOOLS = """
