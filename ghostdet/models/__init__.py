@@ -8,6 +8,7 @@ from ghostdet.models.backbones.ghostnetv3 import GhostNetV3
 from ghostdet.models.backbones.mobilenetv3 import MobileNetV3
 from ghostdet.models.classifier import ClassificationHead, ImageClassifier
 from ghostdet.models.dense_heads.light_gfl_head import LightGFLHead
+from ghostdet.models.dense_heads.two_phase_gfl_head import TwoPhaseGFLHead
 from ghostdet.models.exported_detector import ExportedDetector
 from ghostdet.models.layers.ghost_conv import GhostConv
 from ghostdet.models.layers.ghost_module import GhostBottleneck, GhostModule
@@ -31,4 +32,5 @@ __all__ = [
     "ImageClassifier",
     "LightGFLHead",
     "MobileNetV3",
+    "TwoPhaseGFLHead",
 ]

@@ -7,12 +7,12 @@ from itertools import pairwise
 from typing import Any
 
 from mmcv.cnn import DepthwiseSeparableConvModule
-from mmdet.models.dense_heads import GFLHead
 from mmdet.models.utils import multi_apply
 from mmdet.registry import MODELS
 from torch import Tensor, nn
 
 from ghostdet.errors import ConfigError
+from ghostdet.models.dense_heads.two_phase_gfl_head import TwoPhaseGFLHead
 from ghostdet.models.layers.ghost_module import BN, RELU, check_odd
 
 # GFLHead's own initialisation, for its predictors alone: towers have MMCV's.
@@ -26,7 +26,7 @@ INIT = dict(
 
 
 @MODELS.register_module()
-class LightGFLHead(GFLHead):
+class LightGFLHead(TwoPhaseGFLHead):
     """GFL's head with one tower of depthwise separable convolutions for each level.
 
     Classification and regression share the tower, and are predicted by a 1x1
@@ -43,8 +43,8 @@ class LightGFLHead(GFLHead):
         norm_cfg: Norm after each convolution of a tower.
         act_cfg: Activation after each convolution of a tower.
         init_cfg: MMEngine initialiser.
-        kwargs: GFLHead's other arguments. Towers are built for the strides of
-            ``anchor_generator``.
+        kwargs: Other arguments of GFLHead, and of :class:`TwoPhaseGFLHead` in
+            ``train_cfg``. Towers are built for the strides of ``anchor_generator``.
 
     Raises:
         ConfigError: If ``kernel_size`` is even or ``anchor_generator`` makes several
