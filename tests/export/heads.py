@@ -50,6 +50,14 @@ HEADS = {
         loss_dfl=dict(type="DistributionFocalLoss"),
         reg_max=7,
     ),
+    "GFL, light": dict(
+        BASE,
+        type="LightGFLHead",
+        anchor_generator=ANCHORS,
+        loss_cls=QFL,
+        loss_bbox=GIOU,
+        reg_max=7,
+    ),
     "RTMDet": dict(
         BASE,
         type="RTMDetSepBNHead",
