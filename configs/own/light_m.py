@@ -2,7 +2,7 @@
 _base_ = [
     "../_base_/models/gfl_ghostnet_pan_m.py",
     "../_base_/datasets/own_detection.py",
-    "../_base_/schedules/schedule_own.py",
+    "../_base_/schedules/schedule_pretrained.py",
 ]
 
 weights = __import__("ghostdet").given(

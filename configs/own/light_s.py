@@ -2,7 +2,7 @@
 _base_ = [
     "../_base_/models/gfl_ghostnet_pan.py",
     "../_base_/datasets/own_detection.py",
-    "../_base_/schedules/schedule_own.py",
+    "../_base_/schedules/schedule_pretrained.py",
 ]
 
 # PaddleClas's weights, with PaddleClas's SE: the authors published none of 0.5x.
