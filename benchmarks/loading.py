@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from mmdet.registry import DATASETS
 from mmengine.config import Config
-from torchvision.io import ImageReadMode, decode_jpeg
 
 from ghostdet import CONFIGS
 from ghostdet.config import load_config
@@ -31,8 +30,8 @@ def loading(context: Context) -> list[Table]:
     for decoder in decoders():
         datasets[decoder] = DATASETS.build(config)
         load = datasets[decoder].pipeline.transforms[0]
-        if decoder == "torchvision":
-            load.read = read_with_torchvision
+        if decoder == "torchcodec":
+            load.read = read_with_torchcodec
         else:
             load.imdecode_backend = decoder
     images = min(64, len(datasets["cv2"]))
@@ -64,15 +63,15 @@ def loading(context: Context) -> list[Table]:
 def decoders() -> list[str]:
     """List the decoders that are installed, ``cv2`` among them."""
     turbo = find_spec("turbojpeg") and find_library("turbojpeg")
-    return ["cv2", "torchvision", *(["turbojpeg"] if turbo else [])]
+    found = {"torchcodec": find_spec("torchcodec"), "turbojpeg": turbo}
+    return ["cv2", *(name for name, there in found.items() if there)]
 
 
-def read_with_torchvision(path: str) -> np.ndarray:
+def read_with_torchcodec(path: str) -> np.ndarray:
     """Read a valid JPEG file in colour, as ``LoadReadableImage.read`` does."""
-    with open(path, "rb") as file:
-        data = torch.frombuffer(bytearray(file.read()), dtype=torch.uint8)
-    image = decode_jpeg(data, ImageReadMode.RGB, apply_exif_orientation=True)
-    image = image.permute(1, 2, 0).contiguous().numpy()
+    from torchcodec.decoders import decode_jpeg
+
+    image = decode_jpeg(path).permute(1, 2, 0).contiguous().numpy()
     return cv2.cvtColor(image, cv2.COLOR_RGB2BGR, dst=image)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import timm
 import torch
 from mmdet.models.backbones import MobileNetV2
 from torch import Tensor, nn
@@ -42,6 +41,8 @@ def backbones() -> dict[str, nn.Module]:
 
     Both GhostNets have the same weights. No network has its final 1x1 convolution.
     """
+    import timm
+
     torch.manual_seed(0)
     theirs = timm.create_model("ghostnet_100")
     blocks = [block for stage in theirs.blocks[:-1] for block in stage]

@@ -75,7 +75,7 @@ def benchmark(
     Raises:
         UserError: If a package, the data or the device is missing.
     """
-    require_packages(*PACKAGES, "onnx", "onnxscript")
+    require_packages(*PACKAGES, "onnx", "onnxscript", extra="benchmark")
     if device == "cuda" and not torch.cuda.is_available():
         raise UserError("--device is cuda, and torch finds no GPU; leave it out")
     if rounds < 2:

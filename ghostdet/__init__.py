@@ -5,7 +5,9 @@ MMCV its operators where it was installed without compiled ones, and MMEngine an
 the functions that newer Pythons and setuptools removed.
 """
 
+import sys
 import warnings
+from pathlib import Path
 
 from pycocotools import coco
 
@@ -14,7 +16,12 @@ from ghostdet.ops import ensure_mmcv_ops
 
 # MMDetection's GFLHead reads it itself.
 warnings.filterwarnings("ignore", ".*`num_anchors` is deprecated")
-ensure_mmcv_ops()
+try:
+    ensure_mmcv_ops()
+except RuntimeError as error:
+    if Path(sys.argv[0]).stem not in ("ghostdet", "-m"):  # no command line of ours
+        raise
+    sys.exit(f"error: {error}")
 
 from ghostdet.utils.removed import ensure_removed_functions  # noqa: E402
 

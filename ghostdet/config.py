@@ -183,21 +183,24 @@ def require_detector(cfg: Config, what: str) -> None:
 def config_mistakes(cfg: Config, reading: bool = False) -> Iterator[None]:
     """Turn an error that a mistake in the config causes into a ConfigError.
 
-    These are errors of the registry and of arguments that a class does not take, not
-    other errors inside its constructor; where we are ``reading`` the config, all.
+    These are errors of the registry, of arguments that a class does not take or that it
+    asserts, not other errors inside its constructor; where we are ``reading`` the
+    config, all.
     """
     try:
         yield
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except (AssertionError, AttributeError, KeyError, TypeError, ValueError) as error:
         message = reason(error).partition("\n")[0]
         place = traceback.extract_tb(error.__traceback__)[-1]
         known = r"\w+ option .*num_workers|.*__init__\(\) got an unexpected keyword|"
         known += r"[\w ,]+ should be .*(\bdict|all None).*but ?got "
         component = component_of(error)
-        if reading:
+        asserted = isinstance(error, AssertionError)
+        told = re.match(known, message) or (asserted and component and error.args)
+        if reading and not asserted:
             message = f"a value is of another kind than expected ({message}, at "
             message += f"`{place.line}`)"
-        elif place.name != "build_from_cfg" and not re.match(known, message):
+        elif place.name != "build_from_cfg" and not told:
             raise
         elif component and "registry" not in message:
             message = f"{component}: {message}"

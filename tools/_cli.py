@@ -87,8 +87,10 @@ def run(main: Callable[[], object]) -> None:
             if isinstance(cause, KeyboardInterrupt):
                 _interrupted()
             cause = cause.__context__
-        from ghostdet.errors import UserError
-
+        try:
+            from ghostdet.errors import UserError
+        except RuntimeError as failed:  # what ghostdet stands on is not installed
+            sys.exit(f"error: {failed}")
         if "TORCHELASTIC_ERROR_FILE" in os.environ:  # torchrun names it as the cause
             from torch.distributed.elastic.multiprocessing.errors import (
                 get_error_handler,

@@ -62,13 +62,13 @@ def log_to(cfg: Config, names: Sequence[str]) -> None:
             f"cannot log to {', '.join(unknown)}, expected any of {', '.join(BACKENDS)}"
         )
     backends = list(cfg.visualizer.get("vis_backends") or [])
+    needed = [module for name in names for module in BACKENDS[name]]
+    if missing := [module for module in needed if find_spec(module) is None]:
+        raise UserError(
+            f"logging to {', '.join(names)} needs {' and '.join(missing)}; type "
+            f"pip install {' '.join(names)}"
+        )
     for name in dict.fromkeys(names):
-        missing = [module for module in BACKENDS[name] if find_spec(module) is None]
-        if missing:
-            raise UserError(
-                f"logging to {name} needs {' and '.join(missing)}; type "
-                f"pip install {name}"
-            )
         backend = _backend(name, cfg)
         # MMEngine allows one of each type.
         backends = [b for b in backends if b["type"] != backend["type"]] + [backend]

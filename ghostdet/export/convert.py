@@ -267,8 +267,8 @@ def to_openvino(model: onnx.ModelProto) -> Any:
         return openvino.convert_model(Path(folder, "model.onnx"))
 
 
-def require_packages(*names: str) -> None:
-    """Raise a UserError if one of these packages cannot be imported."""
+def require_packages(*names: str, extra: str = "export") -> None:
+    """Raise a UserError if one of the packages of an extra cannot be imported."""
     missing = []
     for name in names:
         try:
@@ -278,5 +278,5 @@ def require_packages(*names: str) -> None:
     if missing:
         raise UserError(
             f"{', '.join(missing)} cannot be imported; type: "
-            "pip install 'ghostdet[export]'"
+            f"pip install 'ghostdet[{extra}]'"
         )

@@ -26,9 +26,12 @@ def ensure_removed_functions() -> None:
     if not hasattr(pkgutil, "find_loader"):
         pkgutil.find_loader = _find_loader
     if importlib.util.find_spec("pkg_resources") is None:
-        for module in (mmengine.utils, package_utils, config, hub):
-            module.is_installed = _is_installed
-            module.get_installed_path = _get_installed_path
+        try:
+            package_utils.is_installed("torch")  # the forks' own does without
+        except ModuleNotFoundError:
+            for module in (mmengine.utils, package_utils, config, hub):
+                module.is_installed = _is_installed
+                module.get_installed_path = _get_installed_path
 
 
 def _find_loader(name: str):

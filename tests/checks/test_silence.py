@@ -33,7 +33,7 @@ train_cfg=3 | train_cfg is 3, expected dict(...)
 optim_wrapper=3 | optim_wrapper is 3, expected dict(...)
 train_dataloader=3 | train_dataloader is 3, expected dict(...)
 train_dataloader=None | has no train_dataloader; copy it from configs/_base_
-val_evaluator=3 | val_evaluator fails with AssertionError: evaluator must be one of dict
+val_evaluator=3 | evaluator must be one of dict
 param_scheduler=3 | `param_scheduler` should be a `_ParamScheduler`
 default_hooks.checkpoint=3 | hook should be an instance of Hook or dict, but got 3
 custom_hooks=[3] | hook should be an instance of Hook or dict
@@ -49,7 +49,7 @@ val_dataloader.persistent_workers=True | persistent_workers option needs num_wor
 optim_wrapper.optimizer.lr=fast | AdamW: TypeError
 optim_wrapper.optimizer.lr=-1 | AdamW: ValueError: Invalid learning rate: -1
 optim_wrapper.clip_grad.max_norm=x | could not convert string to float: 'x'
-optim_wrapper.accumulative_counts=0 | OptimWrapper: AssertionError: _accumulative_counts
+optim_wrapper.accumulative_counts=0 | OptimWrapper: _accumulative_counts
 auto_scale_lr=None | base_batch_size=N
 train_cfg.max_iters=0 | has no iteration
 train_cfg.max_iters=x | invalid literal for int() with base 10: 'x'

@@ -2,6 +2,8 @@
 
 import pytest
 import torch
+from mmengine.optim.optimizer import amp_optimizer_wrapper
+from unchecked import train
 
 from ghostdet import CONFIGS
 from ghostdet.config import load_config
@@ -134,6 +136,22 @@ def test_limits(config, save_best, own, metric, tmp_path):
 def test_amp_without_a_gpu(tiny):
     with pytest.raises(UserError, match="--amp needs a GPU"):
         setup_run(tiny(), amp=True)
+
+
+@pytest.mark.parametrize(
+    "gpu, dtype, expected",
+    [
+        (False, "bfloat16", "only available training on gpu"),
+        (True, "float17", "should be any of .*'bfloat16'.*, got float17; correct it"),
+        (True, "int8", "should be any of .*'bfloat16'.*, got int8; correct it"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:.*GradScaler")
+def test_precisions_that_are_refused(tiny, monkeypatch, gpu, dtype, expected):
+    monkeypatch.setattr(amp_optimizer_wrapper, "is_cuda_available", lambda: gpu)
+    cfg = tiny({"optim_wrapper.type": "AmpOptimWrapper", "optim_wrapper.dtype": dtype})
+    with pytest.raises(UserError, match=f"run: AmpOptimWrapper: .*{expected}"):
+        train(cfg)
 
 
 @pytest.mark.parametrize("native, dtype", [(True, "bfloat16"), (False, "float16")])

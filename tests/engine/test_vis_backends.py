@@ -57,6 +57,8 @@ def test_missing_package(tiny, monkeypatch, name):
     monkeypatch.setattr(logging, "find_spec", lambda module: None)
     with pytest.raises(UserError, match=f"{name} needs .*pip install {name}"):
         log_to(tiny(), [name])
+    with pytest.raises(UserError, match="pip install tensorboard mlflow"):
+        log_to(tiny(), ["tensorboard", "mlflow"])
 
 
 def test_other_names(tiny):

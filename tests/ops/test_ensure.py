@@ -1,4 +1,6 @@
+import os
 import pkgutil
+import subprocess
 import sys
 from importlib.machinery import EXTENSION_SUFFIXES
 from types import ModuleType
@@ -84,6 +86,22 @@ def test_a_package_and_its_fork(fresh, tmp_path):
     fresh.syspath_prepend(tmp_path)
     with pytest.raises(RuntimeError, match="pip uninstall mmdet onedl-mmdetection"):
         ensure_mmcv_ops()
+
+
+@pytest.mark.parametrize(
+    "command", ["-m ghostdet train x.py", "tools/train.py x.py", "-m benchmarks"]
+)
+def test_commands_without_a_traceback(project, tmp_path, command):
+    (tmp_path / "onedl_mmengine-0.10.12.dist-info").mkdir()
+    done = subprocess.run(
+        [sys.executable, *command.split()],
+        cwd=project,
+        env={**os.environ, "PYTHONPATH": f"{tmp_path}:{project}"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert "error: mmengine and its fork onedl-mmengine are both" in done.stderr
 
 
 @pytest.mark.parametrize(

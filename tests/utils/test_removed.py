@@ -9,8 +9,9 @@ import mmdet
 import mmengine
 import pytest
 from mmcv.utils.ext_loader import check_ops_exist
-from mmengine.config import Config
+from mmengine.config import Config, config
 from mmengine.hub import get_config
+from mmengine.utils import package_utils
 from mmengine.utils.dl_utils.misc import mmcv_full_available
 
 import ghostdet
@@ -38,6 +39,13 @@ def test_packages():
     assert not mmengine.utils.is_installed("nonsense")
     with pytest.raises(PackageNotFoundError, match="nonsense"):
         mmengine.utils.get_installed_path("nonsense")
+
+
+def test_functions_that_do_without_are_kept(monkeypatch):
+    monkeypatch.setattr(package_utils, "is_installed", str)
+    monkeypatch.setattr(config, "is_installed", repr)
+    ensure_removed_functions()
+    assert package_utils.is_installed is str and config.is_installed is repr
 
 
 def test_configs_of_other_packages(tmp_path):

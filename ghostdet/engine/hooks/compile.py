@@ -50,11 +50,11 @@ class CompileHook(Hook):
         try:
             torch.compile(torch.sin, **self.options)(torch.zeros(8, device=device))
         except Exception as error:  # the compiler's, Triton's, unknown options
-            reason = str(error).strip().partition("\n")[0]
+            reason = " ".join(str(error).strip().split("\n")[:2]).strip()
             raise UserError(
-                f"torch.compile fails on this machine: {reason}; install a C++ "
-                "compiler (apt install g++), on a GPU also Triton, or leave out "
-                "--compile"
+                f"torch.compile fails on this machine: {reason}; install a compiler "
+                "and Python's headers (apt install g++ python3-dev), on a GPU also "
+                "Triton, or leave out --compile"
             ) from error
         for name in self.parts:
             part = getattr(model, name, None)
