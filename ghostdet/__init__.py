@@ -5,9 +5,7 @@ MMCV its operators where it was installed without compiled ones, and MMEngine an
 the functions that newer Pythons and setuptools removed.
 """
 
-import sys
 import warnings
-from pathlib import Path
 
 from pycocotools import coco
 
@@ -16,12 +14,7 @@ from ghostdet.ops import ensure_mmcv_ops
 
 # MMDetection's GFLHead reads it itself.
 warnings.filterwarnings("ignore", ".*`num_anchors` is deprecated")
-try:
-    ensure_mmcv_ops()
-except RuntimeError as error:
-    if Path(sys.argv[0]).stem not in ("ghostdet", "-m"):  # no command line of ours
-        raise
-    sys.exit(f"error: {error}")
+ensure_mmcv_ops()
 
 from ghostdet.utils.removed import ensure_removed_functions  # noqa: E402
 
