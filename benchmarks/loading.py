@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 PAPER = "retinanet_ghostnet_fpn.py"
 
 
-def loading(context: Context) -> list[Table]:
+def loading(context: Context) -> Table:
     """Run the training pipeline of the paper's configs, in one process."""
     config = loading_config(context.data_root).train_dataloader.dataset
     datasets = {}
@@ -44,17 +44,15 @@ def loading(context: Context) -> list[Table]:
     torch.set_num_threads(1)  # as DataLoader and MMEngine do in workers
     cv2.setNumThreads(0)
     try:
-        return [
-            context.table(
-                f"Loading {images} images for training, 1333x800",
-                {name: partial(run, dataset) for name, dataset in datasets.items()},
-                "cv2",
-                note=f"The pipeline of `{PAPER}` in one process with one thread, as in "
-                "a worker, on images in the page cache, by decoder. To train 12 epochs "
-                "of COCO in an hour, all workers together load 400 images/s.",
-                rounds=max(2, context.rounds // 2),
-            )
-        ]
+        return context.table(
+            f"Loading {images} images for training, 1333x800",
+            {name: partial(run, dataset) for name, dataset in datasets.items()},
+            "cv2",
+            note=f"The pipeline of `{PAPER}` in one process with one thread, as in "
+            "a worker, on images in the page cache, by decoder. To train 12 epochs "
+            "of COCO in an hour, all workers together load 400 images/s.",
+            rounds=max(2, context.rounds // 2),
+        )
     finally:
         torch.set_num_threads(threads[0])
         cv2.setNumThreads(threads[1])

@@ -11,6 +11,8 @@ from torchvision.models import mobilenet_v3_large
 
 from ghostdet.models import GhostNet
 
+TAPS = (3, 5, 11, 16)  # of GhostNet, the last blocks of strides 4, 8, 16 and 32
+
 
 class Tapped(nn.Module):
     """Run layers one after another, and return some of their outputs.
@@ -36,6 +38,13 @@ class Tapped(nn.Module):
         return outs
 
 
+def tapped(network: nn.Module, taps: Sequence[int] = TAPS) -> Tapped:
+    """Tap timm's GhostNet."""
+    blocks = [block for stage in network.blocks[:-1] for block in stage]
+    stem = nn.Sequential(network.conv_stem, network.bn1, network.act1)
+    return Tapped([stem, *blocks], taps)
+
+
 def backbones() -> dict[str, nn.Module]:
     """Build networks by name, tapped at the last block of strides 4, 8, 16 and 32.
 
@@ -45,8 +54,6 @@ def backbones() -> dict[str, nn.Module]:
 
     torch.manual_seed(0)
     theirs = timm.create_model("ghostnet_100")
-    blocks = [block for stage in theirs.blocks[:-1] for block in stage]
-    stem = nn.Sequential(theirs.conv_stem, theirs.bn1, theirs.act1)
     ours = GhostNet(1.0, channels_last=True)
     weights = theirs.state_dict()
     ours.load_state_dict({name: weights[name] for name in ours.state_dict()})
@@ -57,7 +64,7 @@ def backbones() -> dict[str, nn.Module]:
     del mobilenetv2.conv2
     return {
         "GhostNet 1.0x": ours,
-        "timm ghostnet_100": Tapped([stem, *blocks], (3, 5, 11, 16)),
+        "timm ghostnet_100": tapped(theirs),
         "timm mobilenetv3_large_100": Tapped(
             [large_stem, *large.blocks[:-1]], (2, 3, 5, 6)
         ),

@@ -7,7 +7,6 @@ import json
 import platform
 import tempfile
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -18,16 +17,18 @@ import torch
 from mmdet.registry import METRICS, MODELS
 from mmdet.structures import DetDataSample
 from mmengine.registry import init_default_scope
+from mmengine.structures import InstanceData
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.loading import PAPER, loading, loading_config
-from benchmarks.networks import backbones
+from benchmarks.networks import TAPS, backbones, tapped
 from benchmarks.synthetic import synthetic_coco, synthetic_detections
 from benchmarks.timing import PEAKS, Run, matrix_products, summarize, take_turns
 from ghostdet import CONFIGS, __version__
 from ghostdet.checks import check_dataset
 from ghostdet.config import load_config
+from ghostdet.engine.hooks import CompileHook
 from ghostdet.errors import UserError
 from ghostdet.export import fuse_for_inference
 from ghostdet.export.convert import (
@@ -45,9 +46,17 @@ SMALL = (320, 320)
 CANDIDATES = 1000
 LIGHT = "light/light_m_800_coco.py"
 OURS, TIMM = "GhostNet 1.0x", "timm ghostnet_100"
-PACKAGES = (
-    *("torch", "torchvision", "timm", "mmdet", "onnxruntime", "openvino", "nncf"),
-    "faster_coco_eval",
+PACKAGES = {"cuda": ("torch", "torchvision", "timm", "mmdet", "faster_coco_eval")}
+PACKAGES["cpu"] = (
+    *PACKAGES["cuda"],
+    *("onnx", "onnxscript", "onnxruntime", "openvino", "nncf"),
+)
+GPU = ("cuda",)
+INT8 = "INT8 is calibrated on noise, since its speed does not depend on the values."
+EXPORTED = "Exported forms hold padding and post-processing."
+STEP = (
+    "Forward and backward pass, of a backbone with a gradient of ones at each level; "
+    "no optimiser."
 )
 
 Table = dict[str, Any]
@@ -75,7 +84,7 @@ def benchmark(
     Raises:
         UserError: If a package, the data or the device is missing.
     """
-    require_packages(*PACKAGES, "onnx", "onnxscript", extra="benchmark")
+    require_packages(*PACKAGES[device], extra="benchmark")
     if device == "cuda" and not torch.cuda.is_available():
         raise UserError("--device is cuda, and torch finds no GPU; leave it out")
     if rounds < 2:
@@ -86,12 +95,13 @@ def benchmark(
     if "loading" in suites:  # before the others take their time
         check_dataset(loading_config(Path(data_root)).train_dataloader.dataset)
     torch.set_num_threads(threads)
+    torch._dynamo.config.recompile_limit = 64  # forms of a network share code
     init_default_scope("mmdet")
     context = Context(device, threads, rounds, Path(data_root))
     tables = []
     for name in suites:
         print(f"measuring {name} ...", flush=True)
-        tables += SUITES[name](context)
+        tables.append(SUITES[name](context))
     return dict(machine=machine(context), tables=tables)
 
 
@@ -116,7 +126,7 @@ class Context:
         """Time ``runs`` and summarize them."""
         if macs:
             runs = {**runs, **matrix_products(self.device)}
-        times = take_turns(runs, rounds or self.rounds, self.device)
+        times = take_turns(runs, rounds or self.rounds)
         rows = summarize(times, against, macs)
         return dict(title=title, note=note, against=against, rows=rows)
 
@@ -132,7 +142,7 @@ def machine(context: Context) -> dict[str, Any]:
         known = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16")
         cpu += f" ({', '.join(flag for flag in known if flag in flags)})"
     gpu = torch.cuda.get_device_name() if context.device == "cuda" else None
-    versions = {name: version(name) for name in PACKAGES}
+    versions = {name: version(name) for name in PACKAGES[context.device]}
     return dict(
         cpu=cpu,
         gpu=gpu,
@@ -143,107 +153,74 @@ def machine(context: Context) -> dict[str, Any]:
     )
 
 
-def backbone(context: Context, size: tuple[int, int] = SIZE) -> list[Table]:
-    """Run backbones on one image: in PyTorch, fused and exported."""
-    device = context.device
-    x = torch.randn(1, 3, *size, device=device)
+def backbone(context: Context, size: tuple[int, int], train: bool = False) -> Table:
+    """Run backbones in PyTorch and, for inference on a CPU, exported."""
+    x = torch.randn(2 if train else 1, 3, *size, device=context.device)
     runs: dict[str, Run] = {}
     macs: dict[str, int] = {}
     for name, network in backbones().items():
-        network.to(device).eval()
-        count = _macs(network, x)
-        forms = {f"{name}, eager": _inference(network, x)}
-        if name == OURS:
-            fused = fuse_for_inference(copy.deepcopy(network))
-            forms[f"{name}, fused"] = _inference(fused, x)
-            forms[f"{name}, fused, bf16"] = _inference(fused, x, amp=True)
-        if name == TIMM:
-            last = x.contiguous(memory_format=torch.channels_last)
-            forms[f"{name}, eager, channels-last"] = _inference(network, last)
-        if device == "cpu" and name != TIMM:
+        network.to(x.device).train(train)
+        forms = {f"{name}, eager": _run(network, x)}
+        if name in (OURS, TIMM):
+            forms = _forms(name, network, x)
+        if context.device == "cpu" and not train and name != TIMM:
             forms |= _exported(name, network, size, context)
         runs |= forms
-        macs |= dict.fromkeys(forms, count)
-    height, width = size
-    return [
-        context.table(
-            f"Backbone, inference, 1x3x{height}x{width}",
-            runs,
-            f"{TIMM}, eager",
-            macs,
-            "All are tapped at the last block of strides 4, 8, 16 and 32. Eager runs "
-            "get contiguous images; ours has `channels_last=True`. INT8 is "
-            "calibrated on noise, since its speed does not depend on the values.",
-        )
-    ]
+        macs |= {} if train else dict.fromkeys(forms, _macs(network, x))
+    return context.table(
+        _title("Backbone", x, train),
+        runs,
+        f"{TIMM}, eager",
+        macs,
+        "All are tapped at the last block of strides 4, 8, 16 and 32. Ours has "
+        "`channels_last=True`; the others get contiguous images where nothing else is "
+        f"said. {STEP if train else INT8}",
+        rounds=max(2, context.rounds // 2) if train else None,
+    )
 
 
-def small_backbone(context: Context) -> list[Table]:
-    """Run backbones on one image of 320x320."""
-    return backbone(context, SMALL)
+def detectors(context: Context, train: bool = False) -> Table:
+    """Run detectors with our backbone and timm's: parts, whole, on a CPU exported."""
+    from timm.models.ghostnet import _create_ghostnet
 
-
-def training(context: Context) -> list[Table]:
-    """Run the forward and backward pass of backbones."""
-    x = torch.randn(2, 3, *SIZE, device=context.device)
-    last = x.contiguous(memory_format=torch.channels_last)
-    networks = backbones()
-    for network in networks.values():
-        network.to(context.device).train()
-    runs = {f"{name}, eager": _step(net, x) for name, net in networks.items()}
-    runs[f"{TIMM}, eager, channels-last"] = _step(networks[TIMM], last)
-    return [
-        context.table(
-            "Backbone, training step, 2x3x{}x{}".format(*SIZE),
-            runs,
-            f"{TIMM}, eager",
-            note="Forward and backward pass with a gradient of ones at each level; "
-            "no optimiser.",
-            rounds=max(2, context.rounds // 2),
-        )
-    ]
-
-
-def detectors(context: Context) -> list[Table]:
-    """Run detectors at 800x1333, part by part."""
-    device = context.device
+    x = torch.randn(2 if train else 1, 3, *SIZE, device=context.device)
     runs: dict[str, Run] = {}
     macs: dict[str, int] = {}
     for name, config in {"RetinaNet": PAPER, "light M": LIGHT}.items():
-        model = _detector(config).to(device)
-        x = torch.randn(1, 3, *SIZE, device=device)
-        sample = DetDataSample(
-            metainfo=dict(img_shape=(800, 1333), scale_factor=(1.0, 1.0))
-        )
+        model = _detector(config).to(x.device)
         count = _macs(lambda x, m=model: m.bbox_head(m.extract_feat(x)), x)
-        _let_through(model, x)
-        forms = {f"{name}, eager": _detection(model, x, sample)}
-        runs |= _parts(name, model, x, sample)
-        fused = fuse_for_inference(copy.deepcopy(model))
-        forms[f"{name}, fused"] = _detection(fused, x, sample)
-        forms[f"{name}, fused, bf16"] = _detection(fused, x, sample, amp=True)
-        if device == "cpu":
-            graph = DetectionGraph(copy.deepcopy(fused)).eval()
+        theirs = copy.deepcopy(model)
+        network = _create_ghostnet("ghostnet_100", model.backbone.widen_factor)
+        theirs.backbone = tapped(network, TAPS[1:]).to(x.device).eval()
+        samples = [_sample(x.device) for _ in x]
+        forms: dict[str, Run] = {}
+        for title, detector in {name: model, f"{name} on {TIMM}": theirs}.items():
+            _let_through(detector, x)
+            forms |= _forms(title, detector.train(train), x, samples)
+        if not train:
+            runs |= _parts(name, model, x, samples[0])
+            macs |= dict.fromkeys(forms, count)
+        if context.device == "cpu" and not train:
+            graph = DetectionGraph(fuse_for_inference(copy.deepcopy(model))).eval()
             onnx = detector_to_onnx(graph, 32, 0)
-            forms |= _sessions(name, onnx, (800, 1333), context)
+            exported = _sessions(name, onnx, (800, 1333), context)
+            forms |= exported
+            macs |= dict.fromkeys(exported, count)
         runs |= forms
-        macs |= dict.fromkeys(forms, count)
-    return [
-        context.table(
-            "Detector, one image of 800x1333",
-            runs,
-            "RetinaNet, eager",
-            macs,
-            f"`{PAPER}` and `{LIGHT}` with random weights, their classifiers shifted "
-            f"so that {CANDIDATES} candidates pass the score threshold in fp32. "
-            "Both have `channels_last=True`. Exported forms hold padding and "
-            "post-processing.",
-            rounds=max(2, context.rounds // 4),
-        )
-    ]
+    return context.table(
+        _title("Detector", x, train),
+        runs,
+        "RetinaNet, eager",
+        macs,
+        f"`{PAPER}` and `{LIGHT}` with random weights, their classifiers shifted "
+        f"so that {CANDIDATES} candidates pass the score threshold in fp32. "
+        "Our backbone has `channels_last=True`; timm's has the same width. "
+        f"{STEP if train else EXPORTED}",
+        rounds=max(2, context.rounds // 4),
+    )
 
 
-def evaluation(context: Context) -> list[Table]:
+def evaluation(context: Context) -> Table:
     """Compute COCO's metrics for 5,000 images with 100 detections each."""
     coco = synthetic_coco()
     samples = synthetic_detections(coco)
@@ -258,47 +235,97 @@ def evaluation(context: Context) -> list[Table]:
             metric.process({}, samples)
             results = metric.results
             runs[kind] = lambda m=metric, r=results: m.compute_metrics(r)
-        return [
-            context.table(
-                "COCO evaluation, 5,000 images with 100 detections each",
-                runs,
-                "CocoMetric",
-                note="`compute_metrics`, from predictions to the table.",
-                rounds=2,
-            )
-        ]
+        return context.table(
+            "COCO evaluation, 5,000 images with 100 detections each",
+            runs,
+            "CocoMetric",
+            note="`compute_metrics`, from predictions to the table.",
+            rounds=2,
+        )
 
 
-SUITES: dict[str, Callable[[Context], list[Table]]] = {
-    "backbone": backbone,
-    "small_backbone": small_backbone,
-    "training": training,
+SUITES: dict[str, Callable[[Context], Table]] = {
+    "backbone": lambda context: backbone(context, SIZE),
+    "small_backbone": lambda context: backbone(context, SMALL),
+    "training": lambda context: backbone(context, SIZE, train=True),
     "detectors": detectors,
+    "detector_training": lambda context: detectors(context, train=True),
     "loading": loading,
     "evaluation": evaluation,
 }
 
 
-def _inference(network: nn.Module, x: Tensor, amp: bool = False) -> Run:
-    @torch.inference_mode()
+def _title(what: str, x: Tensor, train: bool) -> str:
+    shape = "x".join(map(str, x.shape))
+    return f"{what}, {'training step' if train else 'inference'}, {shape}"
+
+
+def _forms(
+    name: str, network: nn.Module, x: Tensor, samples: Sequence[DetDataSample] = ()
+) -> dict[str, Run]:
+    """Run a network's forms in PyTorch: on a GPU each in bf16 and compiled as well."""
+    gpu = x.device.type in GPU  # a CPU compiles for minutes; exported forms are for it
+    forms = {"eager": network}
+    if TIMM in name:  # ours is channels-last itself
+        last = copy.deepcopy(network).to(memory_format=torch.channels_last)
+        forms["eager, channels-last"] = last
+    elif not network.training:
+        forms["fused"] = fuse_for_inference(copy.deepcopy(network))
+    if gpu:
+        compiled = {form: _compiled(network) for form, network in forms.items()}
+        forms |= {f"{form}, compiled": network for form, network in compiled.items()}
+    runs = {}
+    for form, network in forms.items():
+        last = torch.channels_last if "last" in form else torch.contiguous_format
+        images = x.contiguous(memory_format=last)
+        form = form.replace("eager, c", "c") if "compiled" in form else form
+        runs[f"{name}, {form}"] = _run(network, images, samples)
+        if gpu or form == "fused":
+            runs[f"{name}, {form}, bf16"] = _run(network, images, samples, amp=True)
+    return runs
+
+
+def _compiled(network: nn.Module) -> nn.Module:
+    """Compile a backbone, or the parts of a detector that ``CompileHook`` compiles."""
+    network = copy.deepcopy(network)
+    parts = [getattr(network, name, None) for name in CompileHook().parts]
+    for part in [part for part in parts if part is not None] or [network]:
+        part.compile(dynamic=False)  # fast, since a table has one size
+    return network
+
+
+def _run(
+    network: nn.Module,
+    x: Tensor,
+    samples: Sequence[DetDataSample] = (),
+    amp: bool = False,
+) -> Run:
+    """Run a prediction; if the network is in training mode, forward and backward."""
+    train = network.training
+    arguments = (list(samples), "loss" if train else "predict") if samples else ()
+
     def run() -> Any:
-        with _precision(x, amp):
-            return network(x)
+        if train:
+            network.zero_grad()
+        with torch.inference_mode(not train):
+            with torch.autocast(x.device.type, torch.bfloat16, enabled=amp):
+                outs = network(x, *arguments)
+        if train:
+            outs = [network.parse_losses(outs)[0]] if samples else outs
+            torch.autograd.backward(outs, [torch.ones_like(out) for out in outs])
+        return outs
 
     return run
 
 
-def _precision(x: Tensor, amp: bool) -> Any:
-    return torch.autocast(x.device.type, torch.bfloat16) if amp else nullcontext()
-
-
-def _step(network: nn.Module, x: Tensor) -> Run:
-    def run() -> None:
-        network.zero_grad()
-        outs = network(x)
-        torch.autograd.backward(outs, [torch.ones_like(out) for out in outs])
-
-    return run
+def _sample(device: torch.device) -> DetDataSample:
+    """Make an image's annotations: seven objects, as in COCO."""
+    shapes = dict(img_shape=(800, 1333), pad_shape=SIZE, batch_input_shape=SIZE)
+    sample = DetDataSample(metainfo=dict(scale_factor=(1.0, 1.0), **shapes))
+    corners = torch.rand(7, 2, 2, device=device).cumsum(1) * SIZE[0] / 2
+    labels = torch.arange(7, device=device)
+    sample.gt_instances = InstanceData(bboxes=corners.flatten(1), labels=labels)
+    return sample
 
 
 def _detector(config: str) -> nn.Module:
@@ -321,17 +348,6 @@ def _let_through(model: nn.Module, x: Tensor) -> None:
     )
     wanted = torch.tensor(model.test_cfg.score_thr).logit()
     classifier.bias.data += wanted - last
-
-
-def _detection(
-    model: nn.Module, x: Tensor, sample: DetDataSample, amp: bool = False
-) -> Run:
-    @torch.inference_mode()
-    def run() -> Any:
-        with _precision(x, amp):
-            return model.predict(x, [copy.copy(sample)])
-
-    return run
 
 
 def _parts(

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from torch.utils.benchmark import timer
 from tqdm import tqdm
 
 #: Side of the square matrices whose product is the machine's peak.
@@ -19,18 +20,15 @@ PEAKS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 Run = Callable[[], object]
 
 
-def take_turns(
-    runs: dict[str, Run], rounds: int, device: str = "cpu"
-) -> dict[str, list[float]]:
+def take_turns(runs: dict[str, Run], rounds: int) -> dict[str, list[float]]:
     """Time runs by turns, so that what disturbs one disturbs all.
 
     Each round begins with another run. Each run warms up once before it is timed. The
-    first round is not counted. On a GPU, CUDA's events are the clock.
+    first round is not counted. PyTorch's clock waits for the GPU.
 
     Args:
         runs: Functions by name.
         rounds: Number of rounds.
-        device: ``cpu`` or ``cuda``.
 
     Returns:
         Milliseconds of each round, by name.
@@ -42,21 +40,10 @@ def take_turns(
         for name in names[shift:] + names[:shift]:
             time.sleep(0.03)  # the threads of whoever ran before spin for a while
             runs[name]()
-            times[name].append(_milliseconds(runs[name], device))
+            start = timer()
+            runs[name]()
+            times[name].append((timer() - start) * 1e3)
     return {name: values[1:] for name, values in times.items()}
-
-
-def _milliseconds(run: Run, device: str) -> float:
-    if device != "cuda":
-        start = time.perf_counter()
-        run()
-        return (time.perf_counter() - start) * 1e3
-    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-    begin.record()
-    run()
-    end.record()
-    torch.cuda.synchronize()
-    return begin.elapsed_time(end)
 
 
 def matrix_products(device: str) -> dict[str, Run]:

@@ -1,10 +1,12 @@
 """The benchmark compares what it says it compares."""
 
 import json
+from itertools import product
 from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 pytest.importorskip("timm")
 pytest.importorskip("openvino")
@@ -12,6 +14,7 @@ pytest.importorskip("nncf")
 
 from benchmarks import benchmark, loading, render, suites
 from benchmarks.networks import backbones
+from benchmarks.suites import TIMM
 from benchmarks.timing import MATRIX, summarize, take_turns
 
 PROJECT = Path(__file__).parents[2]
@@ -69,6 +72,33 @@ def test_networks_have_their_taps_in_common():
             n.split(".")[0] for n, p in network.named_parameters() if p.grad is None
         }
         assert not idle, name
+
+
+def test_forms_on_a_gpu(monkeypatch):
+    """On the CPU, for want of a GPU; nothing is compiled."""
+    monkeypatch.setattr(suites, "SIZE", (64, 96))
+    monkeypatch.setattr(suites, "GPU", ("cpu",))
+    parts, found = [], []
+    monkeypatch.setattr(nn.Module, "compile", lambda part, **_: parts.append(part))
+
+    def once(runs, rounds):
+        found.extend(runs)
+        for name, run in runs.items():
+            if "GhostNet" in name or "light M, compiled" in name:
+                run()
+        return dict.fromkeys(runs, [1.0, 1.0])
+
+    monkeypatch.setattr(suites, "take_turns", once)
+    benchmark(["training", "detector_training"], rounds=2)
+    theirs = ["eager", "eager, channels-last", "compiled", "channels-last, compiled"]
+    for name, form, end in product(
+        ["GhostNet 1.0x", TIMM, "RetinaNet", f"light M on {TIMM}"],
+        theirs,
+        ["", ", bf16"],
+    ):
+        there = TIMM in name or "last" not in form
+        assert (f"{name}, {form}{end}" in found) == there
+    assert {"RetinaHead", "GhostPAN", "Tapped"} <= {type(p).__name__ for p in parts}
 
 
 def test_results_and_their_page(monkeypatch, coco):
