@@ -1,4 +1,4 @@
-"""What the tools share.
+"""Arguments and error messages that tools share.
 
 A tool imports ``ghostdet`` when its arguments are parsed: that takes seconds, which
 neither ``--help`` nor a mistyped option should. For the same reason this file is not in

@@ -16,7 +16,7 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument(
         "--checkpoint",
-        help="checkpoint trained with that config, or what a detector was exported to "
+        help="checkpoint trained with that config, or an exported detector "
         "(default: the last one in the config's work directory)",
     )
     parser.add_argument(

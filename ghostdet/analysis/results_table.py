@@ -62,7 +62,7 @@ class Task:
     percent: float  # factor from a metric to percent
     drawn: str  # title of the curves
     paper: tuple[str, dict[str, float]]  # column, and figures in percent by config
-    # By key in table.json: column, and functions that take and write the count.
+    # Columns by key in table.json, with functions that take and write the count.
     counts: dict[str, tuple[str, Callable[[dict], Any], Callable[[Any], str]]]
     counted: str  # the same in words
 

@@ -124,7 +124,7 @@ def infer(
         images: An image, a folder (with its sub-folders), or a video.
         config: The config the model was trained with, or for published weights
             their ``.json`` file.
-        checkpoint: Its checkpoint, or what a detector was exported to.
+        checkpoint: Its checkpoint, or an exported detector.
         out: Folder to write to.
         score_thr: The lowest score of a detection that is drawn, or the
             ``figures.json`` of a report with the best one of each class; the files of

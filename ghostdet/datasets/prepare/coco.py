@@ -153,7 +153,7 @@ def _fetch(root: Path, name: str) -> None:
     download(f"{URL}/{part.address}", archive, part.size, part.md5)
     scratch = root / f".{name}.unpacking"
     shutil.rmtree(scratch, ignore_errors=True)  # left by an interrupted call
-    # By its checksum this is COCO's archive, which has no hostile names.
+    # The checksum says that this is COCO's archive, which has no hostile names.
     with zipfile.ZipFile(archive) as file:
         for member in tqdm(file.namelist(), f"unpacking {archive.name}", unit="file"):
             file.extract(member, scratch)
