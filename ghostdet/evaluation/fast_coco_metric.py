@@ -10,8 +10,6 @@ from mmdet.evaluation.metrics import coco_metric
 from mmdet.registry import METRICS
 from pycocotools.cocoeval import COCOeval
 
-from ghostdet.errors import UserError
-
 
 @METRICS.register_module()
 class FastCocoMetric(CocoMetric):
@@ -27,34 +25,23 @@ class FastCocoMetric(CocoMetric):
     Args:
         ann_file: Annotation file. Defaults to the annotations of the dataset.
         **kwargs: Other arguments of ``CocoMetric``.
-
-    Raises:
-        UserError: If ids of images are not integers, which ``faster-coco-eval`` needs.
     """
 
     def __init__(self, ann_file: str | None = None, **kwargs: Any) -> None:
-        from faster_coco_eval import COCO, COCOeval_faster
+        from faster_coco_eval import COCOeval_faster
 
-        class Truth(COCO):
-            def loadRes(self, found: list[dict]) -> COCO:
-                if not found:
-                    raise IndexError  # as pycocotools, which CocoMetric expects
-                return super().loadRes(found)
+        from ghostdet.evaluation.numbered_coco import NumberedCOCO
 
         class Evaluation(COCOeval_faster):
             # Its own takes AP at the most detections, pycocotools' at 100.
             summarize = COCOeval.summarize
 
-        self._classes = dict(COCO=Truth, COCOeval=Evaluation, COCOevalMP=Evaluation)
+        self._classes = dict(
+            COCO=NumberedCOCO, COCOeval=Evaluation, COCOevalMP=Evaluation
+        )
         super().__init__(ann_file, **kwargs)
         if self._coco_api is not None:
-            for image in self._coco_api.dataset.get("images", []):
-                if not isinstance(image["id"], int):
-                    raise UserError(
-                        "FastCocoMetric needs integers as ids of images, and one is "
-                        f"{image['id']!r}; evaluate with type='CocoMetric'"
-                    )
-            self._coco_api = Truth(self._coco_api.dataset)
+            self._coco_api = NumberedCOCO(self._coco_api.dataset)
 
     def compute_metrics(self, results: list) -> dict[str, float]:
         """Compute the metrics from processed results.
