@@ -106,7 +106,7 @@ def run_demo(
         train(cfg)
     print("3/3  Evaluating and drawing")
     run = read_run(work_dir)
-    checkpoint = Path((work_dir / "last_checkpoint").read_text().strip())
+    checkpoint = work_dir / Path((work_dir / "last_checkpoint").read_text()).name
     results = work_dir / "report/results"
     cfg.visualizer.name = "evaluation"  # the training has the other
     with open(work_dir / "log.txt", "a") as log, contextlib.redirect_stdout(log):

@@ -62,11 +62,11 @@ def log_to(cfg: Config, names: Sequence[str]) -> None:
             f"cannot log to {', '.join(unknown)}, expected any of {', '.join(BACKENDS)}"
         )
     backends = list(cfg.visualizer.get("vis_backends") or [])
-    needed = [module for name in names for module in BACKENDS[name]]
-    if missing := [module for module in needed if find_spec(module) is None]:
+    missing = [name for name in names if not all(map(find_spec, BACKENDS[name]))]
+    if missing:
         raise UserError(
-            f"logging to {', '.join(names)} needs {' and '.join(missing)}; type "
-            f"pip install {' '.join(names)}"
+            f"logging to {' and '.join(missing)} needs packages that are not "
+            f"installed; type pip install {' '.join(missing)}"
         )
     for name in dict.fromkeys(names):
         backend = _backend(name, cfg)
