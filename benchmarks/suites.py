@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import platform
+import re
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -341,13 +342,10 @@ def _let_through(model: nn.Module, x: Tensor) -> None:
     with torch.inference_mode():
         scores = head(model.extract_feat(x))[0]
     last = torch.cat([s.flatten() for s in scores]).topk(CANDIDATES).values[-1]
-    classifier = next(
-        head.get_submodule(name)
-        for name in ("retina_cls", "gfl_cls")
-        if hasattr(head, name)
-    )
     wanted = torch.tensor(model.test_cfg.score_thr).logit()
-    classifier.bias.data += wanted - last
+    for name, parameter in head.named_parameters():
+        if re.fullmatch(r"(retina|gfl)_cls\.(\d+\.)?bias", name):
+            parameter.data += wanted - last
 
 
 def _parts(

@@ -37,7 +37,8 @@ def detection_figures(truth: dict, detections: Sequence[dict]) -> dict[str, Any]
     Returns:
         ``classes``: of each, objects, detections, COCO's AP, AP50 and AP by size, the
         ``threshold`` of the score with the highest F1 at IoU 0.5, with its precision
-        and recall, and ``curve``, the precision at IoU 0.5 by recall from 0 to 1.
+        and recall, and ``curve``, the precision at IoU 0.5 by recall from 0 to 1, None
+        without objects.
         ``errors``: AP50 that each kind of error costs, by TIDE's rules.
         ``confusion``: counts of objects (rows) by detections (columns) above the
         thresholds, the last of each for background, and ``examples`` of each cell.
@@ -62,7 +63,8 @@ def detection_figures(truth: dict, detections: Sequence[dict]) -> dict[str, Any]
             row[key] = _mean(precision[:, :, k, area])
         row["AP50"] = _mean(precision[0, :, k, 0])
         row |= best_threshold(table[table["category"] == number], objects[number])
-        row["curve"] = precision[0, :, k, 0].clip(0).round(4).tolist()
+        curve = precision[0, :, k, 0].round(4).tolist()
+        row["curve"] = curve if objects[number] else None
         classes.append(row)
     thresholds = {row["id"]: row["threshold"] for row in classes}
     matrix, examples = confusion(truth, detections, thresholds)

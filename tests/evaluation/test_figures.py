@@ -106,6 +106,8 @@ def test_ap_of_classes(seed, image_id):
             values = values[values > -1]
             expected = values.mean() if values.size else None
             assert row[key] == (expected and pytest.approx(expected, abs=1e-9))
+        curve = evaluation.eval["precision"][0, :, k, 0, -1].round(4).tolist()
+        assert row["curve"] == (curve if row["objects"] else None)
     evaluation.summarize()
     assert figures["mean"]["AP"] == pytest.approx(evaluation.stats[0], abs=1e-9)
     assert figures["mean"]["AP50"] == pytest.approx(evaluation.stats[1], abs=1e-9)
