@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
-from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -11,6 +9,7 @@ from mmdet.models.dense_heads import GFLHead
 from mmdet.models.task_modules.assigners import AssignResult
 from mmdet.models.task_modules.prior_generators import anchor_inside_flags
 from mmdet.registry import MODELS, TASK_UTILS
+from mmengine.config import ConfigDict
 from mmengine.logging import MessageHub
 from mmengine.structures import InstanceData
 from torch import Tensor
@@ -59,11 +58,11 @@ class TwoPhaseGFLHead(GFLHead):
                 f"train_cfg has {sorted(cfg)}, expected initial_assigner with either "
                 "initial_epoch or initial_iter, or none of the three"
             )
+        if cfg:
+            self.assigner = _Phases(cfg, type(self).__name__)
         if self.two_phases:
             self.unit = switches[0].removeprefix("initial_")
             self.switch = cfg[switches[0]]
-            self.initial_assigner = TASK_UTILS.build(cfg["initial_assigner"])
-            self.alignment_assigner = self.assigner
             self.tried = False
 
     def loss_by_feat(
@@ -137,53 +136,61 @@ class TwoPhaseGFLHead(GFLHead):
         **kwargs: Any,
     ) -> tuple:
         """Compute the targets of an image, with the assigner of the phase."""
-        place, assigner = "assigner", self.assigner
-        if "predictions" in img_meta:
-            assigner = self.alignment_assigner
-            inside = anchor_inside_flags(
-                flat_anchors,
-                valid_flags,
-                img_meta["img_shape"][:2],
-                self.train_cfg["allowed_border"],
-            )
-            assign = partial(self._align, img_meta["predictions"][inside])
-            self.assigner = SimpleNamespace(assign=assign)
-        elif self.two_phases:
-            place, assigner = "initial_assigner", self.initial_assigner
-            self.assigner = assigner
-        try:
-            return super()._get_targets_single(
-                flat_anchors,
-                valid_flags,
-                num_level_anchors,
-                gt_instances,
-                img_meta,
-                *args,
-                **kwargs,
-            )
-        except (AssertionError, AttributeError, TypeError) as error:
-            raise ConfigError(
-                f"{type(assigner).__name__} cannot be the {place} of "
-                f"{type(self).__name__} ({error}); set ATSSAssigner, which needs "
-                "anchors alone, as initial_assigner or without a second phase, and "
-                "TaskAlignedAssigner as assigner of the second phase"
-            ) from error
+        predictions = img_meta.get("predictions")
+        if predictions is not None:
+            predictions = predictions[
+                anchor_inside_flags(
+                    flat_anchors,
+                    valid_flags,
+                    img_meta["img_shape"][:2],
+                    self.train_cfg["allowed_border"],
+                )
+            ]
+        self.assigner.predictions = predictions
+        return super()._get_targets_single(
+            flat_anchors,
+            valid_flags,
+            num_level_anchors,
+            gt_instances,
+            img_meta,
+            *args,
+            **kwargs,
+        )
 
-    def _align(
+
+class _Phases:
+    """The assigners, called as GFLHead calls its one."""
+
+    # Of the image's anchors, in the second phase.
+    predictions: InstanceData | None = None
+
+    def __init__(self, cfg: ConfigDict, head: str) -> None:
+        self.first = "initial_assigner" if "initial_assigner" in cfg else "assigner"
+        keys = {self.first, "assigner"}
+        self.assigners = {key: TASK_UTILS.build(cfg[key]) for key in keys}
+        self.exponents = cfg.get("alpha", 1), cfg.get("beta", 6)
+        self.head = head
+
+    def assign(
         self,
-        predictions: InstanceData,
         pred_instances: InstanceData,
+        num_level_priors: list[int],
         gt_instances: InstanceData,
         gt_instances_ignore: InstanceData | None = None,
-        **_: Any,
     ) -> AssignResult:
-        """Call the second assigner as TOODHead does, where GFLHead calls the first."""
-        pred_instances.scores = predictions.scores
-        pred_instances.bboxes = predictions.bboxes
-        return self.alignment_assigner.assign(
-            pred_instances,
-            gt_instances,
-            gt_instances_ignore,
-            self.train_cfg.get("alpha", 1),
-            self.train_cfg.get("beta", 6),
-        )
+        """Assign by anchors, or as TOODHead does by predictions."""
+        key = self.first if self.predictions is None else "assigner"
+        assigner, objects = self.assigners[key], (gt_instances, gt_instances_ignore)
+        try:
+            if self.predictions is None:
+                return assigner.assign(pred_instances, num_level_priors, *objects)
+            pred_instances.scores = self.predictions.scores
+            pred_instances.bboxes = self.predictions.bboxes
+            return assigner.assign(pred_instances, *objects, *self.exponents)
+        except (AssertionError, AttributeError, TypeError) as error:
+            raise ConfigError(
+                f"{type(assigner).__name__} cannot be the {key} of {self.head} "
+                f"({error}); set ATSSAssigner, which needs anchors alone, as "
+                "initial_assigner or without a second phase, and "
+                "TaskAlignedAssigner as assigner of the second phase"
+            ) from error

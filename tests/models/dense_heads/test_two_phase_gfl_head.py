@@ -195,9 +195,7 @@ def test_resumes_on_both_sides_of_the_switch(tmp_path, project, cells, new_run):
         }
         path = project / "configs/light/light_s_bccd.py"
         cfg = load_config(path, tmp_path / name, cells, options)
-        model = train(cfg, resume).model
-        assert model.bbox_head.assigner is not model.bbox_head.initial_assigner
-        return model.state_dict()
+        return train(cfg, resume).model.state_dict()
 
     expected = run("straight")
     for start in (1, 3):
