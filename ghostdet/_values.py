@@ -28,7 +28,7 @@ def _state() -> _Reading:
 
 
 def given(name: str, default: Any, optional: bool = False) -> Any:
-    """Return a value that the config on top sets; a base calls this.
+    """Read a value that the user's config sets, for use in a base config.
 
     ::
 
@@ -81,7 +81,7 @@ def _like(value: Any, default: Any) -> bool:
 
 
 def derive(config: dict[str, Any]) -> None:
-    """Set what follows from the values at the top of a config: the last line of it.
+    """Read a config's base again with the values above; the config's last line.
 
     ::
 

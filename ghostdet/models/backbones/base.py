@@ -26,7 +26,7 @@ class FeatureLevel(NamedTuple):
 class BackboneBase(BaseModule):
     """A backbone that returns the outputs of some of its blocks.
 
-    A neck reads what they are from ``out_channels`` and ``out_strides``.
+    ``out_channels`` and ``out_strides`` describe them, for a neck's ``in_channels``.
 
     A subclass lists its possible outputs in ``FEATURE_LEVELS``. Its constructor builds
     the ``stem`` and the first ``self.level_blocks[-1] + 1`` of the ``blocks``, sets

@@ -161,7 +161,7 @@ class TwoPhaseGFLHead(GFLHead):
 class _Phases:
     """The assigners, called as GFLHead calls its one."""
 
-    # Of the image's anchors, in the second phase.
+    # The image's, in the second phase.
     predictions: InstanceData | None = None
 
     def __init__(self, cfg: ConfigDict, head: str) -> None:
