@@ -6,7 +6,7 @@ PIP := .venv/bin/python -m pip --disable-pip-version-check
 .PHONY: demo test test-data test-gpu test-long install quality style clean
 
 demo: install
-	.venv/bin/python tools/demo.py --seed $(SEED)
+	.venv/bin/python tools/demo.py $(CONFIG) --seed $(SEED)
 
 test: install
 	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n auto --maxprocesses 4

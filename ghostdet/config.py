@@ -16,7 +16,7 @@ from mmengine.config import Config
 
 from ghostdet._values import giving
 from ghostdet.errors import ConfigError, UserError
-from ghostdet.utils.components import is_classifier, type_name
+from ghostdet.utils.components import is_classifier, type_name, walk
 from ghostdet.utils.misspelt import refuse_misspelt
 from ghostdet.weights.published import DESCRIPTION, WEIGHTS, load_published
 
@@ -163,15 +163,7 @@ def require(cfg: Config, *keys: str) -> None:
 
 
 def require_detector(cfg: Config, what: str) -> None:
-    """Check that a config is a detector's.
-
-    Args:
-        cfg: A config with a model.
-        what: The feature that needs a detector, for the message.
-
-    Raises:
-        UserError: If the config is a classifier's.
-    """
+    """Raise a ``UserError`` for a classifier, where ``what`` needs a detector."""
     if is_classifier(cfg):
         raise UserError(
             f"{cfg.filename} has a classifier, and {what} needs a detector; see "
@@ -253,10 +245,9 @@ def _set_data_root(cfg: Config, data_root: str) -> None:
         )
     used = [key for key in cfg if key.endswith(("_dataloader", "_evaluator"))]
     roots = {
-        os.path.join(node["data_root"], "")
-        for key in used
-        for node in _dicts(cfg[key])
-        if node.get("data_root")
+        os.path.join(value, "")
+        for place, value in walk({key: cfg[key] for key in used})
+        if place.endswith(".data_root") and value
     }
     if not roots and cfg.get("data_root"):
         roots = {os.path.join(cfg.data_root, "")}
@@ -283,13 +274,3 @@ def _set_data_root(cfg: Config, data_root: str) -> None:
     for key in ("data_root", *used):
         if key in cfg:
             cfg[key] = moved(cfg[key])
-
-
-def _dicts(node: Any) -> Iterator[dict]:
-    if isinstance(node, dict):
-        yield node
-        for value in list(node.values()):
-            yield from _dicts(value)
-    elif isinstance(node, (list, tuple)):
-        for value in node:
-            yield from _dicts(value)

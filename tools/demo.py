@@ -5,11 +5,12 @@ from pathlib import Path
 
 import _cli
 
-CONFIG = Path(__file__).parents[1] / "configs/demo/retinanet_ghostnet_trees.py"
+CONFIG = Path(__file__).parents[1] / "configs/demo/light_s_trees.py"
 
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Train on photographs of trees")
+    parser.add_argument("config", nargs="?", default=CONFIG, help="a config for the trees")
     parser.add_argument("--work-dir", default="work_dirs/demo", metavar="DIR")
     parser.add_argument("--data-root", default="data/trees", metavar="DIR")
     parser.add_argument("--seed", type=int, default=0)
@@ -20,7 +21,7 @@ def main() -> None:
     args = parse_args()
     from ghostdet.analysis.demo import run_demo
 
-    run_demo(CONFIG, args.work_dir, args.data_root, args.seed)
+    run_demo(args.config, args.work_dir, args.data_root, args.seed)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,5 @@
-# The demo: tree crowns in aerial photographs, from scratch, in a few minutes on two CPU
-# cores.
+# The demo's trees with a RetinaNet, to compare:
+# make demo CONFIG=configs/demo/retinanet_ghostnet_trees.py
 _base_ = [
     "../_base_/models/retinanet_ghostnet_fpn_small.py",
     "../_base_/datasets/trees_detection.py",

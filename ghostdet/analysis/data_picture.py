@@ -27,19 +27,10 @@ _LISTED = 20  # classes in the plots
 FONT = findfont("DejaVu Sans")  # matplotlib brings it along
 
 
-def draw_data(cfg: Config, out: str | Path, seed: int = 0) -> Path:
-    """Draw sixteen training images at most, classes and sizes of boxes.
-
-    Args:
-        cfg: A detector's config.
-        out: The PNG to write.
-        seed: Of the choice of images, and of their augmentation.
-
-    Returns:
-        The path of the picture.
-    """
+def draw_data(cfg: Config, out: str | Path) -> Path:
+    """Draw up to sixteen training images, classes and sizes of boxes as a PNG."""
     init_default_scope("mmdet")
-    seed_all(seed)
+    seed_all(0)  # the choice of images, and their augmentation
     with redirect_stdout(StringIO()):  # pycocotools prints
         dataset = DATASETS.build(cfg.train_dataloader.dataset)
     classes = dataset.metainfo["classes"]

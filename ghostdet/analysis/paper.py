@@ -16,6 +16,7 @@ from mmengine.config import Config
 
 from ghostdet import CONFIGS
 from ghostdet.config import load_config
+from ghostdet.utils.components import walk
 
 #: mAP on COCO in percent. The paper does not say how it treats BN.
 COCO = {
@@ -94,18 +95,10 @@ def applies(changed: Iterable[str]) -> bool:
 
 
 def _flatten(config: dict[str, Any]) -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    root = os.path.join(config.get("data_root") or "", "")
-
-    def add(prefix: str, node: Any) -> None:
-        if isinstance(node, (list, tuple)) and node:
-            node = dict(enumerate(node))
-        if isinstance(node, dict) and node:
-            for name, value in node.items():
-                add(f"{prefix}.{name}" if prefix else str(name), value)
-        elif not prefix.endswith("data_root"):
-            node = list(node) if isinstance(node, tuple) else node
-            flat[prefix] = node.removeprefix(root) if isinstance(node, str) else node
-
-    add("", config)
+    root, flat = os.path.join(config.get("data_root") or "", ""), {}
+    for key, value in walk(config):
+        inner = isinstance(value, (dict, list, tuple)) and value
+        if not (inner or key.endswith("data_root")):
+            value = list(value) if isinstance(value, tuple) else value
+            flat[key] = value.removeprefix(root) if isinstance(value, str) else value
     return flat

@@ -15,19 +15,8 @@ from ghostdet.utils.files import RECORD
 class Run:
     """A training run, from its first start to its last.
 
-    Attributes:
-        work_dir: The folder that holds ``run.json``.
-        name: Name of the config, without ``.py``.
-        config: The resolved config, as plain JSON.
-        starts: For each start ``seed``, ``ranks``, ``device``, ``images`` (the global
-            batch) and ``versions``.
-        losses: ``iter``, ``seconds`` of training and ``loss``, in order.
-        evaluations: ``iter``, ``seconds`` and the metrics, in order.
-        trained: Number of iterations trained.
-        unit: ``'epoch'`` or ``'iter'``, in which the config states its length.
-        length: Number of epochs or iterations in the config.
-        epoch_length: Iterations per epoch, None for a run that counts iterations.
-        stopped: True if the run ended early by its evaluations.
+    Its fields are keys of ``run.json``; see
+    :class:`~ghostdet.engine.hooks.run_record.RunRecordHook`.
     """
 
     work_dir: Path

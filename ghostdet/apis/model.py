@@ -66,16 +66,7 @@ def load_model(config: str | Path | Config, checkpoint: str | Path) -> nn.Module
 def dataset_meta_of(
     cfg: Config, checkpoint: str | Path, loaded: dict[str, Any]
 ) -> dict[str, Any]:
-    """Give the metadata of the dataset that a model was trained on.
-
-    Args:
-        cfg: Its config.
-        checkpoint: Its checkpoint.
-        loaded: The content of the checkpoint.
-
-    Returns:
-        ``classes``, where the files name them.
-    """
+    """Return the metadata, with ``classes``, of what a model was trained on."""
     own = (loaded.get("meta") or {}).get("dataset_meta")
     return dict(own or cfg.get("dataset_meta") or meta_beside(checkpoint))
 

@@ -141,12 +141,9 @@ class _ClassTableHook(Hook):
 
 def _use_tta(cfg: Config) -> None:
     """Wrap the model and augment its images, as MMDetection's ``tools/test.py``."""
-    keys = ("img_id", "img_path", "ori_shape", "img_shape", "scale_factor")
-    keys += ("flip", "flip_direction")
     mirrored = [dict(type="RandomFlip", prob=prob) for prob in (1.0, 0.0)]
     augmented = dict(
-        type="TestTimeAug",
-        transforms=[mirrored, [dict(type="PackDetInputs", meta_keys=keys)]],
+        type="TestTimeAug", transforms=[mirrored, [dict(type="PackDetInputs")]]
     )
     nms = dict(type="nms", iou_threshold=0.5)
     default = dict(type="DetTTAModel", tta_cfg=dict(nms=nms, max_per_img=100))

@@ -57,11 +57,13 @@ def train(
     check_writable(cfg.work_dir)
     with locked(cfg.work_dir), config_mistakes(cfg), lost_ranks():
         with config_mistakes(cfg, reading=True):
-            setup = setup_run(cfg, resume, amp, auto_scale_lr, patience, minutes)
+            learning_rate, dataset_meta = setup_run(
+                cfg, resume, amp, auto_scale_lr, patience, minutes
+            )
         if check:
             on_main_process(_check, cfg)
-        runner = build_runner(cfg, ("train_loop", "val_loop"), setup.dataset_meta)
-        runner.logger.info(f"Learning rate: {setup.learning_rate}")
+        runner = build_runner(cfg, ("train_loop", "val_loop"), dataset_meta)
+        runner.logger.info(f"Learning rate: {learning_rate}")
         forgive_logs(runner)
         runner.train()
     return runner

@@ -93,16 +93,10 @@ def global_batch(cfg: Config) -> GlobalBatch:
 
 
 def scale_lr(cfg: Config) -> str:
-    """Scale the learning rate in proportion to the global batch size.
+    """Scale a config's learning rate with the global batch size, and say how.
 
     As in https://arxiv.org/abs/1706.02677. MMEngine's own scaling considers neither
     accumulation nor the absolute rates of a schedule (``eta_min``).
-
-    Args:
-        cfg: The config, which is changed.
-
-    Returns:
-        The arithmetic, for the log.
     """
     batch = global_batch(cfg)
     optimizer = cfg.optim_wrapper.get("optimizer") or {}

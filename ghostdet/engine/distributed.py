@@ -110,13 +110,6 @@ def restarted() -> bool:
 def on_main_process(function: Callable[..., T], *arguments: Any) -> T:
     """Call a function on rank 0 and return its result on all ranks.
 
-    Args:
-        function: The function.
-        arguments: Its arguments.
-
-    Returns:
-        The function's result.
-
     Raises:
         UserError: On rank 0, if the function raised it. The other ranks exit, so that
             the message is printed once.

@@ -169,10 +169,6 @@ def heed_parent(worker_id: int, parent: int) -> None:
     it has written a checkpoint. Without this, a worker whose parent was killed may wait
     forever to hand over its batch. Systems without ``sigtimedwait`` (macOS, Windows)
     keep PyTorch's behaviour.
-
-    Args:
-        worker_id: Number of the worker.
-        parent: Process id of the trainer.
     """
     if not hasattr(signal, "sigtimedwait"):
         return
@@ -317,11 +313,7 @@ class ResumableIterLoop(_Resumable, IterBasedTrainLoop):
 
 
 def use_resumable_loops(cfg: Config) -> None:
-    """Replace MMEngine's training loops in a config by the resumable ones.
-
-    Args:
-        cfg: The config, which is changed.
-    """
+    """Replace MMEngine's training loops in a config by the resumable ones."""
     train_cfg = cfg.train_cfg
     kind = train_cfg.get("type")
     if kind is None:

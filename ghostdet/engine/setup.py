@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -23,19 +22,6 @@ from ghostdet.weights.checkpoint import read_checkpoint
 from ghostdet.weights.source import REMOTE
 
 
-@dataclass
-class RunSetup:
-    """Facts about a run for its later steps.
-
-    Args:
-        learning_rate: How the learning rate follows from the config's, for the log.
-        dataset_meta: Classes that the checkpoint was trained on, if known.
-    """
-
-    learning_rate: str = "the config's, unscaled"
-    dataset_meta: dict[str, Any] = field(default_factory=dict)
-
-
 def setup_run(
     cfg: Config,
     resume: str | None = None,
@@ -43,7 +29,7 @@ def setup_run(
     auto_scale_lr: bool = True,
     patience: int | None = None,
     minutes: float | None = None,
-) -> RunSetup:
+) -> tuple[str, dict[str, Any]]:
     """Change a run's config as the run needs it, in a work directory that is locked.
 
     - ``resume`` and ``load_from`` name the checkpoint to start from. Weights that
@@ -53,14 +39,11 @@ def setup_run(
 
     Args:
         cfg: A config from :func:`~ghostdet.config.load_config`, which is changed.
-        resume: See :func:`ghostdet.apis.train`.
-        amp: See there.
-        auto_scale_lr: See there.
-        patience: See there.
-        minutes: See there.
+        resume, amp, auto_scale_lr, patience, minutes: See :func:`ghostdet.apis.train`.
 
     Returns:
-        The learning rate, and the classes of the checkpoint that it starts from.
+        How the learning rate follows from the config's, for the log, and the classes
+        that the checkpoint was trained on, if known.
 
     Raises:
         UserError: If the work directory, the checkpoint or an option cannot be used.
@@ -81,9 +64,9 @@ def setup_run(
         cfg.optim_wrapper.update(
             type="AmpOptimWrapper", loss_scale="dynamic", dtype=dtype
         )
-    setup = RunSetup(dataset_meta=_set_start(cfg, resume))
+    learning_rate, dataset_meta = "the config's, unscaled", _set_start(cfg, resume)
     if auto_scale_lr:
-        setup.learning_rate = scale_lr(cfg)
+        learning_rate = scale_lr(cfg)
     elif cfg.get("auto_scale_lr"):
         cfg.auto_scale_lr.scaled_to = global_batch(cfg).total  # as it is
     use_run_components(cfg)
@@ -91,15 +74,11 @@ def setup_run(
         _stop_early(cfg, patience)
     if minutes is not None:
         _update_hooks(cfg, "GracefulStopHook", minutes=minutes)
-    return setup
+    return learning_rate, dataset_meta
 
 
 def use_run_components(cfg: Config) -> None:
-    """Replace loops and the checkpoint hook by ours, and add the hooks of a run.
-
-    Args:
-        cfg: The config, which is changed.
-    """
+    """Replace loops and the checkpoint hook by ours, and add the hooks of a run."""
     use_resumable_loops(cfg)
     use_safe_checkpoints(cfg)
     logger = (cfg.get("default_hooks") or {}).get("logger") or {}
@@ -109,13 +88,7 @@ def use_run_components(cfg: Config) -> None:
 
 
 def add_hook(cfg: Config, name: str, **arguments: Any) -> None:
-    """Add a hook to ``custom_hooks``, unless the config has one of its type.
-
-    Args:
-        cfg: The config, which is changed.
-        name: The hook's type.
-        arguments: The hook's arguments.
-    """
+    """Add a hook to ``custom_hooks``, unless the config has one of its type."""
     hooks = list(cfg.get("custom_hooks") or [])
     kinds = [h.get("type") if isinstance(h, dict) else type(h) for h in hooks]
     if name not in map(type_name, kinds):

@@ -18,7 +18,7 @@ from mmengine.config import Config
 from mmengine.evaluator import Evaluator
 from mmengine.runner import Runner
 from torch import Tensor, nn
-from torch.utils.data import Subset
+from torch.utils.data import ConcatDataset, Subset
 from tqdm import tqdm
 
 from ghostdet import __version__, runtime
@@ -38,7 +38,7 @@ from ghostdet.export.graph import DetectionGraph
 from ghostdet.export.quantize import quantize
 from ghostdet.export.validate import validate
 from ghostdet.models.exported_detector import ExportedDetector, is_exported
-from ghostdet.utils.components import resize_of
+from ghostdet.utils.components import iter_datasets, resize_of
 from ghostdet.utils.files import atomic_outputs, check_writable
 
 
@@ -237,20 +237,10 @@ def _validation_images(
 def _calibration_samples(cfg: Config, count: int) -> Subset:
     """Return evenly spread samples of the training set, with the test pipeline."""
     pipeline = get_test_pipeline_cfg(cfg)
-
-    def for_test(node: Any) -> Any:
-        if isinstance(node, list):
-            return [for_test(value) for value in node]
-        if not isinstance(node, dict):
-            return node
-        if node.get("type") == "MultiImageMixDataset":  # with transforms of its own
-            return for_test(node["dataset"])
-        return {
-            key: pipeline if key == "pipeline" else for_test(value)
-            for key, value in node.items()
-        }
-
-    dataset = DATASETS.build(for_test(cfg.train_dataloader.dataset.to_dict()))
+    parts = iter_datasets(cfg.train_dataloader.dataset)
+    dataset = ConcatDataset(
+        [DATASETS.build({**part, "pipeline": pipeline}) for _, part in parts]
+    )
     chosen = np.linspace(0, len(dataset) - 1, min(count, len(dataset))).astype(int)
     return Subset(dataset, chosen.tolist())
 

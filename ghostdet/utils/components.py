@@ -26,13 +26,7 @@ OPTIONS = dict(
 
 
 def type_name(kind: str | type | None) -> str:
-    """Give the name of a component from its ``type``, a name or a class.
-
-    Args:
-        kind: A name such as ``'mmengine.CheckpointHook'``, a class, or None.
-
-    Returns:
-        The name without its scope.
+    """Give the name of a component, without its scope, from its ``type``.
 
     Example:
         >>> type_name('mmengine.CheckpointHook'), type_name(dict)
@@ -42,12 +36,21 @@ def type_name(kind: str | type | None) -> str:
 
 
 def is_classifier(config: Mapping[str, Any]) -> bool:
-    """Tell whether a config has a classifier, by the type of its model.
-
-    Args:
-        config: A config, or its dict; nothing in it is executed.
-    """
+    """Tell whether a config has a classifier, by the type of its model."""
     return type_name(config["model"].get("type")) == "ImageClassifier"
+
+
+def walk(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Iterate over the dotted keys and values of a config, the outer ones first.
+
+    Example:
+        >>> list(walk(dict(a=[1, dict(b=2)])))
+        [('a', [1, {'b': 2}]), ('a.0', 1), ('a.1', {'b': 2}), ('a.1.b', 2)]
+    """
+    items = node.items() if isinstance(node, dict) else ()
+    for key, value in enumerate(node) if isinstance(node, (list, tuple)) else items:
+        yield f"{prefix}{key}", value
+        yield from walk(value, f"{prefix}{key}.")
 
 
 def iter_datasets(cfg: dict, key: str = "dataset") -> Iterator[tuple[str, dict]]:

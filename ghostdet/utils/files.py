@@ -23,10 +23,6 @@ RECORD = "run.json"  # of a training, in its work directory
 def check_writable(folder: str | Path, option: str = "--work-dir") -> None:
     """Make a folder and check that files can be written in it.
 
-    Args:
-        folder: Path of the folder.
-        option: The option that gives another folder, for the message.
-
     Raises:
         UserError: If the folder cannot be made or written.
     """

@@ -14,6 +14,7 @@ from mmengine.registry import Registry
 from mmengine.runner import Runner
 
 from ghostdet.errors import UserError
+from ghostdet.utils.components import walk
 
 OWN_KEYS = "own_keys"
 # Keys at the top of a config that are read: the Runner's arguments,
@@ -76,21 +77,12 @@ def _advice(option: str, plain: dict, known: set[str]) -> str:
     if root == "data_root":
         return "--data-root DIR moves all datasets"
     parts = {key: value for key, value in plain.items() if key in known}
-    found = [place for place in _places(parts) if f".{place}".endswith(f".{option}")]
+    found = [place for place, _ in walk(parts) if f".{place}".endswith(f".{option}")]
     if close := get_close_matches(root, known, 1, 0.8):
         found.insert(0, close[0] + (rest and f".{rest}"))
     if not found:
         return f"list a key that your own code reads in {OWN_KEYS}"
     return f"did you mean {' or '.join(found[:3])}?"
-
-
-def _places(node: Any, prefix: str = "") -> Iterator[str]:
-    """Iterate over the dotted keys of a config."""
-    items = node.items() if isinstance(node, dict) else enumerate(node)
-    for key, value in items:
-        yield f"{prefix}{key}"
-        if isinstance(value, (dict, list, tuple)):
-            yield from _places(value, f"{prefix}{key}.")
 
 
 def _resembling(plain: dict, known: set[str]) -> Iterator[tuple[str, str, str]]:
@@ -99,22 +91,18 @@ def _resembling(plain: dict, known: set[str]) -> Iterator[tuple[str, str, str]]:
     Yields:
         The place with a dot, the key, and the one that it resembles.
     """
-    parts = [(f"{key}.", value) for key, value in plain.items() if key in known]
-    while parts:
-        place, node = parts.pop()
-        if isinstance(node, (list, tuple)):
-            parts += [(f"{place}{i}.", value) for i, value in enumerate(node)]
-        elif isinstance(node, dict):
-            parts += [(f"{place}{key}.", value) for key, value in node.items()]
-            keys = sorted(key for key in node if isinstance(key, str))
-            names = _arguments(node["type"]) if "type" in node else set()
-            for key in keys:
-                if names and key not in {"type", *names}:
-                    found = get_close_matches(key, names, 1, 0.88)
-                else:  # MMDetection reads dictionaries without a type key by key
-                    found = [] if names else [k for k in keys if _without(k, key)]
-                for right in found:
-                    yield place, key, right
+    for place, node in walk({k: v for k, v in plain.items() if k in known}):
+        if not isinstance(node, dict):
+            continue
+        keys = sorted(key for key in node if isinstance(key, str))
+        names = _arguments(node["type"]) if "type" in node else set()
+        for key in keys:
+            if names and key not in {"type", *names}:
+                found = get_close_matches(key, names, 1, 0.88)
+            else:  # MMDetection reads dictionaries without a type key by key
+                found = [] if names else [k for k in keys if _without(k, key)]
+            for right in found:
+                yield f"{place}.", key, right
 
 
 def _without(key: str, shorter: str) -> bool:

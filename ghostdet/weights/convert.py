@@ -19,11 +19,7 @@ from ghostdet.weights.widen import se_divisor_of, widen_state_dict
 
 
 def inspect(checkpoint: str) -> Weights:
-    """Print network, width, format and checksum of a file of weights.
-
-    Args:
-        checkpoint: See :func:`read_weights`.
-    """
+    """Print network, width, format and checksum of a file of weights."""
     weights = read_weights(checkpoint)
     parameters = sum(
         value.numel()
@@ -46,9 +42,6 @@ def inspect(checkpoint: str) -> Weights:
 
 def verify(checkpoint: str) -> None:
     """Check that weights fill a backbone, and print how deep it is.
-
-    Args:
-        checkpoint: See :func:`read_weights`.
 
     Raises:
         UserError: If keys are missing, unexpected or mismatched.
@@ -84,12 +77,7 @@ def verify(checkpoint: str) -> None:
 
 
 def convert(checkpoint: str, out: str) -> None:
-    """Write weights of any format under the official names.
-
-    Args:
-        checkpoint: See :func:`read_weights`.
-        out: A ``.safetensors`` file.
-    """
+    """Write weights of any format under the official names, as ``.safetensors``."""
     weights = read_weights(checkpoint)
     save_weights(weights.state_dict, weights, out)
 
@@ -97,15 +85,7 @@ def convert(checkpoint: str, out: str) -> None:
 def widen(
     checkpoint: str, out: str, widen_factor: float, noise: float = 0.0, seed: int = 0
 ) -> None:
-    """Write the weights of a wider GhostNet with the same outputs.
-
-    Args:
-        checkpoint: See :func:`read_weights`.
-        out: A ``.safetensors`` file.
-        widen_factor: The width to reach.
-        noise: Noise on repeated channels, see :func:`widen_state_dict`.
-        seed: Seed of the noise.
-    """
+    """Write the weights of a wider GhostNet; see :func:`widen_state_dict`."""
     weights = read_weights(checkpoint)
     wide = widen_state_dict(weights.state_dict, widen_factor, noise, seed)
     save_weights(wide, weights, out)

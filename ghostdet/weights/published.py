@@ -23,7 +23,7 @@ from mmengine.runner import Runner
 
 from ghostdet._configs import CONFIGS
 from ghostdet.errors import UserError
-from ghostdet.utils.components import is_classifier
+from ghostdet.utils.components import LOADING, is_classifier
 from ghostdet.utils.files import sha256
 from ghostdet.weights.source import fetch
 
@@ -35,8 +35,7 @@ INITIAL = ("init_cfg", "pretrained")
 
 _TUPLE = "__tuple__"  # JSON has lists alone, and some components take tuples alone
 _TRANSFORMS = {
-    *("LoadImageFromFile", "LoadReadableImage", "LoadAnnotations"),
-    *("Resize", "Pad", "PackDetInputs"),
+    *(*LOADING, "Resize", "Pad"),
     *(
         "torchvision.transforms.v2." + name
         for name in ("Resize", "CenterCrop", "PILToTensor")

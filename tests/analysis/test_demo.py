@@ -11,7 +11,7 @@ def test_demo(trees_wheel, project, tmp_path, new_run, capfd):
     """The demo itself, four iterations of it, from the wheel to the last line."""
     config = tmp_path / "short.py"
     config.write_text(
-        f"_base_ = {str(project / 'configs/demo/retinanet_ghostnet_trees.py')!r}\n"
+        f"_base_ = {str(project / 'configs/demo/light_s_trees.py')!r}\n"
         "train_cfg = dict(max_iters=4, val_interval=2)\n"
         "default_hooks = dict(checkpoint=dict(interval=4), logger=dict(interval=1))\n"
         "val_dataloader = dict(dataset=dict(indices=1))\n"

@@ -412,7 +412,7 @@ def test_clean_coco(coco, tmp_path, detector):
 @pytest.mark.data
 def test_clean_demo(trees_wheel, tmp_path):
     root = prepare_trees(tmp_path / "trees", wheel=trees_wheel)
-    config = f"{CONFIGS}/demo/retinanet_ghostnet_trees.py"
+    config = f"{CONFIGS}/demo/light_s_trees.py"
     findings = check_run(load_config(config, tmp_path / "run", root), full=True)
     assert not not_passed(findings), findings_table(findings)
 

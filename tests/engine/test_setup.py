@@ -60,7 +60,7 @@ def test_learning_rate(tiny, base, accumulative_counts, follow, factor):
     options["optim_wrapper.accumulative_counts"] = accumulative_counts
     cfg = tiny(options)
     lr = cfg.optim_wrapper.optimizer.lr
-    text = setup_run(cfg, auto_scale_lr=follow).learning_rate
+    text, _ = setup_run(cfg, auto_scale_lr=follow)
     assert cfg.optim_wrapper.optimizer.lr == pytest.approx(lr * factor)
     assert cfg.param_scheduler[0].eta_min == pytest.approx(0.001 * factor)
     assert f"{accumulative_counts} accumulated" in text or not follow
@@ -69,7 +69,7 @@ def test_learning_rate(tiny, base, accumulative_counts, follow, factor):
 def test_learning_rate_of_several_optimizers(tiny):
     cfg = tiny()
     cfg.optim_wrapper = dict(constructor="Own")
-    text = setup_run(cfg).learning_rate
+    text, _ = setup_run(cfg)
     assert text.endswith("1 rank x 2 images x 1 accumulated = batch 2")
 
 
@@ -87,9 +87,9 @@ def test_resume(tiny, trained, tmp_path):
     setup_run(cfg, resume="auto")
     assert not cfg.resume and cfg.load_from is None  # nothing to resume
     path = str(trained / "iter_2.pth")
-    setup = setup_run(cfg, resume=path)
+    _, dataset_meta = setup_run(cfg, resume=path)
     assert cfg.resume and cfg.load_from == path
-    assert setup.dataset_meta["classes"] == ("RBC", "WBC", "Platelets")
+    assert dataset_meta["classes"] == ("RBC", "WBC", "Platelets")
     content = torch.load(path, weights_only=False)
     assert cfg.randomness.seed == content["meta"]["seed"]
     torch.save(content["state_dict"], tmp_path / "weights.pth")

@@ -190,7 +190,3 @@ class LoadReadableImage(LoadImageFromFile):
                 return dict(json.loads(line) for line in file if line.endswith("\n"))
         except FileNotFoundError:
             return {}
-
-    def __repr__(self) -> str:
-        """Show all arguments."""
-        return f"{super().__repr__()[:-1]}, max_unreadable={self.max_unreadable})"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from mmengine.config import Config
 from mmengine.dist import is_main_process
@@ -102,7 +102,7 @@ class SafeCheckpointHook(CheckpointHook):
             within = by_epoch and meta["iter"] != meta["epoch"] * (length or 0)
             self.missed = not (within or meta.get("evaluated"))
             use_config_rates(runner, checkpoint)
-            for state in _early_stopping(checkpoint).values():
+            for state in meta.get("early_stopping", {}).values():
                 if state["stopped"]:
                     now = "Training on: --patience is larger now, or left out"
                     if loop.stop_training:
@@ -201,20 +201,13 @@ class ResumableEarlyStoppingHook(EarlyStoppingHook):
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Continue from the noted state."""
-        states = _early_stopping(checkpoint)
+        states = checkpoint.get("meta", {}).get("early_stopping", {})
         if runner._resume and self.monitor in states:
             state = {**states[self.monitor]}
             if self.patience > state.pop("patience"):
                 state["stopped"] = ""
             vars(self).update(state)
             runner.train_loop.stop_training |= bool(self.stopped)
-
-
-def _early_stopping(checkpoint: dict) -> dict[str, dict[str, Any]]:
-    """Read the states of early stopping, by metric."""
-    states = checkpoint.get("meta", {}).get("early_stopping", {})
-    # ghostdet's first checkpoints have tuples without patience.
-    return {k: state for k, state in states.items() if isinstance(state, dict)}
 
 
 def evaluation_due(loop: BaseLoop) -> bool:
@@ -266,14 +259,7 @@ def most_checkpoints(hook: CheckpointHook | None, loop: BaseLoop) -> int:
 
 
 def save_now(runner: Runner) -> Path:
-    """Write a checkpoint after this iteration, in the work directory.
-
-    Args:
-        runner: The Runner, in ``after_train_iter``.
-
-    Returns:
-        The path of the checkpoint.
-    """
+    """Write a checkpoint in ``after_train_iter``, and return its path."""
     path = Path(runner.work_dir, f"iter_{runner.iter + 1}.pth")
     backend = dict(backend=ATOMIC)
     runner.save_checkpoint(
@@ -285,11 +271,7 @@ def save_now(runner: Runner) -> Path:
 
 
 def use_safe_checkpoints(cfg: Config) -> None:
-    """Replace ``CheckpointHook`` and ``EarlyStoppingHook`` in a config by ours.
-
-    Args:
-        cfg: The config, which is changed.
-    """
+    """Replace ``CheckpointHook`` and ``EarlyStoppingHook`` in a config by ours."""
     hooks = cfg.get("default_hooks") or {}
     if "checkpoint" not in hooks:  # MMEngine's default
         hooks = {**hooks, "checkpoint": dict(type="CheckpointHook", interval=1)}

@@ -68,14 +68,7 @@ class GracefulStopHook(Hook):
         data_batch: Any = None,
         outputs: dict[str, Any] | None = None,
     ) -> None:
-        """Exchange the flags; raise ``UserError`` or exit if one is set.
-
-        Args:
-            runner: The Runner.
-            batch_idx: Number of the batch in its epoch.
-            data_batch: The batch.
-            outputs: The losses by name.
-        """
+        """Exchange the flags; raise ``UserError`` or exit if one is set."""
         losses = losses_of(outputs)
         diverged = not all(map(math.isfinite, losses.values()))
         late = time.monotonic() - self._since >= 60 * self.minutes
