@@ -10,7 +10,9 @@ CONFIG = Path(__file__).parents[1] / "configs/demo/light_s_trees.py"
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Train on photographs of trees")
-    parser.add_argument("config", nargs="?", default=CONFIG, help="a config for the trees")
+    parser.add_argument(
+        "config", nargs="?", default=CONFIG, help="a config for the trees"
+    )
     parser.add_argument("--work-dir", default="work_dirs/demo", metavar="DIR")
     parser.add_argument("--data-root", default="data/trees", metavar="DIR")
     parser.add_argument("--seed", type=int, default=0)
