@@ -29,6 +29,7 @@ SMALL = {
     [
         ("light_s_320", 320),
         ("light_m_416", 416),
+        ("light_l_416", 416),
         pytest.param("light_m_800", None, marks=pytest.mark.long),
     ],
 )
