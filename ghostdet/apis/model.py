@@ -66,7 +66,7 @@ def load_model(config: str | Path | Config, checkpoint: str | Path) -> nn.Module
 def dataset_meta_of(
     cfg: Config, checkpoint: str | Path, loaded: dict[str, Any]
 ) -> dict[str, Any]:
-    """Return the metadata, with ``classes``, of what a model was trained on."""
+    """Return the metadata, with ``classes``, of a model's training dataset."""
     own = (loaded.get("meta") or {}).get("dataset_meta")
     return dict(own or cfg.get("dataset_meta") or meta_beside(checkpoint))
 

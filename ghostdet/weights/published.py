@@ -88,7 +88,7 @@ def load_published(path: Path) -> Config:
         ``weights_sha256``.
 
     Raises:
-        UserError: If there is no such file, ``tools/weights.py publish`` did not write
+        UserError: If the file is missing, ``tools/weights.py publish`` did not write
             it, or it holds what a description may not.
     """
     path = path.with_suffix(DESCRIPTION)

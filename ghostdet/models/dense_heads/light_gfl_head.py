@@ -12,8 +12,8 @@ from ghostdet.errors import ConfigError
 from ghostdet.models.dense_heads.two_phase_gfl_head import TwoPhaseGFLHead
 from ghostdet.models.layers.ghost_module import check_odd
 
-# GFLHead's own initialisation, but for the predictors: with 0.07 in both of their
-# layers, logits of 112 channels spread as those of GFLHead's one layer with 0.01.
+# GFLHead's own initialisation, but for the predictors: 0.07 in both of their layers
+# spreads the logits like 0.01 in GFLHead's one layer.
 INIT = dict(
     type="Normal",
     layer="Conv2d",
