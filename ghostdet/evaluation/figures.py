@@ -20,6 +20,9 @@ from ghostdet.evaluation.errors import (
 )
 
 AREAS = ("AP", "AP_small", "AP_medium", "AP_large")
+# Detections of an image that count: CocoMetric takes AP at 100, its other metrics at
+# 1,000.
+MOST = (100, 1000)
 BINS = 10  # intervals of scores
 EXAMPLES = 12  # objects shown for a cell of the confusion matrix
 IMAGES = 24  # images shown, with the most lost AP
@@ -60,10 +63,12 @@ def detection_figures(truth: dict, detections: Sequence[dict]) -> dict[str, Any]
         row = dict(id=number, name=name, objects=objects[number])
         row.update(detections=found[number])
         for area, key in enumerate(AREAS):
-            row[key] = _mean(precision[:, :, k, area])
-        row["AP50"] = _mean(precision[0, :, k, 0])
+            most = 100 if key == "AP" else 1000
+            row[key] = _mean(precision[most][:, :, k, area])
+        at_50 = precision[1000][0, :, k, 0]
+        row["AP50"] = _mean(at_50)
         row |= best_threshold(table[table["category"] == number], objects[number])
-        curve = precision[0, :, k, 0].round(4).tolist()
+        curve = at_50.round(4).tolist()
         row["curve"] = curve if objects[number] else None
         classes.append(row)
     thresholds = {row["id"]: row["threshold"] for row in classes}
@@ -83,8 +88,10 @@ def detection_figures(truth: dict, detections: Sequence[dict]) -> dict[str, Any]
     )
 
 
-def _precision(truth: dict, detections: Sequence[dict], ids: list) -> np.ndarray:
-    """Compute COCO's precision by IoU, recall, class and area."""
+def _precision(
+    truth: dict, detections: Sequence[dict], ids: list
+) -> dict[int, np.ndarray]:
+    """Compute COCO's precision by IoU, recall, class and area, for each of MOST."""
     from faster_coco_eval import COCOeval_faster
 
     from ghostdet.evaluation.numbered_coco import NumberedCOCO
@@ -94,9 +101,11 @@ def _precision(truth: dict, detections: Sequence[dict], ids: list) -> np.ndarray
         found = coco.loadRes(detections)
         evaluation = COCOeval_faster(coco, found, "bbox")
         evaluation.params.catIds = ids
+        evaluation.params.maxDets = [1, *MOST]
         evaluation.evaluate()
         evaluation.accumulate()
-    return evaluation.eval["precision"][..., -1]
+    precision = evaluation.eval["precision"]
+    return {most: precision[..., i] for i, most in enumerate(MOST, 1)}
 
 
 def _mean(values: np.ndarray) -> float | None:

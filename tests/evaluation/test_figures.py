@@ -1,12 +1,15 @@
 """Figures of what a detector gets wrong, against brute force and tidecv."""
 
+import json
 from collections import Counter
 
 import numpy as np
 import pytest
+from mmdet.evaluation import CocoMetric
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from benchmarks.synthetic import synthetic_coco, synthetic_detections
 from ghostdet.evaluation.errors import KINDS, classify, costs_of
 from ghostdet.evaluation.figures import (
     best_threshold,
@@ -214,6 +217,24 @@ def test_images_with_lost_ap(seed):
         if all(left.values()):
             expected = ap50(table[~own], left) - ap50(table, objects)
             assert rise == pytest.approx(expected)
+
+
+def test_same_as_the_metric(tmp_path):
+    """AP at 100 detections of an image and AP50 at 1,000, as CocoMetric has them."""
+    coco = synthetic_coco(images=8, classes=1)
+    samples = synthetic_detections(coco, per_image=300)
+    (tmp_path / "coco.json").write_text(json.dumps(coco))
+    metric = CocoMetric(
+        ann_file=str(tmp_path / "coco.json"), outfile_prefix=str(tmp_path / "found")
+    )
+    metric.dataset_meta = dict(classes=[c["name"] for c in coco["categories"]])
+    metric.process({}, samples)
+    metrics = metric.evaluate(len(samples))
+    detections = json.loads((tmp_path / "found.bbox.json").read_text())
+    mean = detection_figures(coco, detections)["mean"]
+    keys = {"": "AP", "_50": "AP50", "_s": "AP_small", "_m": "AP_medium"}
+    for key, name in keys.items():
+        assert mean[name] == pytest.approx(metrics[f"coco/bbox_mAP{key}"], abs=1e-3)
 
 
 def test_perfect():
