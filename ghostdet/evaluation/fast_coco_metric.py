@@ -28,20 +28,24 @@ class FastCocoMetric(CocoMetric):
     """
 
     def __init__(self, ann_file: str | None = None, **kwargs: Any) -> None:
-        from faster_coco_eval import COCOeval_faster
+        from faster_coco_eval import COCO, COCOeval_faster
 
         from ghostdet.evaluation.numbered_coco import NumberedCOCO
+
+        class Truth(NumberedCOCO):
+            def loadRes(self, found: list[dict]) -> COCO:
+                if not found:
+                    raise IndexError  # as pycocotools, which CocoMetric expects
+                return super().loadRes(found)
 
         class Evaluation(COCOeval_faster):
             # Its own takes AP at the most detections, pycocotools' at 100.
             summarize = COCOeval.summarize
 
-        self._classes = dict(
-            COCO=NumberedCOCO, COCOeval=Evaluation, COCOevalMP=Evaluation
-        )
+        self._classes = dict(COCO=Truth, COCOeval=Evaluation, COCOevalMP=Evaluation)
         super().__init__(ann_file, **kwargs)
         if self._coco_api is not None:
-            self._coco_api = NumberedCOCO(self._coco_api.dataset)
+            self._coco_api = Truth(self._coco_api.dataset)
 
     def compute_metrics(self, results: list) -> dict[str, float]:
         """Compute the metrics from processed results.

@@ -27,9 +27,7 @@ class NumberedCOCO(COCO):
         super().__init__({**truth, "images": images, "annotations": annotations})
 
     def loadRes(self, found: Sequence[dict]) -> COCO:
-        """Read detections in COCO's format, at least one."""
-        if not found:
-            raise IndexError  # as pycocotools, which CocoMetric expects
+        """Read detections in COCO's format."""
         return super().loadRes(self._numbered(found, "image_id"))
 
     def _numbered(self, items: Iterable[dict], key: str) -> list[dict]:

@@ -237,6 +237,13 @@ def test_same_as_the_metric(tmp_path):
         assert mean[name] == pytest.approx(metrics[f"coco/bbox_mAP{key}"], abs=1e-3)
 
 
+def test_nothing_detected():
+    truth, _ = random_case(0)
+    figures = detection_figures(truth, [])
+    assert figures["mean"]["AP"] == figures["mean"]["AP50"] == 0
+    assert figures["images_evaluated"] == len(truth["images"])
+
+
 def test_perfect():
     truth, _ = random_case(0, crowd=0)
     keys = "image_id", "category_id", "bbox"
