@@ -343,9 +343,11 @@ def _let_through(model: nn.Module, x: Tensor) -> None:
         scores = head(model.extract_feat(x))[0]
     last = torch.cat([s.flatten() for s in scores]).topk(CANDIDATES).values[-1]
     wanted = torch.tensor(model.test_cfg.score_thr).logit()
-    for name, parameter in head.named_parameters():
-        if re.fullmatch(r"(retina|gfl)_cls\.(\d+\.)?bias", name):
-            parameter.data += wanted - last
+    pattern = r"(retina|gfl)_cls\.(\d+\.)?bias"
+    biases = [p for name, p in head.named_parameters() if re.fullmatch(pattern, name)]
+    assert biases, f"no classifier in {type(head).__name__}"
+    for bias in biases:
+        bias.data += wanted - last
 
 
 def _parts(

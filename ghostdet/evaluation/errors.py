@@ -16,7 +16,6 @@ from pycocotools import mask
 
 FOREGROUND_IOU = 0.5
 BACKGROUND_IOU = 0.1
-MAX_DETECTIONS = 100
 KINDS = ("classification", "localisation", "both", "duplicate", "background", "missed")
 # One row for each detection and each missed object.
 TABLE = np.dtype(
@@ -49,23 +48,26 @@ def costs_of(table: np.ndarray, positives: Counter) -> dict[str, float]:
     return {k: max(mean_ap(table, positives, k) - before, 0.0) for k in KINDS}
 
 
-def classify(ground_truth: dict, detections: Sequence[dict]) -> np.ndarray:
+def classify(
+    ground_truth: dict, detections: Sequence[dict], most: int = 100
+) -> np.ndarray:
     """Give each detection, and each missed object, its kind of error.
 
     Args:
         ground_truth: A COCO ground truth (the parsed JSON).
         detections: COCO results, each with image_id, category_id, bbox and score.
+        most: Number of an image's best detections that count. Defaults to TIDE's.
 
     Returns:
         A ``TABLE``, image by image in the ground truth's order, with the detections of
-        an image by falling score. Only an image's best 100 detections count.
+        an image by falling score.
     """
     objects_of = by_image(ground_truth["annotations"])
     detections_of = by_image(detections)
     rows = []
     for image in (i["id"] for i in ground_truth["images"]):
         found = sorted(detections_of[image], key=lambda d: -d["score"])
-        rows += _classify_image(image, objects_of[image], found[:MAX_DETECTIONS])
+        rows += _classify_image(image, objects_of[image], found[:most])
     return np.array(rows, TABLE)
 
 

@@ -62,5 +62,11 @@ class FastCocoMetric(CocoMetric):
             files: dict[str, Any] = {}
             names.update(dump=lambda content, path: files.update({path: content}))
             names.update(load=files.get)
-        with patch.multiple(coco_metric, **names):
-            return super().compute_metrics(results)
+        chosen = self.img_ids  # of the file; to be evaluated, where they are not all
+        if chosen is not None:
+            self.img_ids = [self._coco_api.numbers[i] for i in chosen]
+        try:
+            with patch.multiple(coco_metric, **names):
+                return super().compute_metrics(results)
+        finally:
+            self.img_ids = chosen

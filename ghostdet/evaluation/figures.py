@@ -49,11 +49,14 @@ def detection_figures(truth: dict, detections: Sequence[dict]) -> dict[str, Any]
         ``images``: those with the most lost AP50. All AP are from 0 to 1, or None
         without objects.
     """
+    listed = {image["id"] for image in truth["images"]}
     annotations = [
-        {"iscrowd": 0, **a, "id": i} for i, a in enumerate(truth["annotations"], 1)
+        {"iscrowd": 0, **a, "id": i}
+        for i, a in enumerate(truth["annotations"], 1)
+        if a["image_id"] in listed
     ]
     truth = {**truth, "annotations": annotations}
-    table = classify(truth, detections)
+    table = classify(truth, detections, MOST[-1])
     names = {c["id"]: c["name"] for c in truth["categories"]}
     found = Counter(d["category_id"] for d in detections)
     objects = Counter(a["category_id"] for a in annotations if not a["iscrowd"])

@@ -55,11 +55,12 @@ def test_published_metrics(project, coco_eval, capsys, kind, names, options):
 def evaluate(tmp_path, monkeypatch):
     """A function: metrics, and arrays of every evaluation, by one of the classes."""
 
-    def run(kind, coco, samples, **options):
+    def run(kind, coco, samples, chosen=None, **options):
         file = tmp_path / "coco.json"
         file.write_text(json.dumps(coco))
         metric = kind(ann_file=str(file), **options)
         metric.dataset_meta = dict(classes=[c["name"] for c in coco["categories"]])
+        metric.img_ids = chosen
         arrays = []
 
         def record(evaluation):
@@ -198,6 +199,22 @@ def detections_on(count, coco, samples):
 def test_fast_equals_pycocotools_on(small, check_equal, change, metrics):
     coco, samples = change(json.loads(json.dumps(small[0])), small[1])
     assert len(check_equal(coco, samples, metric=["bbox", "proposal"])) == metrics
+
+
+@pytest.mark.parametrize("image_id", [int, "image {}".format], ids=["number", "text"])
+def test_a_part_of_the_images(small, evaluate, image_id):
+    """``img_ids`` are those of the file, as ``ghostdet check`` sets them."""
+    coco, samples = json.loads(json.dumps(small[0])), small[1][1::3]
+    for item in [*coco["images"], *coco["annotations"]]:
+        key = "image_id" if "image_id" in item else "id"
+        item[key] = image_id(10 * item[key])
+    samples = [{**s, "img_id": image_id(10 * s["img_id"])} for s in samples]
+    chosen = [sample["img_id"] for sample in samples]
+    ours, theirs = (
+        evaluate(kind, coco, samples, chosen=chosen)[0]
+        for kind in (FastCocoMetric, CocoMetric)
+    )
+    assert ours == pytest.approx(theirs, abs=1e-9) and ours["coco/bbox_mAP"] > 0
 
 
 def test_fast_on_masks(coco, check_equal):

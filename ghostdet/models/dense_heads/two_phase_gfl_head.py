@@ -180,13 +180,20 @@ class _Phases:
     ) -> AssignResult:
         """Assign by anchors, or as TOODHead does by predictions."""
         key = self.first if self.predictions is None else "assigner"
-        assigner, objects = self.assigners[key], (gt_instances, gt_instances_ignore)
+        assigner = self.assigners[key]
         try:
             if self.predictions is None:
-                return assigner.assign(pred_instances, num_level_priors, *objects)
+                return assigner.assign(
+                    pred_instances=pred_instances,
+                    num_level_priors=num_level_priors,
+                    gt_instances=gt_instances,
+                    gt_instances_ignore=gt_instances_ignore,
+                )
             pred_instances.scores = self.predictions.scores
             pred_instances.bboxes = self.predictions.bboxes
-            return assigner.assign(pred_instances, *objects, *self.exponents)
+            return assigner.assign(
+                pred_instances, gt_instances, gt_instances_ignore, *self.exponents
+            )
         except (AssertionError, AttributeError, TypeError) as error:
             raise ConfigError(
                 f"{type(assigner).__name__} cannot be the {key} of {self.head} "

@@ -66,7 +66,7 @@ def test_in_gfl_with_resnet18_and_fpn():
     data = demo_mm_inputs(2, [[3, 128, 160]] * 2, num_classes=80)
     batch = model.data_preprocessor(data, training=True)
     logits = torch.cat([x.flatten() for x in model(**batch, mode="tensor")[0]])
-    assert logits.sigmoid().mean() == pytest.approx(0.01, rel=0.2)
+    assert logits.sigmoid().mean().item() == pytest.approx(0.01, rel=0.2)
     model.parse_losses(model(**batch, mode="loss"))[0].backward()
     assert all(p.grad is not None for p in model.bbox_head.parameters())
     with torch.no_grad():

@@ -13,6 +13,7 @@ from ghostdet.errors import ConfigError
 from ghostdet.models import LightGFLHead, TwoPhaseGFLHead
 
 ATSS = dict(type="ATSSAssigner", topk=9)
+MAX_IOU = dict(type="MaxIoUAssigner", pos_iou_thr=0.3, neg_iou_thr=0.3)
 ALIGNED = dict(type="TaskAlignedAssigner", topk=3)
 COMMON = dict(allowed_border=-1, pos_weight=-1)
 TWO = dict(COMMON, initial_assigner=ATSS, initial_iter=5, assigner=ALIGNED)
@@ -74,11 +75,20 @@ def total(losses):
 
 
 @pytest.mark.parametrize("kind", [TwoPhaseGFLHead, LightGFLHead])
-@pytest.mark.parametrize("phases", [TWO, dict(COMMON, assigner=ATSS)])
+@pytest.mark.parametrize(
+    "phases",
+    [
+        TWO,
+        dict(TWO, initial_assigner=MAX_IOU),
+        dict(COMMON, assigner=ATSS),
+        dict(COMMON, assigner=MAX_IOU),
+    ],
+)
 def test_first_phase_is_gfl_head(progress, kind, phases):
     progress(dict(iter=4, max_iters=9))
     scores, *rest = batch()
-    heads = build(kind, **phases), build(GFLHead, **COMMON, assigner=ATSS)
+    first = phases.get("initial_assigner", phases["assigner"])
+    heads = build(kind, **phases), build(GFLHead, **COMMON, assigner=first)
     ours, theirs = (total(head.loss_by_feat(scores, *rest)) for head in heads)
     assert torch.equal(ours, theirs)
     gradients = (torch.autograd.grad(x.sum(), scores) for x in (ours, theirs))
@@ -195,7 +205,9 @@ def test_resumes_on_both_sides_of_the_switch(tmp_path, project, cells, new_run):
         }
         path = project / "configs/light/light_s_bccd.py"
         cfg = load_config(path, tmp_path / name, cells, options)
-        return train(cfg, resume).model.state_dict()
+        model = train(cfg, resume).model
+        assert model.bbox_head.assigner.predictions is not None  # the second phase
+        return model.state_dict()
 
     expected = run("straight")
     for start in (1, 3):
