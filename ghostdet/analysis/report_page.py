@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
+from mmdet.evaluation import CocoMetric
 from mmdet.registry import DATASETS, METRICS
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
@@ -24,7 +25,7 @@ from ghostdet.evaluation.errors import by_image
 from ghostdet.evaluation.figures import above, detection_figures
 from ghostdet.runtime import colors_of
 from ghostdet.utils.components import iter_datasets
-from ghostdet.utils.files import atomic_write
+from ghostdet.utils.files import atomic_write, open_image
 
 PAGE, FIGURES = "index.html", "figures.json"
 _CELLS = 30  # the largest cells of the confusion matrix, which have crops
@@ -33,9 +34,9 @@ _MEANING = {
     "classification": "on an object, of another class",
     "localisation": "of the right class, IoU 0.1 to 0.5",
     "both": "of another class, IoU 0.1 to 0.5",
-    "duplicate": "on an object that is found already",
-    "background": "where no object is",
-    "missed": "an object that nothing is near to",
+    "duplicate": "on an object that was already found",
+    "background": "where there is no object",
+    "missed": "an object with no detection near it",
 }
 
 
@@ -64,7 +65,8 @@ def write_report(cfg: Config, results: str | Path, folder: str | Path) -> Path:
         parts = [d for _, d in iter_datasets(cfg.test_dataloader.dataset)]
         datasets = [DATASETS.build(part) for part in parts]
         evaluator = coco_evaluator(cfg)
-        metric = METRICS.build(evaluator)
+        # FastCocoMetric numbers the images.
+        metric = METRICS.build({**evaluator, "type": CocoMetric})
         fix_coco_metric(metric)
     classes = datasets[0].metainfo["classes"]
     coco = metric._coco_api
@@ -149,14 +151,14 @@ def _curve(values: Sequence[float], width: int, height: int) -> str:
 def _heading(names: Sequence[str], row: int, column: int) -> str:
     last = len(names) - 1
     if row == last:
-        return f"{names[column]} where no object is"
+        return f"{names[column]} without an object"
     if column == last:
-        return f"{names[row]} that was missed"
+        return f"missed {names[row]}"
     return f"{names[row]} detected as {names[column]}"
 
 
 class _Album:
-    """Pictures of a test set, as addresses that hold their data."""
+    """Pictures of a test set, as data URLs."""
 
     def __init__(
         self, truth: dict, detections: list[dict], figures: dict, paths: dict
@@ -170,7 +172,7 @@ class _Album:
         self.found = by_image(above(found, least))
 
     def _open(self, image: Any) -> Image.Image:
-        with Image.open(self.paths[image]) as opened:
+        with open_image(self.paths[image]) as opened:
             return ImageOps.exif_transpose(opened).convert("RGB")
 
     def crops(self, row: int, column: int) -> list[dict[str, str]]:
@@ -191,7 +193,7 @@ class _Album:
                 inner = [value * scale for value in inner]
                 ImageDraw.Draw(crop).rectangle(inner, outline="#E69F00", width=2)
                 name = Path(self.paths[image]).name
-                made.append(dict(picture=_address(crop), name=name))
+                made.append(dict(picture=_data_url(crop), name=name))
         return made
 
     def pair(self, image: dict) -> dict[str, Any]:
@@ -209,7 +211,7 @@ class _Album:
                 part = whole.copy()
                 self._draw(part, items[image["id"]], scale)
                 sheet.paste(part, (place, 0))
-            found["picture"] = _address(sheet)
+            found["picture"] = _data_url(sheet)
         return found
 
     def _draw(self, picture: Image.Image, items: Sequence[dict], scale: float) -> None:
@@ -230,7 +232,7 @@ class _Album:
             draw.text(place, text, fill=ink, font=font)
 
 
-def _address(picture: Image.Image) -> str:
+def _data_url(picture: Image.Image) -> str:
     file = BytesIO()
     picture.save(file, "JPEG", quality=80)
     return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"

@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 from mmengine.config import Config
-from PIL import Image
 
 from ghostdet._configs import CONFIGS
 from ghostdet.checks.rehearsal import RehearsalHook, RehearsedError, rehearsal
@@ -23,7 +22,7 @@ from ghostdet.config import load_config
 from ghostdet.datasets.prepare.exports import Export, Photo, read_export
 from ghostdet.engine.setup import init_weights
 from ghostdet.errors import UserError
-from ghostdet.utils.files import atomic_write
+from ghostdet.utils.files import atomic_write, open_image
 from ghostdet.weights.source import fetch
 
 #: Configs of ``configs/own/`` by the names of ``--model``.
@@ -195,7 +194,7 @@ def _groups(export: Export, photos: Sequence[Photo]) -> dict[Any, list[Photo]]:
     groups = defaultdict(list)
     for photo in photos:
         try:
-            with Image.open(photo.path) as image:
+            with open_image(photo.path) as image:
                 image.draft("L", (64, 64))
                 small = np.asarray(image.convert("L").resize((9, 8)), int)
             # A difference hash: whether each pixel is brighter than its neighbour.

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import os
-import shlex
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
-import numpy as np
 import torchvision
 from mmdet.registry import DATASETS
 from mmengine.dataset import Compose
-from PIL import Image
-from torchvision.datasets.folder import IMG_EXTENSIONS, is_image_file
+from torchvision.datasets.folder import is_image_file
 
 from ghostdet.errors import UserError
-from ghostdet.utils.text import shorten
+from ghostdet.utils.files import open_image
 
 # PIL's modes whose values over 255 all become 255 in RGB.
 _DEEP = {"I", "F", "I;16", "I;16L", "I;16B", "I;16N"}
@@ -75,7 +71,7 @@ class ImageFolder(ClassificationDataset, torchvision.datasets.ImageFolder):
     """A folder for each class, as in ImageNet: ``root/CLASS/**/*.JPEG``.
 
     Classes are numbered in the order of their sorted names. Files without the
-    extension of an image are skipped, as in torchvision.
+    extension of an image are skipped, as in torchvision, and so are macOS's ``._*``.
 
     Args:
         root: Folder that holds a folder for each class.
@@ -93,17 +89,15 @@ class ImageFolder(ClassificationDataset, torchvision.datasets.ImageFolder):
     """
 
     def __init__(self, root: str, pipeline: Sequence[dict] = ()) -> None:
-        super().__init__(root, Compose(pipeline), allow_empty=True)
-        self.loader = partial(load_image, root=self.root)
-        counts = np.bincount(self.targets, minlength=len(self.classes))
-        empty = [name for name, count in zip(self.classes, counts) if not count]
-        if empty:
-            raise UserError(
-                f"{root}: no images in {len(empty)} of the {len(self.classes)} folders "
-                f"of classes: {shorten(empty)} (images end in "
-                f"{', '.join(IMG_EXTENSIONS)})\n"
-                "Put images into them, or remove the folders"
+        try:
+            super().__init__(
+                root, Compose(pipeline), loader=load_image, is_valid_file=_is_image
             )
+        except FileNotFoundError as error:  # torchvision's, for classes without images
+            text = str(error).strip()
+            raise UserError(
+                f"{root}: {text} Put images into them, or remove the folders"
+            ) from error
 
     @property
     def source(self) -> str:
@@ -145,12 +139,15 @@ def _no_classes(root: str) -> str:
     )
 
 
-def load_image(path: str, root: str | None = None) -> Any:
+def _is_image(path: str) -> bool:
+    return is_image_file(path) and not os.path.basename(path).startswith("._")
+
+
+def load_image(path: str) -> Any:
     """Read an image as torchvision does, and name the file if it is broken.
 
     Args:
         path: Path of the file.
-        root: Folder of all images, for the message; by default the file's own.
 
     Returns:
         A PIL image in RGB.
@@ -160,20 +157,15 @@ def load_image(path: str, root: str | None = None) -> Any:
             pixel, which RGB would clip.
     """
     try:
-        with Image.open(path) as image:
+        with open_image(path) as image:
             mode = image.mode
             if mode not in _DEEP:
                 return image.convert("RGB")
     except Exception as error:  # decoders raise what they like
-        why = str(error) or type(error).__name__
-        remedy = "restore broken files, or remove them"
-        folder, name = os.path.split(path)
-        if name.startswith("._"):
-            why = "it is an AppleDouble file of macOS"
-            folder = shlex.quote(root or folder or ".")
-            remedy = f"delete all of these: find {folder} -name '._*' -delete"
         raise UserError(
-            f"{path}: cannot be read as an image ({why}); {remedy}"
+            f"{path}: cannot be read as an image "
+            f"({str(error) or type(error).__name__}); restore broken files, or remove "
+            "them"
         ) from error
     raise UserError(
         f"{path}: has 16 bits a pixel or more (PIL's mode {mode}), and all values over "

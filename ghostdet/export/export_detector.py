@@ -152,7 +152,7 @@ def _check_out(out: Path, format: str) -> None:
                 "overwritten; give another name with --out"
             )
     meta = out.with_suffix(".json")
-    if meta.exists() and "format_version" not in meta.read_text()[:1000]:
+    if meta.exists() and b"format_version" not in meta.read_bytes()[:1000]:
         raise UserError(
             f"{meta} exists and does not belong to an export; give another name with "
             "--out"

@@ -1,4 +1,4 @@
-"""Atomic writes, writes that may fail, checksums, and JSON in any encoding."""
+"""Atomic and failing writes, checksums, large images, and JSON in any encoding."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TextIO
+from unittest.mock import patch
 
 from mmengine.logging import print_log
+from PIL import Image
 
 from ghostdet.errors import UserError
 
@@ -125,3 +127,9 @@ def open_json(path: str | Path, mode: str = "r") -> TextIO:
     with open(path, "rb") as file:
         encoding = json.detect_encoding(file.read(4))
     return open(path, mode, encoding=encoding)
+
+
+def open_image(path: str | Path) -> Image.Image:
+    """Open an image with Pillow, which refuses aerial photographs for their size."""
+    with patch.object(Image, "MAX_IMAGE_PIXELS", None):
+        return Image.open(path)

@@ -3,11 +3,10 @@ import json
 import pytest
 
 from ghostdet.analysis.demo import run_demo
-from ghostdet.datasets import prepare_trees
 
 
 @pytest.mark.data
-def test_demo(trees_wheel, project, tmp_path, new_run, capfd):
+def test_demo(trees_root, project, tmp_path, new_run, capfd):
     """The demo itself, four iterations of it, from the wheel to the last line."""
     config = tmp_path / "short.py"
     config.write_text(
@@ -19,9 +18,8 @@ def test_demo(trees_wheel, project, tmp_path, new_run, capfd):
         "model = dict(test_cfg=dict(score_thr=0.0))\n"
     )
     new_run()
-    root, work_dir = tmp_path / "trees", tmp_path / "demo"
-    prepare_trees(root, wheel=trees_wheel)
-    result = run_demo(config, work_dir, root, seed=3)
+    work_dir = tmp_path / "demo"
+    result = run_demo(config, work_dir, trees_root, seed=3)
     assert result == json.loads((work_dir / "metrics.json").read_text())
     assert (result["seed"], result["iterations"]) == (3, 4)
     assert 0 <= result["AP"] <= result["AP50"] <= 1

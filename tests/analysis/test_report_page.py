@@ -50,12 +50,14 @@ def test_page(tiny, results, tmp_path):
         assert "CONSOLE" not in done.stderr
 
 
+@pytest.mark.parametrize("kind", ["CocoMetric", "FastCocoMetric"])
 @pytest.mark.parametrize("listed", [False, True])
-def test_evaluators(tiny, results, tmp_path, listed):
+def test_evaluators(tiny, results, tmp_path, kind, listed):
     """One in a list, and one that takes the annotations of the dataset."""
     cfg = tiny()
     expected = write_report(cfg, results, tmp_path / "report").read_text()
     del cfg.test_evaluator["ann_file"]
+    cfg.test_evaluator.type = kind
     if listed:
         other = dict(type="DumpDetResults", out_file_path="a.pkl")
         cfg.test_evaluator = [other, cfg.test_evaluator]

@@ -17,7 +17,7 @@ from ghostdet.checks import check_run
 from ghostdet.checks.findings import findings_table
 from ghostdet.checks.rehearsal import RehearsalHook
 from ghostdet.config import load_config
-from ghostdet.datasets import LoadReadableImage, prepare_trees
+from ghostdet.datasets import LoadReadableImage
 
 
 def not_passed(findings) -> dict:
@@ -410,10 +410,9 @@ def test_clean_coco(coco, tmp_path, detector):
 
 
 @pytest.mark.data
-def test_clean_demo(trees_wheel, tmp_path):
-    root = prepare_trees(tmp_path / "trees", wheel=trees_wheel)
+def test_clean_demo(trees_root, tmp_path):
     config = f"{CONFIGS}/demo/light_s_trees.py"
-    findings = check_run(load_config(config, tmp_path / "run", root), full=True)
+    findings = check_run(load_config(config, tmp_path / "run", trees_root), full=True)
     assert not not_passed(findings), findings_table(findings)
 
 

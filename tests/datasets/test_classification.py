@@ -78,8 +78,7 @@ FOLDERS = {
     ),
     "empty classes": (
         empty,
-        r"val: no images in 2 of the 5 folders of classes: \.ipynb_checkpoints, n1 "
-        r"\(.*\.jpeg.*\)\nPut images into them, or remove",
+        r"val: .* no valid file for the classes \.ipynb_checkpoints, n1\. Put images",
     ),
 }
 

@@ -11,7 +11,7 @@ import json
 import math
 import os
 import re
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -19,12 +19,12 @@ from typing import Any
 from xml.etree import ElementTree
 
 import yaml
-from PIL import ExifTags, Image
+from PIL import ExifTags
 from torchvision.datasets.folder import IMG_EXTENSIONS, is_image_file
 from tqdm import tqdm
 
 from ghostdet.errors import UserError
-from ghostdet.utils.files import open_json
+from ghostdet.utils.files import open_image, open_json
 
 PARTS = {"train": "train", "training": "train"}
 PARTS |= {"val": "val", "valid": "val", "validation": "val", "test": "test"}
@@ -62,26 +62,24 @@ class Export:
         form: The form of its labels.
         classes: Names in the export's order.
         photos: All images, those without objects too.
-        notes: What was left out or guessed, with how often.
+        notes: What was left out or guessed, with the places.
     """
 
     root: Path
     form: str = ""
     classes: list[str] = field(default_factory=list)
     photos: list[Photo] = field(default_factory=list)
-    notes: Counter[str] = field(default_factory=Counter)
-    examples: dict[str, str] = field(default_factory=dict)
+    notes: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
 
     def note(self, text: str, example: object) -> None:
-        """Count what was left out, with the first as an example."""
-        self.notes[text] += 1
-        self.examples.setdefault(text, str(example))
+        """Note what was left out, and where."""
+        self.notes[text].append(str(example))
 
     def said(self) -> list[str]:
         """List the notes, with their numbers and examples."""
         return [
-            f"{count:,} {text}, such as {self.examples[text]}"
-            for text, count in self.notes.items()
+            f"{len(places):,} {text}, such as {places[0]}"
+            for text, places in self.notes.items()
         ]
 
     def add(self, photo: Photo, name: str, box: Sequence[float], **keys: Any) -> None:
@@ -105,7 +103,7 @@ class Export:
         bbox = [round(value, 3) for value in (left, top, width, height)]
         found = dict(category=name, bbox=bbox, area=round(width * height, 3), iscrowd=0)
         if any(found.items() <= other.items() for other in photo.objects):
-            self.note("objects are there twice, and kept once", photo.path)
+            self.note("duplicate objects are left out", photo.path)
         else:
             photo.objects.append({**found, **keys})
 
@@ -138,15 +136,15 @@ def read_export(root: str | Path) -> Export:
             export.note("images cannot be read, and are left out", path)
     if not export.photos:
         raise UserError(
-            f"{root} has no image that is read ({', '.join(IMG_EXTENSIONS)}); give the "
-            "folder of a dataset"
+            f"{root} has no image that can be read ({', '.join(IMG_EXTENSIONS)}); give "
+            "the folder of a dataset"
         )
     readers = _readers(files)
     if not readers:
         count = f"{len(export.photos):,} images and no labels"
         raise UserError(
-            f"{root} has {count} in a form that is read: {FORMATS}. Label the images, "
-            "for example with labelme or CVAT, and type this again"
+            f"{root} has {count} in a form that ghostdet reads: {FORMATS}. Label the "
+            "images, for example with labelme or CVAT, and type this again"
         )
     if len(readers) > 1:
         found = " and ".join(f"{form} ({paths[0]})" for form, paths in readers.items())
@@ -159,14 +157,14 @@ def read_export(root: str | Path) -> Export:
         export.classes.sort()
     if not any(photo.objects for photo in export.photos):
         raise UserError(
-            f"{root}: its {len(export.photos):,} images have no object by {paths[0]}"
+            f"{paths[0]} has no object for the {len(export.photos):,} images of {root}"
             + "".join(f"; {line}" for line in export.said())
         )
     return export
 
 
 def part_of(path: Path) -> str:
-    """Tell the part (train, val, test) from a path, whose last word for one counts.
+    """Return the part (train, val, test) that a path names; the last such word wins.
 
     Example:
         >>> part_of(Path('annotations/instances_val2017.json')), part_of(Path('a.jpg'))
@@ -193,7 +191,7 @@ def _files(root: Path) -> Iterator[Path]:
 
 
 def _size(path: Path) -> tuple[int, int]:
-    with Image.open(path) as image:
+    with open_image(path) as image:
         turned = image.getexif().get(ExifTags.Base.Orientation) in _TURNED
         return image.size[::-1] if turned else image.size
 
@@ -250,7 +248,7 @@ def _xml(path: Path) -> ElementTree.Element:
 
 
 class _Finder:
-    """Find the image that a label file means."""
+    """Match label files to images."""
 
     def __init__(self, export: Export) -> None:
         self.export = export
@@ -262,8 +260,9 @@ class _Finder:
     def find(self, name: str, label: Path, stem: bool = True) -> Photo | None:
         """Find an image by the path that a label gives, or by the label's own name.
 
-        Of several, it is the one whose path is most like both, and whose folder has the
-        words of the label's file, as ``val/`` of ``instances_val.json``.
+        Of several, take the one whose path agrees most with the given one, then shares
+        most words with the label's (``val/`` with ``instances_val.json``), then is
+        nearest to it.
         """
         label = label.relative_to(self.export.root)
         given = [part.lower() for part in PurePosixPath(name.replace("\\", "/")).parts]
@@ -310,15 +309,14 @@ def _read_coco(export: Export, paths: Sequence[Path]) -> None:
                 if photo is None:
                     continue
                 if photo.path in seen:
-                    export.note("images are listed again, and kept once", photo.path)
+                    text = "images are listed twice; the first entry is kept"
+                    export.note(text, photo.path)
                     continue
                 seen.add(photo.path)
                 photo.part = part or photo.part
                 stated = image.get("width"), image.get("height")
                 if None not in stated and stated != photo.size:
-                    text = (
-                        "images have another size than their labels say; boxes are kept"
-                    )
+                    text = "images differ in size from what their labels say"
                     export.note(text, f"{photo.path} ({photo.size}, not {stated})")
                 for annotation in own[image["id"]]:
                     _add_coco(export, photo, annotation, names)
@@ -384,12 +382,14 @@ def _read_voc(export: Export, paths: Sequence[Path]) -> None:
 
 def _read_yolo(export: Export, paths: Sequence[Path]) -> None:
     path = min(paths, key=lambda p: (p.suffix == ".txt", len(p.parts)))
+    content: dict[str, Any] = {}
     if path.suffix == ".txt":
         names = dict(enumerate(path.read_text("utf-8-sig").splitlines()))
     else:
         names = (content := _yaml(path))["names"]
         names = dict(names if isinstance(names, dict) else enumerate(names or ()))
         _yolo_parts(export, path, content)
+    pose = "kpt_shape" in content  # keypoints follow each box
     names = {
         int(k): str(name).strip() for k, name in names.items() if str(name).strip()
     }
@@ -408,7 +408,8 @@ def _read_yolo(export: Export, paths: Sequence[Path]) -> None:
                 kind, *values = map(float, line.split())
             except ValueError as error:
                 raise UserError(f"{label}:{number}: {error}; correct it") from error
-            if len(values) in (4, 5):  # a fifth is a score
+            # A fifth is a score, and more are keypoints.
+            if len(values) in (4, 5) or (pose and len(values) > 5):
                 x, y, w, h = values[:4]
                 if max(values[:4]) > 2:
                     text = f"{max(values[:4]):g}, expected shares of the image, 0 to 1"
@@ -428,21 +429,22 @@ def _read_yolo(export: Export, paths: Sequence[Path]) -> None:
 
 def _yolo_parts(export: Export, path: Path, content: dict) -> None:
     """Set the parts that a ``data.yaml`` names by folders or lists of images."""
+    finder = _Finder(export)
     for key in ("train", "val", "test"):
         entries = content.get(key) or ()
         for entry in [entries] if isinstance(entries, str) else entries:
-            parts = [p for p in PurePosixPath(entry).parts if p not in ("..", ".")]
+            parts = PurePosixPath(entry.lstrip("/")).parts
+            parts = [part for part in parts if part not in ("..", ".")]
             ends = (path.parent.joinpath(*parts[i:]) for i in range(len(parts)))
             named = next(filter(Path.exists, ends), None)
             if named is None:
                 continue
-            inside = {named}
+            photos = [photo for photo in export.photos if named in photo.path.parents]
             if named.is_file():
-                lines = named.read_text("utf-8-sig").splitlines()
-                inside = {PurePosixPath(line.strip()).name for line in lines}
-            for photo in export.photos:
-                if inside & {*photo.path.parents, photo.path.name}:
-                    photo.part = key
+                lines = filter(None, map(str.strip, named.open(encoding="utf-8-sig")))
+                photos = [finder.find(line, named, stem=False) for line in lines]
+            for photo in filter(None, photos):
+                photo.part = key
 
 
 def _read_labelme(export: Export, paths: Sequence[Path]) -> None:

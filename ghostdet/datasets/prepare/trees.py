@@ -41,18 +41,16 @@ PHOTOS = {
 PARTS = ("train", "val", "photos")
 
 
-def prepare_trees(
-    root: str | Path,
-    *,
-    tile: int = 400,
-    overlap: int = 112,
-    wheel: str | Path | None = None,
-) -> Path:
+# Side of a tile, and least overlap of neighbours, in px. The overlap exceeds the
+# largest box (108x109 px), so that some tile shows each tree uncut.
+TILE, OVERLAP = 400, 112
+
+
+def prepare_trees(root: str | Path) -> Path:
     """Write the demo's dataset as COCO JSON and PNG tiles.
 
-    The first call downloads a wheel of 20 MB with pip and keeps it in ``root``. A call
-    with the same arguments returns at once; other arguments replace the dataset. Call
-    it from one process, not from every rank.
+    The first call downloads a wheel of 20 MB with pip and keeps it in ``root``; later
+    calls return at once. Call it from one process, not from every rank.
 
     ::
 
@@ -60,7 +58,7 @@ def prepare_trees(
         root/annotations/instances_val.json      tiles right of it
         root/annotations/instances_photos.json   the sides right of it, uncut
         root/train/*.png, root/val/*.png, root/photos/*.png
-        root/deepforest-2.1.0-py3-none-any.whl   unless ``wheel`` is given
+        root/deepforest-2.1.0-py3-none-any.whl
 
     A column divides each photograph into a side for training and one for evaluation,
     and each side is cut into overlapping tiles of one size. The category is ``tree``
@@ -74,26 +72,16 @@ def prepare_trees(
 
     Args:
         root: Directory to write into; created if missing.
-        tile: Width and height of a tile in px.
-        overlap: Least overlap of neighbouring tiles in px. The default exceeds the
-            largest box (108x109 px), so that some tile shows each tree uncut.
-        wheel: The DeepForest wheel; by default it is downloaded to ``root``.
 
     Returns:
         ``root`` as a path.
 
     Raises:
-        UserError: If the wheel cannot be downloaded, is missing or is another file, if
-            ``root`` cannot be written or holds other data, or if ``overlap`` is not
-            in ``[0, tile)``.
+        UserError: If the wheel cannot be downloaded or is another file, or if ``root``
+            cannot be written or holds other data.
     """
     root = Path(root)
-    if not 0 <= overlap < tile:
-        raise UserError(
-            f"tile={tile}, overlap={overlap}: the overlap must be at least 0 and less "
-            "than the tile, as in tile=400, overlap=112"
-        )
-    request = dict(wheel_sha256=WHEEL_SHA256, tile=tile, overlap=overlap)
+    request = dict(wheel_sha256=WHEEL_SHA256, tile=TILE, overlap=OVERLAP)
     request = json.dumps(request) + "\n"
     manifest = root / "manifest.json"
     if manifest.is_file() and manifest.read_text() == request:
@@ -107,13 +95,13 @@ def prepare_trees(
         )
     try:
         root.mkdir(parents=True, exist_ok=True)
-        wheel = _download(root) if wheel is None else Path(wheel)
+        wheel = _download(root)
         _check_wheel(wheel)
         manifest.write_text("")  # a directory of ours, and unfinished
         for path in owned:
             shutil.rmtree(path, ignore_errors=True)
             path.mkdir()
-        _build(root, wheel, tile, overlap)
+        _build(root, wheel)
         manifest.write_text(request)
     except OSError as err:
         raise UserError(
@@ -145,11 +133,6 @@ def _download(root: Path) -> Path:
 
 def _check_wheel(wheel: Path) -> None:
     """Refuse any other file before it is opened as an archive."""
-    if not wheel.is_file():
-        raise UserError(
-            f"{wheel}: no such file. Expected the downloaded {WHEEL_NAME}; leave "
-            "the argument out to have it downloaded"
-        )
     actual = sha256(wheel)
     if actual != WHEEL_SHA256:
         raise UserError(
@@ -160,7 +143,7 @@ def _check_wheel(wheel: Path) -> None:
         )
 
 
-def _build(root: Path, wheel: Path, tile: int, overlap: int) -> None:
+def _build(root: Path, wheel: Path) -> None:
     """Write all images and annotations."""
     crops: dict[str, list] = {part: [] for part in PARTS}
     with zipfile.ZipFile(wheel) as archive:
@@ -169,8 +152,8 @@ def _build(root: Path, wheel: Path, tile: int, overlap: int) -> None:
             height, width = image.shape[:2]
             val = (split, 0, width, height)
             for part, windows in (
-                ("train", tiles((0, 0, split, height), tile, overlap)),
-                ("val", tiles(val, tile, overlap)),
+                ("train", tiles((0, 0, split, height), TILE, OVERLAP)),
+                ("val", tiles(val, TILE, OVERLAP)),
                 ("photos", [val]),
             ):
                 crops[part] += [(name, image, boxes, window) for window in windows]
@@ -247,8 +230,8 @@ def _clip(
 ) -> Iterator[tuple[int, tuple[int, int, int, int], float]]:
     """Clip boxes ``(T, 4)``, x1 y1 x2 y2, to a window.
 
-    Yields of each box that meets it the index, the rest as x y w h in the window, and
-    the share of its area that is left.
+    For each box that meets the window, yield its index, the clipped box (x, y, w, h) in
+    the window, and the share of its area that is left.
     """
     low, high = np.array(window[:2]), np.array(window[2:])
     corner = boxes[:, :2].clip(low, high)

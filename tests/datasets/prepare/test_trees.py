@@ -61,9 +61,18 @@ def wheel(tmp_path, monkeypatch):
     folder.mkdir()
     path = synthetic_wheel(folder)
     monkeypatch.setattr(trees, "PHOTOS", PHOTOS)
+    monkeypatch.setattr(trees, "TILE", 40)
+    monkeypatch.setattr(trees, "OVERLAP", 8)
     checksum = hashlib.sha256(path.read_bytes()).hexdigest()
     monkeypatch.setattr(trees, "WHEEL_SHA256", checksum)
     return path
+
+
+def prepare(root: Path, wheel: Path) -> Path:
+    """Prepare from a wheel that was fetched elsewhere."""
+    root.mkdir(parents=True)
+    (root / trees.WHEEL_NAME).symlink_to(wheel)
+    return prepare_trees(str(root))
 
 
 @pytest.fixture
@@ -87,7 +96,7 @@ def contents(root: Path) -> dict:
     }
 
 
-def check_dataset(root: Path, wheel: Path, photos, tile: int) -> dict[str, set]:
+def check_dataset(root: Path, wheel: Path, photos) -> dict[str, set]:
     """Check pixels, coverage and boxes; return the trees that are objects."""
     source, xml = {}, {}
     with zipfile.ZipFile(wheel) as archive:
@@ -114,7 +123,7 @@ def check_dataset(root: Path, wheel: Path, photos, tile: int) -> dict[str, set]:
             pixels = cv2.imread(str(root / split / image["file_name"]))
             original = source[image["source"]][y : y + h, x : x + w]
             assert np.array_equal(pixels, original)
-            assert split == "photos" or max(w, h) <= tile
+            assert split == "photos" or max(w, h) <= trees.TILE
             covered[image["source"]][y : y + h, x : x + w] = True
         for name, split_x in splits.items():
             expected = np.zeros_like(covered[name])
@@ -149,31 +158,33 @@ def check_dataset(root: Path, wheel: Path, photos, tile: int) -> dict[str, set]:
 
 
 def test_dataset(tmp_path, wheel):
-    root = prepare_trees(str(tmp_path / "a" / "b"), tile=32, overlap=12, wheel=wheel)
+    root = prepare(tmp_path / "a" / "b", wheel)
     assert root == tmp_path / "a" / "b"
-    check_dataset(root, wheel, PHOTOS, tile=32)
-    assert sorted(os.listdir(root)) == sorted([*SPLITS, "annotations", "manifest.json"])
+    check_dataset(root, wheel, PHOTOS)
+    written = [*SPLITS, "annotations", "manifest.json", trees.WHEEL_NAME]
+    assert sorted(os.listdir(root)) == sorted(written)
 
 
 def test_deterministic_and_kept(tmp_path, wheel, monkeypatch):
-    roots = [prepare_trees(tmp_path / n, tile=40, overlap=8, wheel=wheel) for n in "ab"]
+    roots = [prepare(tmp_path / name, wheel) for name in "ab"]
     assert contents(roots[0]) == contents(roots[1])
-    prepare_trees(roots[1], tile=32, overlap=12, wheel=wheel)  # is built again
-    new = prepare_trees(tmp_path / "c", tile=32, overlap=12, wheel=wheel)
-    assert contents(roots[1]) == contents(new)
+    monkeypatch.setattr(trees, "TILE", 32)
+    prepare_trees(roots[1])  # is built again
+    assert contents(roots[1]) == contents(prepare(tmp_path / "c", wheel))
     monkeypatch.setattr(trees, "_build", None)  # a finished directory is not built
-    prepare_trees(roots[0], tile=40, overlap=8)
+    prepare_trees(roots[1])
 
 
 def test_download(tmp_path, wheel, offline, monkeypatch, capfd):
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(wheel.parent))
-    root = prepare_trees(tmp_path / "a", tile=40, overlap=8)
+    root = prepare_trees(tmp_path / "a")
     assert (root / trees.WHEEL_NAME).read_bytes() == wheel.read_bytes()
     out, err = capfd.readouterr()
     assert "20 MB" in out and out.count("\n") == 1 and not err
     monkeypatch.setattr(subprocess, "run", None)  # the kept wheel is used
-    prepare_trees(root, tile=32, overlap=12)
+    monkeypatch.setattr(trees, "TILE", 32)
+    prepare_trees(root)
 
 
 def test_no_network(tmp_path, offline):
@@ -194,33 +205,27 @@ def test_checksum(tmp_path):
         assert part in str(caught.value)
 
 
-def test_other_data_is_safe(tmp_path, wheel):
+def test_other_data_is_safe(tmp_path):
     (tmp_path / "train").mkdir()
     (tmp_path / "train" / "mine.jpg").touch()
     with pytest.raises(UserError, match="holds train that ghostdet did not write"):
-        prepare_trees(tmp_path, wheel=wheel)
+        prepare_trees(tmp_path)
     assert (tmp_path / "train" / "mine.jpg").exists()
 
 
-def test_mistakes(tmp_path, wheel):
+def test_no_folder(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="cannot be written there .* exists"):
-        prepare_trees(tmp_path / "file", wheel=wheel)
-    with pytest.raises(UserError, match="nowhere.whl: no such file"):
-        prepare_trees(tmp_path, wheel=tmp_path / "nowhere.whl")
-    for overlap in (-1, 32, 40):
-        with pytest.raises(UserError, match=f"overlap={overlap}"):
-            prepare_trees(tmp_path, tile=32, overlap=overlap)
+        prepare_trees(tmp_path / "file")
 
 
 @pytest.mark.data
-def test_real_photographs(tmp_path, trees_wheel):
-    root = prepare_trees(tmp_path, wheel=trees_wheel)
-    objects = check_dataset(root, trees_wheel, trees.PHOTOS, tile=400)
+def test_real_photographs(trees_root):
+    objects = check_dataset(trees_root, trees_root / trees.WHEEL_NAME, trees.PHOTOS)
     assert objects["val"] == objects["photos"]  # each is whole in some tile
     counts = {}
     for split in SPLITS:
-        coco = load(root, split)
+        coco = load(trees_root, split)
         crowd = sum(a["iscrowd"] for a in coco["annotations"])
         counts[split] = len(coco["images"]), len(coco["annotations"]) - crowd, crowd
     assert counts == {
