@@ -23,7 +23,9 @@ def main() -> None:
     """Run the tool of ghostdet or MMDetection that is named, or list the tools."""
     folder, program, given = TOOLS, "ghostdet", sys.argv[1:]
     if theirs := given[:1] == ["mmdet"]:
-        folder = tools_of(Path(*find_spec("mmdet").submodule_search_locations))
+        if (spec := find_spec("mmdet")) is None:
+            sys.exit("error: MMDetection is not installed; type pip install mmdet")
+        folder = tools_of(Path(*spec.submodule_search_locations))
         program, given = "ghostdet mmdet", given[1:]
     paths = sorted(folder.rglob("[!_]*.py"))
     tools = {

@@ -96,7 +96,7 @@ def benchmark(
     if "loading" in suites:  # before the others take their time
         check_dataset(loading_config(Path(data_root)).train_dataloader.dataset)
     torch.set_num_threads(threads)
-    torch._dynamo.config.recompile_limit = 64  # forms of a network share code
+    torch._dynamo.config.cache_size_limit = 64  # forms of a network share code
     init_default_scope("mmdet")
     context = Context(device, threads, rounds, Path(data_root))
     tables = []

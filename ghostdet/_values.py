@@ -109,8 +109,7 @@ def derive(config: dict[str, Any]) -> None:
     if file in state.files:
         return
     own = {key: value for key, value in config.items() if not key.startswith("_")}
-    asked: dict[str, Any] = {}
-    with _set(_Reading({**own, **state.values}, asked, (*state.files, file))):
+    with giving({**own, **state.values}, (*state.files, file)) as asked:
         read = Config.fromfile(file).to_dict()
     read |= {key: value for key, value in asked.items() if key in own}
     state.asked.update(asked)
@@ -120,20 +119,17 @@ def derive(config: dict[str, Any]) -> None:
 
 
 @contextmanager
-def giving(values: dict[str, Any]) -> Iterator[dict[str, Any]]:
+def giving(
+    values: dict[str, Any], files: tuple[str, ...] = ()
+) -> Iterator[dict[str, Any]]:
     """Give values to the config that is read meanwhile, in place of its own.
 
     Yields:
         What its bases asked for, and got, by name.
     """
-    with _set(_Reading(values, {}, ())) as state:
-        yield state.asked
-
-
-@contextmanager
-def _set(state: _Reading) -> Iterator[_Reading]:
+    state = _Reading(values, {}, files)
     token = _reading.set(state)
     try:
-        yield state
+        yield state.asked
     finally:
         _reading.reset(token)

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from io import StringIO
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from mmengine.config import Config
 
@@ -27,18 +27,11 @@ COCO_LAYOUT = (
 IMAGENET_LAYOUT = "train/CLASS/*.JPEG, val/CLASS/*.JPEG"
 
 
-class Launcher(NamedTuple):
-    """A program that starts the processes of a run, and its environment variables."""
-
-    program: str
-    rank: str
-    world_size: str
-
-
-LAUNCHERS = {
-    "pytorch": Launcher("torchrun", "RANK", "WORLD_SIZE"),
-    "slurm": Launcher("srun", "SLURM_PROCID", "SLURM_NTASKS"),
-    "mpi": Launcher("mpirun", "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"),
+# Programs that start the processes of a run, and a variable that each sets.
+_LAUNCHERS = {
+    "pytorch": ("torchrun", "RANK"),
+    "slurm": ("srun", "SLURM_PROCID"),
+    "mpi": ("mpirun", "OMPI_COMM_WORLD_RANK"),
 }
 
 
@@ -78,19 +71,19 @@ def load_config(
         derived = name in options or "data_root" in asked
         if derived and name in cfg and cfg[name] != value:
             raise UserError(
-                f"{path} sets {name}, and its base needs that: let the file end with "
-                '__import__("ghostdet").derive(globals()), or name it otherwise'
+                f"{path} sets {name}, which its base reads: end the file with "
+                '__import__("ghostdet").derive(globals()), or rename it'
             )
         if options.pop(name, value) != value and name not in cfg:
             raise UserError(
-                f"--cfg-options {name} reaches a part of {path} alone; it is for "
+                f"--cfg-options {name} changes only a part of {path}; it is for "
                 "configs on configs/own/ (docs/own_data.md)"
             )
-    starter = LAUNCHERS.get(launcher)
-    if starter and starter.rank not in os.environ:
+    program, variable = _LAUNCHERS.get(launcher, (None, None))
+    if program and variable not in os.environ:
         raise UserError(
-            f"--launcher {launcher} is for processes that {starter.program} starts, "
-            "and it did not start this one; leave it out to run on one device"
+            f"--launcher {launcher} is for processes that {program} starts, and it "
+            "did not start this one; leave it out to run on one device"
         )
     cfg.launcher = launcher
     if data_root is not None:
@@ -135,8 +128,11 @@ def _run_config(path: str | Path) -> Config:
 
 def _cause(error: BaseException) -> str:
     """The error that others, MMEngine's advice among them, came from, and its place."""
-    while inner := error.__cause__ or error.__context__:
+    inner: Any = error
+    while inner and inner.__traceback__:  # one that was only named has none
         error = inner
+        hidden = error.__suppress_context__
+        inner = error.__cause__ or (None if hidden else error.__context__)
     place = traceback.extract_tb(error.__traceback__)[-1]
     where = (
         "" if isinstance(error, SyntaxError) else f" ({place.filename}:{place.lineno})"
@@ -190,7 +186,7 @@ def config_mistakes(cfg: Config, reading: bool = False) -> Iterator[None]:
         asserted = isinstance(error, AssertionError)
         told = re.match(known, message) or (asserted and component and error.args)
         if reading and not asserted:
-            message = f"a value is of another kind than expected ({message}, at "
+            message = f"a value has the wrong type ({message}, at "
             message += f"`{place.line}`)"
         elif place.name != "build_from_cfg" and not told:
             raise

@@ -158,9 +158,9 @@ def test_value_that_the_file_does_not_derive_from(tmp_path):
         f"_base_ = {CONFIGS + '/own/light_s.py'!r}\nmax_iters = 900"
     )
     for options in ({}, {"max_iters": 90}):
-        with pytest.raises(UserError, match="own.py sets max_iters, and its base"):
+        with pytest.raises(UserError, match="own.py sets max_iters, which its base"):
             load_config(tmp_path / "own.py", cfg_options=options)
-    with pytest.raises(UserError, match="classes reaches a part of .*_fpn.py alone"):
+    with pytest.raises(UserError, match="classes changes only a part of .*_fpn.py;"):
         path = f"{CONFIGS}/retinanet_ghostnet_fpn.py"
         load_config(path, cfg_options={"classes": ["a"]})
 

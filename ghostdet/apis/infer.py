@@ -110,9 +110,9 @@ def infer(
     ``category_id``, ``bbox`` (x, y, width, height in pixels of the image) and
     ``score``, with ``file_name`` and ``category_name``. Images that the config's test
     annotations list, by their paths, and categories that they name have their
-    identifiers. Others are counted from 1, or on from the highest identifier there.
+    identifiers. Others get the next free numbers.
 
-    Of a video it writes ``NAME.mp4`` with the boxes, and ``NAME.jsonl``, a line for
+    For a video it writes ``NAME.mp4`` with the boxes, and ``NAME.jsonl``, a line for
     each detection, with ``frame``, counted from 0, in place of the image.
 
     A classifier writes ``results.json`` alone: for each image ``file_name`` and
@@ -388,7 +388,7 @@ class _Classifier:
 
 
 def _open_video(path: Path) -> mmcv.VideoReader | None:
-    """Open a video, if the file is one and no image."""
+    """Open a file if it is a video."""
     if not path.is_file() or path.suffix.lower() in SUFFIXES or is_image(path):
         return None
     video = mmcv.VideoReader(str(path))
@@ -411,7 +411,7 @@ def _list(images: Path, out: Path) -> list[tuple[Path, str]]:
         and "/." not in f"/{path.relative_to(images).as_posix()}"
     ]
     if others:
-        print(f"{images}: skipped what is no image: {shorten(others)}")
+        print(f"{images}: skipped files that are not images: {shorten(others)}")
     return found
 
 

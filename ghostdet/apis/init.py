@@ -1,4 +1,4 @@
-"""Lay out data of one's own, and write a config for it."""
+"""Lay out your own data, and write a config for it."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from contextlib import redirect_stdout, suppress
 from io import StringIO
 from pathlib import Path
+from pprint import pformat
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -39,7 +40,7 @@ _LONGEST = 3  # widths of the input are its height, at most, or the other way
 _STEP = 32  # px, the highest stride that detectors pad to
 _HELD_OUT = 0.2  # share of the images, if the export has no part for evaluation
 _MOST_EPOCHS, _LEAST_ITERATIONS = 300, 50
-_WIDTH = 88  # characters of a line
+_WIDTH = 75  # characters of a value's line
 
 
 def init_project(
@@ -63,9 +64,9 @@ def init_project(
             left as it is; without a part for evaluation, a fifth of its images, of
             which near-duplicates stay together, is held out.
         model: One of :data:`OWN`.
-        minutes: How long the training takes on this machine, about.
+        minutes: Approximate training time on this machine.
         epochs: The length in passes over the images, in place of ``minutes``.
-        seed: Of the choice of images that are held out.
+        seed: Seed for choosing the images that are held out.
 
     Returns:
         The config, lines about what was written, and warnings.
@@ -119,11 +120,11 @@ def init_project(
         values["test_file"] = "test.json"
 
     def write(length: int) -> Config:
-        lines = [head, f'_base_ = __import__("ghostdet").CONFIGS + "{base}"', ""]
-        lines += [f"{key} = {_literal(value)}" for key, value in values.items()]
-        lines += [f"max_iters = {length}", ""]
-        lines.append('__import__("ghostdet").derive(globals())')
-        atomic_write(config, "\n".join(lines) + "\n")
+        text = f"{head}\n_base_ = __import__('ghostdet').CONFIGS + '{base}'\n\n"
+        for key, value in {**values, "max_iters": length}.items():
+            text += f"{key} = {pformat(value, width=_WIDTH, compact=True)}\n"
+        text += "\n__import__('ghostdet').derive(globals())\n"
+        atomic_write(config, text)
         return load_config(config)
 
     cfg = write(_LEAST_ITERATIONS)
@@ -150,7 +151,7 @@ def _parts(export: Export, seed: int) -> dict[str, list[Photo]]:
     """Return the images of each part, after holding some out if none are."""
     known = {photo.part for photo in export.photos if photo.objects} - {""}
     if known and not known & {"train", "test"}:  # nothing to train on but val
-        export.note("parts without a part to train on are not used", "val")
+        export.note("parts without one to train on are ignored", "val")
         known = set()
     if not known:
         for photo in export.photos:
@@ -202,7 +203,7 @@ def _groups(export: Export, photos: Sequence[Photo]) -> dict[Any, list[Photo]]:
         except OSError:  # Pillow's
             export.note("images are damaged; restore or remove them", photo.path)
             digest = photo.path
-        name = photo.path.name.partition(".rf.")[0]
+        name = str(photo.path).partition(".rf.")[0]
         groups[names.setdefault(name, digest)].append(photo)
     if max(map(len, groups.values())) > len(photos) / 2:  # frames of a fixed camera
         return {photo.path: [photo] for photo in photos}
@@ -231,7 +232,8 @@ def _class_warnings(export: Export, parts: dict[str, list[Photo]]) -> list[str]:
         spelt[name.lower().replace("-", " ").replace("_", " ")].append(name)
     for names in spelt.values():
         if len(names) > 1:
-            found.append(f"classes {', '.join(names)} are different ones: one name?")
+            text = "differ only in spelling; are they one class?"
+            found.append(f"classes {', '.join(names)} {text}")
     return found
 
 
@@ -279,20 +281,3 @@ def _seconds(cfg: Config) -> float:
             runner.register_hook(RehearsalHook(4))
             runner.train()
         return runner.message_hub.get_scalar("train/time").min()
-
-
-def _literal(value: Any) -> str:
-    """Write a value as Python, in lines of at most :data:`_WIDTH` characters."""
-    text = json.dumps(value, ensure_ascii=False) if isinstance(value, str) else None
-    if not isinstance(value, tuple):
-        return text or repr(value)
-    items = [_literal(item) for item in value]
-    text = f"({', '.join(items)}{',' * (len(items) == 1)})"
-    if len(text) < _WIDTH - len("image_size = "):
-        return text
-    lines = [""]
-    for item in items:
-        if len(lines[-1]) + len(item) > _WIDTH - 6:
-            lines.append("")
-        lines[-1] += f"{item}, "
-    return "\n".join(["(", *(f"    {line.rstrip()}" for line in lines), ")"])

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import gc
 import logging
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 from mmdet.evaluation import CocoMetric
@@ -27,38 +26,28 @@ from ghostdet.utils.text import shorten
 class _QuietStart(Runner):
     """Runner that writes machine, config and hooks into its log file alone."""
 
+    _least = logging.WARNING  # level of what the terminal shows
+
     def build_logger(self, *args: Any, **kwargs: Any) -> MMLogger:
-        """Build the logger, which shows warnings alone until :meth:`from_cfg` ends."""
+        """Build the logger, whose first handler is the terminal."""
         logger = super().build_logger(*args, **kwargs)
-        self.quiet = ExitStack()
-        self.quiet.enter_context(_quiet_terminal(logger))
+        logger.handlers[0].addFilter(lambda record: record.levelno >= self._least)
         return logger
 
     @classmethod
     def from_cfg(cls, cfg: Config) -> Runner:
         """Build a Runner, and name its log."""
         runner = super().from_cfg(cfg)
-        runner.quiet.close()
+        runner._least = logging.NOTSET
         runner.logger.info(f"Machine, config and hooks are in {runner._log_dir}")
         return runner
 
     def build_optim_wrapper(self, *args: Any, **kwargs: Any) -> Any:
         """Build the optimiser, and list the rates of parameters in the log file."""
-        with _quiet_terminal(self.logger):
-            return super().build_optim_wrapper(*args, **kwargs)
-
-
-@contextmanager
-def _quiet_terminal(logger: MMLogger) -> Iterator[None]:
-    shown = [h for h in logger.handlers if type(h) is logging.StreamHandler]
-    levels = [handler.level for handler in shown]
-    for handler in shown:
-        handler.setLevel(max(handler.level, logging.WARNING))
-    try:
-        yield
-    finally:
-        for handler, level in zip(shown, levels):
-            handler.setLevel(level)
+        self._least = logging.WARNING
+        built = super().build_optim_wrapper(*args, **kwargs)
+        self._least = logging.NOTSET
+        return built
 
 
 class _Evaluation(_QuietStart):
@@ -106,9 +95,9 @@ def build_runner(
         if (loop := getattr(runner, name)) is None:
             continue
         dataset = loop.dataloader.dataset
-        classes = getattr(dataset, "metainfo", {}).get("classes")
+        classes = getattr(dataset, "metainfo", {}).get("classes") or ()
         # A head with as many other classes would give wrong names to its labels.
-        moved = len(known) == len(classes or ()) and any(
+        moved = len(known) == len(classes) and any(
             name in known and name != trained for name, trained in zip(classes, known)
         )
         exact = is_classifier(cfg) and (cfg.get("resume") or name == "test_loop")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from mmengine.config import Config
 from mmengine.runner import Runner
 
@@ -10,6 +12,7 @@ from ghostdet.checks.findings import findings_table
 from ghostdet.checks.run import check_run
 from ghostdet.config import config_mistakes, require
 from ghostdet.engine.distributed import lost_ranks, on_main_process, start_processes
+from ghostdet.engine.hooks.graceful_stop import GracefulStopHook
 from ghostdet.engine.resume import locked
 from ghostdet.engine.setup import setup_run
 from ghostdet.engine.vis_backends import forgive_logs
@@ -52,17 +55,26 @@ def train(
             checkpoint is written.
     """
     require(cfg, "model", "train_dataloader", "train_cfg", "optim_wrapper")
+    for option, value in {"--patience": patience, "--minutes": minutes}.items():
+        if value is not None and not 0 < value < math.inf:
+            raise UserError(
+                f"{option} is {value}, expected a number above 0, as in {option} 10"
+            )
     with config_mistakes(cfg, reading=True):
         start_processes(cfg)
     check_writable(cfg.work_dir)
     with locked(cfg.work_dir), config_mistakes(cfg), lost_ranks():
         with config_mistakes(cfg, reading=True):
             learning_rate, dataset_meta = setup_run(
-                cfg, resume, amp, auto_scale_lr, patience, minutes
+                cfg, resume, amp, auto_scale_lr, patience
             )
         if check:
             on_main_process(_check, cfg)
         runner = build_runner(cfg, ("train_loop", "val_loop"), dataset_meta)
+        # Not in the config, which is the resumed run's too.
+        for hook in runner.hooks:
+            if isinstance(hook, GracefulStopHook) and minutes is not None:
+                hook.minutes = minutes
         runner.logger.info(f"Learning rate: {learning_rate}")
         forgive_logs(runner)
         runner.train()

@@ -13,7 +13,7 @@ from ghostdet.utils.text import shorten
 
 
 def check_num_classes(model: nn.Module, classes: Sequence[str] | None) -> None:
-    """Raise a ``UserError`` if a head has not as many classes as a dataset."""
+    """Raise a ``UserError`` if a head and a dataset differ in their classes."""
     for name, module in model.named_modules():
         name = name.removeprefix("module.")  # with several processes
         count = getattr(module, "num_classes", None)
@@ -47,19 +47,21 @@ def compare_classes(
         text += f"; without objects: {shorten(without)}" * bool(without)
         return Finding("classes", "pass", text)
     if learnt == classes:
-        text = f"{source}: {shorten(others)} become background: they are not configured"
+        text = f"{source}: objects of {shorten(others)}, which are not in the config's "
+        text += "classes, become background"
         remedy = "To detect them as well, add them to metainfo=dict(classes=...) in the"
         return Finding("classes", "warn", text, f"{remedy} file's order")
     missing = [name for name in classes if name not in learnt]
-    text = f"{source}: labels follow the file's categories, which are not the "
-    text += f"configured classes in their order\n  configured: {shorten(classes)}\n"
+    text = f"{source}: the file's categories differ from the config's classes, or in "
+    text += f"their order\n  in the config: {shorten(classes)}\n"
     text += f"  in the file: {shorten(listed)}"
     remedy = "In all datasets, set metainfo=dict(classes=...) to the file's names, and "
     remedy += "num_classes of the head to their number"
     if twice := [name for name, count in Counter(listed).items() if count > 1]:
-        remedy = f"Make the categories named {shorten(twice)} one, with one id"
+        remedy = f"Merge the categories named {shorten(twice)} into one, with one id"
     elif alike := {(a, b) for a in missing for b in listed if a == b.strip()}:
-        remedy = f"Correct the spaces: {', '.join(f'{b!r} is {a!r}' for a, b in alike)}"
+        remedy = "Remove the spaces: "
+        remedy += ", ".join(f"{b!r} should be {a!r}" for a, b in alike)
     elif missing and learnt:
         remedy = f"Add the category {shorten(missing)} to the file, also where it has "
         remedy += "no objects; or leave it out of all metainfo and num_classes"

@@ -38,15 +38,15 @@ _EXPECTED = (
     "iscrowd; categories with id and name"
 )
 KEPT = (
-    "MMDetection keeps an object if its category_id and image_id are in the file, its "
-    "bbox, [x, y, width, height] in px, is 1 px or more wide and high, has an area and "
-    "meets the image, and it has no ignore=1, which COCO still counts; it ignores "
-    "crowds, with iscrowd=1 (both are 0 or 1), and, with masks, objects without one"
+    "MMDetection drops an object if its category_id or image_id is not in the file, if "
+    "its bbox [x, y, width, height] is under 1 px, has no area or lies outside the "
+    "image, or if it has ignore=1 (COCO still counts that one); it ignores crowds "
+    "(iscrowd=1) and, with masks, objects without one"
 )
 
 
 def check_dataset(dataset_cfg: dict) -> None:
-    """Check that a dataset loads, with the file's classes, and open no images.
+    """Check that a dataset loads and has the file's classes, without its images.
 
     Args:
         dataset_cfg: Configuration of a dataset, or of a wrapper of datasets.
@@ -161,10 +161,10 @@ class DatasetCheck:
 
     def _nothing(self) -> Finding:
         images, objects = (self._raw.get(key, ()) for key in ("images", "annotations"))
-        text = f"no image with objects of {shorten(self.classes)} is left, of "
+        text = f"no image with objects of {shorten(self.classes)} is left after "
+        text += f"filter_cfg={self.cfg.get('filter_cfg')}; the file has "
         text += f"{len(images):,} images and {len(objects):,} annotations"
-        text += f" such as {_shown(objects[0])}" if objects else ""
-        text += f", by filter_cfg={self.cfg.get('filter_cfg')}"
+        text += f", such as {_shown(objects[0])}" if objects else ""
         return self._finding("annotations", "fail", text, KEPT)
 
     @property
@@ -220,7 +220,7 @@ class DatasetCheck:
         each = " to ".join(f"{n:,}" for n in sorted({min(counts), max(counts)}))
         text = f"{len(counts):,}, of {each} images each: {shorten(self.classes)}"
         if len(counts) == 1:
-            text = f"one class, {self.classes[0]}: there is nothing to tell apart"
+            text = f"one class, {self.classes[0]}: there is nothing to learn"
             remedy = "Add images of others, in a folder for each"
             yield self._finding("classes", "warn", text, remedy)
         else:
@@ -271,10 +271,10 @@ class DatasetCheck:
                 text = f"several {name} have the id {shorten(repeated)}"
                 found.append(("fail", text, "Give each its own"))
         if repeated := [path for path, times in files.items() if times > 1]:
-            text = f"files listed as several images: {len(repeated):,}, such as "
+            text = f"{len(repeated):,} files are listed as several images, such as "
             found.append(("warn", text + repeated[0], "Give each one entry"))
         if infinite:
-            text = f"bbox or area are no numbers of px in {_shown(infinite[0])}"
+            text = f"bbox or area is not a usable number in {_shown(infinite[0])}"
             found.append(("fail", text, "Expected [x, y, width, height]"))
         if out:
             text = f"left out: {share(out, annotations)} annotations, such as "
@@ -284,7 +284,7 @@ class DatasetCheck:
             text = f"{len(annotations):,} objects in {len(images):,} images"
             text += f", {empty:,} of them empty" * bool(empty)
             text += f"; {ignored:,} ignored, as crowds" * bool(ignored)
-            text += f"; {twice:,} are there twice, with equal boxes" * bool(twice)
+            text += f"; {twice:,} are duplicates, with equal boxes" * bool(twice)
             found.append(("pass", text))
         found = [self._finding("annotations", *row) for row in found]
         learnt = [names[category] for category in self.dataset.cat2label]

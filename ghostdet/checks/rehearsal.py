@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import gc
 import math
-import os
 import signal
 import sys
 import threading
@@ -29,7 +28,7 @@ from torch.utils.data import DataLoader
 from ghostdet.checks.datasets import DatasetCheck
 from ghostdet.checks.findings import Finding
 from ghostdet.config import reason
-from ghostdet.engine.hooks.checkpoint import evaluations
+from ghostdet.engine.hooks.checkpoint import evaluates
 from ghostdet.engine.hooks.graceful_stop import TERMINATED, losses_of
 from ghostdet.engine.setup import init_weights, use_run_components
 from ghostdet.errors import UserError
@@ -144,7 +143,7 @@ class RehearsalHook(Hook):
         self.losses: list[dict[str, float]] = []  # by name, for each iteration
         self.learnt: set[str] = set()  # names of parameters that got a gradient
         self.notes: list[str] = []  # about hooks and metrics
-        self.evaluations = 0
+        self.evaluates = False
 
     def before_train(self, runner: Runner) -> None:
         """Predict a batch, and watch gradients."""
@@ -160,7 +159,7 @@ class RehearsalHook(Hook):
             runner.stage = "val metrics"
             self._evaluate(runner)
         runner.stage, loop = "train step", runner.train_loop
-        self.evaluations = evaluations(loop)
+        self.evaluates = evaluates(loop)
         loop.val_begin = math.inf  # no evaluation follows
         loop.stop_training = False  # whatever the ground truth's metrics
         for hook in runner.hooks:
@@ -197,8 +196,10 @@ class RehearsalHook(Hook):
             for key, rule in zip(keys, rules):
                 value, kind = runner.metrics.get(key), type(hook).__name__
                 if value == -1 or (value == 1 and rule == "less"):
-                    text = f"{kind} looks for the best {key}, by {rule!r}, and the "
-                    self.notes.append(f"{text}ground truth has {value:g}")
+                    text = f"{kind} keeps the checkpoint with the "
+                    text += "lowest" if rule == "less" else "highest"
+                    text += f" {key}, but the ground truth has {value:g}"
+                    self.notes.append(text)
 
     def after_train_iter(
         self,
@@ -219,9 +220,9 @@ class RehearsalHook(Hook):
     def findings(self, runner: Runner) -> Iterator[Finding]:
         """Report losses, memory, and parameters that do not learn."""
         if runner.val_loop is not None:
-            status = "pass" if self.evaluations else "warn"
-            text = "a batch is predicted; evaluations that will come: "
-            yield Finding("val step", status, f"{text}{self.evaluations:,}")
+            yield Finding("val step", "pass", "predicted a batch")
+            if not self.evaluates:
+                yield Finding("val_begin", "warn", "comes after the end of training")
         remedy = f"The evaluator gives {', '.join(runner.metrics)}" * bool(self.notes)
         for note in self.notes:
             yield Finding("val metrics", "warn", note, remedy)
@@ -244,11 +245,4 @@ class RehearsalHook(Hook):
             peak = torch.cuda.max_memory_allocated()
             total = torch.cuda.mem_get_info()[1]
             text += f"; {megabytes(peak)} of the GPU's {megabytes(total)}"
-        elif sys.platform != "win32":
-            import resource
-
-            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-            peak *= 1 if sys.platform == "darwin" else 1024
-            total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-            text += f"; memory {megabytes(peak)} of {megabytes(total)}"
         yield Finding("train step", "pass", text)

@@ -65,6 +65,7 @@ def check_run(cfg: Config, full: bool = False, quick: bool = False) -> list[Find
         >>> [f.check for f in check_run(cfg, quick=True) if f.status == 'fail'][-1]
         'config'
     """
+    used = os.path.isdir(cfg.work_dir)
     gc.freeze()  # MMEngine collects garbage for each dataset, through all imports
     try:
         with DefaultScope.overwrite_default_scope(cfg.get("default_scope") or "mmdet"):
@@ -73,7 +74,7 @@ def check_run(cfg: Config, full: bool = False, quick: bool = False) -> list[Find
     finally:
         gc.unfreeze()
         with suppress(OSError):  # unless something is in it
-            os.rmdir(cfg.work_dir)
+            used or os.rmdir(cfg.work_dir)
 
 
 @dataclass
@@ -177,7 +178,7 @@ class _RunCheck:
             if twins:
                 name = "+".join(part for part in parts if part != "train")
                 text = f"{len(twins):,} of {len(check.paths):,} images of {name} are "
-                text += "trained on, so that metrics say how well they are memorised, "
+                text += "in the training set too, so the metrics mean little, "
                 text += "such as " + " is ".join(dict.fromkeys([*twins.items()][0]))
                 remedy = f"Remove them from {own.source} or {check.source}, or "
                 yield Finding("overlap", "warn", text, f"{remedy}evaluate other images")
@@ -199,7 +200,7 @@ class _RunCheck:
             names = sorted({*classes} ^ {*different})
             name = "test num_classes" if other_parts == "test" else "num_classes"
             text = f"{other_parts} ({other.source}) and {parts} ({check.source}) have "
-            text += f"different classes: {shorten(names) or 'the order is another'}"
+            text += f"different classes: {shorten(names) or 'the order differs'}"
             remedy = "Let all have the same classes in the same order: categories of "
             remedy += "their files and metainfo=dict(classes=...), or folders"
             yield Finding(name, "fail", text, remedy)

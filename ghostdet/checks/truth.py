@@ -51,7 +51,7 @@ def evaluate_truth(
     if sorted(used) != list(range(len(dataset))):
         text = f"the data loader gives {len({*used}):,} of {len(dataset):,} images"
         text += ", without an end" * (len(used) == most)
-        raise UserError(f"{text}; take DefaultSampler, and no drop_last")
+        raise UserError(f"{text}; use DefaultSampler without drop_last")
     count = min(len(dataset), QUICK) if quick else len(dataset)
     chosen = np.linspace(0, len(dataset) - 1, count).astype(int).tolist()
     masks = any("segm" in metric.metrics for metric in tried)

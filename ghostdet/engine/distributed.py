@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import signal
 import sys
@@ -10,8 +9,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import timedelta
 from typing import Any, TypeVar
+from unittest.mock import patch
 
 import torch
 from mmengine.config import Config
@@ -23,9 +22,7 @@ from mmengine.dist import (
     is_distributed,
     is_main_process,
 )
-from mmengine.logging import print_log
 
-from ghostdet.config import LAUNCHERS
 from ghostdet.errors import UserError
 
 T = TypeVar("T")
@@ -37,48 +34,20 @@ _LOST = "Connection closed by peer", "Connection reset by peer"
 def start_processes(cfg: Config) -> None:
     """Connect the processes that a launcher started.
 
-    MMEngine's Runner does so on GPUs. On CPUs it fails, since it sets a CUDA device
-    with any backend.
-
     Args:
         cfg: The config, with ``launcher``. On CPUs the backend is gloo, and
             ``model_wrapper_cfg`` is set.
-
-    Raises:
-        UserError: If ``MASTER_ADDR`` is not set.
     """
     if cfg.launcher == "none" or is_distributed():
         return
-    environ = os.environ
-    if (
-        environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
-        and environ.get("TORCHELASTIC_MAX_RESTARTS", "0") != "0"
-    ):
-        print_log(
-            "torchrun may hang when it restarts a run; set "
-            "TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1, as tools/dist_train.sh does",
-            logger="current",
-            level=logging.WARNING,
-        )
     settings = dict((cfg.get("env_cfg") or {}).get("dist_cfg") or {})
     if torch.cuda.is_available():
         # From the config of a run on CPUs.
         (cfg.get("model_wrapper_cfg") or {}).pop("device_ids", None)
         init_dist(cfg.launcher, **settings)
         return
-    launcher = LAUNCHERS[cfg.launcher]
-    environ.setdefault("RANK", environ[launcher.rank])
-    environ.setdefault("WORLD_SIZE", environ[launcher.world_size])
-    environ.setdefault("MASTER_PORT", "29500")
-    if "MASTER_ADDR" not in environ:
-        raise UserError(
-            "processes on CPUs find each other by the variable MASTER_ADDR, which is "
-            "not set; set it to the name of the first machine"
-        )
-    seconds = settings.get("timeout")
-    torch.distributed.init_process_group(
-        "gloo", timeout=timedelta(seconds=seconds) if seconds else None
-    )
+    with patch("torch.cuda.set_device"):  # which MMEngine calls with any backend
+        init_dist(cfg.launcher, **{**settings, "backend": "gloo"})
     cfg.model_wrapper_cfg = {
         "broadcast_buffers": False,
         "find_unused_parameters": cfg.get("find_unused_parameters", False),
@@ -100,11 +69,6 @@ def heed_launcher() -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=watch, daemon=True).start()
-
-
-def restarted() -> bool:
-    """Tell whether torchrun restarted this process after a rank had failed."""
-    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)) > 0
 
 
 def on_main_process(function: Callable[..., T], *arguments: Any) -> T:

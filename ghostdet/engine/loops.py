@@ -13,7 +13,7 @@ import random
 import signal
 import threading
 from collections.abc import Iterator
-from itertools import chain, repeat
+from itertools import chain, islice, repeat
 from typing import Any
 
 import numpy as np
@@ -56,25 +56,9 @@ def seed_all(*numbers: int) -> None:
     torch.manual_seed(others[1])
 
 
-class Sample(int):
-    """Index of a sample, with the iteration that the sample is for."""
-
-    iteration: int
-
-    def __new__(cls, index: int, iteration: int) -> Sample:
-        """Make an index."""
-        self = super().__new__(cls, index)
-        self.iteration = iteration
-        return self
-
-    def __reduce__(self) -> tuple:
-        """Pickle both, on the way to a worker."""
-        return Sample, (int(self), self.iteration)
-
-
 @DATA_SAMPLERS.register_module()
 class NumberedBatchSampler(Sampler):
-    """Batches of :class:`Sample`, numbered by iteration.
+    """Batches of pairs: the iteration, and the index of a sample.
 
     Args:
         sampler: A sampler of indices.
@@ -89,8 +73,8 @@ class NumberedBatchSampler(Sampler):
     Example:
         >>> batches = NumberedBatchSampler(range(6), batch_size=2)
         >>> batches.skipped = 1
-        >>> [(batch, batch[0].iteration) for batch in batches]
-        [([2, 3], 1), ([4, 5], 2)]
+        >>> list(batches)
+        [[(1, 2), (1, 3)], [(2, 4), (2, 5)]]
     """
 
     def __init__(
@@ -109,16 +93,13 @@ class NumberedBatchSampler(Sampler):
             )
         self.first = self.skipped = 0
 
-    def __iter__(self) -> Iterator[list[Sample]]:
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         """Yield the batches of a pass."""
         skipped, self.skipped = self.skipped, 0
         iteration = self.first
         for iteration, batch in enumerate(self.batches, self.first):
             if iteration >= self.first + skipped:
-                yield [
-                    Sample(index, iteration) if isinstance(index, int) else index
-                    for index in batch
-                ]
+                yield [(iteration, index) for index in batch]
         self.first = iteration + 1
 
     def __len__(self) -> int:
@@ -139,11 +120,11 @@ class SeededDataset:
         own = DATASETS.build(dataset) if isinstance(dataset, dict) else dataset
         vars(self).update(dataset=own, seed=seed)
 
-    def __getitem__(self, index: int) -> Any:
-        """Load a sample, which depends on the seed, the index and the iteration."""
-        if isinstance(index, Sample):
-            seed_all(self.seed, index.iteration, int(index))
-            index = int(index)
+    def __getitem__(self, index: int | tuple[int, int]) -> Any:
+        """Load a sample, which depends on the seed, the iteration and the index."""
+        if isinstance(index, tuple):
+            iteration, index = index  # a frame of a video has two numbers
+            seed_all(self.seed, iteration, *np.ravel(index).tolist())
         return self.dataset[index]
 
     def __len__(self) -> int:
@@ -244,8 +225,8 @@ class ResumableEpochLoop(_Resumable, EpochBasedTrainLoop):
         if not length:
             images = len(self.dataloader.dataset)
             raise UserError(
-                f"{images:,} images make no batch on each rank, and drop_last=True "
-                "leaves them out; type --cfg-options "
+                f"{images:,} images do not fill one batch for each rank, and "
+                "drop_last=True drops them; type --cfg-options "
                 f"train_dataloader.batch_size={max(1, images // get_world_size())}"
             )
         if self.resumed_length != length and self._iter != self._epoch * length:
@@ -255,8 +236,8 @@ class ResumableEpochLoop(_Resumable, EpochBasedTrainLoop):
     def _restart_epoch(self, length: int) -> None:
         """Restart the epoch, with iterations counted by this run's epochs."""
         print_log(
-            f"An epoch had another number of batches than {length} when the checkpoint "
-            f"was written: epoch {self._epoch + 1} starts from its beginning",
+            f"The checkpoint's epochs did not have {length} batches: epoch "
+            f"{self._epoch + 1} starts from its beginning",
             logger="current",
         )
         self._iter = self._epoch * length
@@ -276,6 +257,14 @@ class ResumableEpochLoop(_Resumable, EpochBasedTrainLoop):
         """Seed the generators and run an iteration."""
         self._seed()
         super().run_iter(idx + self._done, data_batch)
+
+
+class _Batches(chain):
+    """Batches one after another."""
+
+    def skip_iter(self, num_iters: int) -> None:
+        """Skip batches, as onedl-mmengine's loop asks for it."""
+        next(islice(self, num_iters, num_iters), None)
 
 
 @LOOPS.register_module()
@@ -300,9 +289,9 @@ class ResumableIterLoop(_Resumable, IterBasedTrainLoop):
                 diff_rank_seed=self.runner._randomness_cfg.get("diff_rank_seed", False),
             )
             self.dataloader.batch_sampler.skipped = self._iter
-            self.dataloader_iterator = chain(
-                repeat(None, self._iter),  # the loop asks for these first
-                self.dataloader,
+            # The loop asks for those that were trained on first.
+            self.dataloader_iterator = _Batches(
+                repeat(None, self._iter), self.dataloader
             )
         return super().run()
 

@@ -124,12 +124,13 @@ def find_latest_valid_checkpoint(work_dir: str | Path) -> str | None:
     return path
 
 
-def begun(work_dir: str | Path) -> bool:
-    """Tell whether the present torchrun has written checkpoints in this folder."""
+def restarted(work_dir: str | Path) -> bool:
+    """Tell whether torchrun restarted a run that had written checkpoints here."""
     folder = Path(work_dir)
     marker = folder / MARKER
     return (
-        marker.is_file()
+        int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)) > 0
+        and marker.is_file()
         and marker.read_text() == os.environ.get("TORCHELASTIC_RUN_ID")
         and ((folder / "last_checkpoint").is_file() or bool(_newest_first(folder)))
     )
@@ -282,14 +283,17 @@ def use_config_rates(runner: Runner, checkpoint: dict[str, Any]) -> None:
     if not changes and not other_length:
         return
     plateau = any("best" in old for old in schedules)  # follows the metrics
+    steps: list[tuple] = []  # of all schedules, by iteration, since they build on
+    epoch = len(runner.train_loop.dataloader)  # each other's rates
+    for number, (old, own) in enumerate(zip(schedules, own_schedules)):
+        count, each = old["_global_step"], epoch if own.by_epoch else 1
+        if other_length and not own.by_epoch:
+            count = meta["epoch"] * epoch
+        steps += [(i * each, own.by_epoch, number) for i in range(1, count + 1)]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # PyTorch expects steps of the optimiser
-        for old, own in zip(schedules, own_schedules):
-            steps = old["_global_step"]
-            if other_length and not own.by_epoch:
-                steps = meta["epoch"] * len(runner.train_loop.dataloader)
-            for _ in range(0 if plateau else steps):
-                own.step()
+        for *_, number in [] if plateau else sorted(steps):
+            own_schedules[number].step()
     for old, new in zip(_groups(saved), _groups(runner.optim_wrapper.state_dict())):
         kept = {"params", "lr"} if plateau else {"params"}
         old.update({key: value for key, value in new.items() if key not in kept})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from typing import Any
 
@@ -11,10 +10,10 @@ from mmengine.config import Config
 from mmengine.logging import print_log
 
 from ghostdet.engine.batch_size import global_batch, scale_lr
-from ghostdet.engine.distributed import heed_launcher, on_main_process, restarted
+from ghostdet.engine.distributed import heed_launcher, on_main_process
 from ghostdet.engine.hooks.checkpoint import MAP, use_safe_checkpoints
 from ghostdet.engine.loops import use_resumable_loops
-from ghostdet.engine.resume import begun, find_latest_valid_checkpoint
+from ghostdet.engine.resume import find_latest_valid_checkpoint, restarted
 from ghostdet.errors import UserError
 from ghostdet.utils.components import is_classifier, type_name
 from ghostdet.weights import get_state_dict
@@ -28,7 +27,6 @@ def setup_run(
     amp: bool = False,
     auto_scale_lr: bool = True,
     patience: int | None = None,
-    minutes: float | None = None,
 ) -> tuple[str, dict[str, Any]]:
     """Change a run's config as the run needs it, in a work directory that is locked.
 
@@ -39,7 +37,7 @@ def setup_run(
 
     Args:
         cfg: A config from :func:`~ghostdet.config.load_config`, which is changed.
-        resume, amp, auto_scale_lr, patience, minutes: See :func:`ghostdet.apis.train`.
+        resume, amp, auto_scale_lr, patience: See :func:`ghostdet.apis.train`.
 
     Returns:
         How the learning rate follows from the config's, for the log, and the classes
@@ -48,11 +46,6 @@ def setup_run(
     Raises:
         UserError: If the work directory, the checkpoint or an option cannot be used.
     """
-    for option, value in {"--patience": patience, "--minutes": minutes}.items():
-        if value is not None and not 0 < value < math.inf:
-            raise UserError(
-                f"{option} is {value}, expected a number above 0, as in {option} 10"
-            )
     if cfg.launcher != "none":
         heed_launcher()
     if amp:
@@ -72,8 +65,6 @@ def setup_run(
     use_run_components(cfg)
     if patience is not None:
         _stop_early(cfg, patience)
-    if minutes is not None:
-        _update_hooks(cfg, "GracefulStopHook", minutes=minutes)
     return learning_rate, dataset_meta
 
 
@@ -128,7 +119,7 @@ def _set_start(cfg: Config, resume: str | None) -> dict[str, Any]:
     Returns:
         Its ``dataset_meta``.
     """
-    if restarted() and begun(cfg.work_dir):
+    if restarted(cfg.work_dir):
         resume = "auto"
     if resume is not None:
         cfg.resume = True

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from mmengine.utils import digit_version
 from torch import nn
 
 from ghostdet.errors import UserError
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
 REQUIRED = {"onnx": ("onnx", "onnxscript", "onnxruntime")}
 REQUIRED["openvino"] = (*REQUIRED["onnx"], "openvino")
 SUFFIXES = {"onnx": ".onnx", "openvino": ".xml"}
+
+#: PyTorch 2.6 fails to trace pyramids, 2.7 fixes the number of boxes before NMS.
+OLDEST = "2.8"
 
 #: Prefix of the names of all nodes outside the network.
 POSTPROCESSING = "postprocessing/"
@@ -183,7 +187,8 @@ def to_onnx(
     """Run PyTorch's exporter.
 
     Raises:
-        UserError: If an operator cannot be exported.
+        UserError: If an operator cannot be exported, or PyTorch is older than
+            :data:`OLDEST`.
     """
     from torch.onnx.errors import OnnxExporterError
 
@@ -192,6 +197,11 @@ def to_onnx(
     name = type(module).__name__
     if module.training:
         raise UserError(f"{name} is in training mode; call its eval() first")
+    if digit_version(torch.__version__) < digit_version(OLDEST):
+        raise UserError(
+            f"PyTorch {torch.__version__} cannot export networks for any image size; "
+            f"export with {OLDEST} or newer, in this or another environment"
+        )
     try:
         with torch.no_grad(), quiet(logging.getLogger("torch.onnx")):
             # torch.onnx.export by itself tries several ways to trace a module and takes

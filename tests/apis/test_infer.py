@@ -133,7 +133,7 @@ def test_files_of_a_folder(tmp_path, trained, config, images, capsys):
     results = infer(images, config, trained / "iter_4.pth", tmp_path / "out")
     names = {d["file_name"] for d in json.loads(results.read_text())}
     assert "a.jfif" in names and len(names) == 4
-    assert "skipped what is no image: a.txt, b.jpg" in capsys.readouterr().out
+    assert "skipped files that are not images: a.txt, b.jpg" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

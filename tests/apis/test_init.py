@@ -117,7 +117,7 @@ def test_many_classes_are_a_file(pets, tmp_path, monkeypatch):
     [
         ({**TEN, "z": []}, "1 images have no object, and are background"),
         ({**TEN, "z": ["ant"]}, "class 'ant' has one object in"),
-        ({**TEN, "z": ["Cat", "Cat"]}, "classes Cat, cat are different ones"),
+        ({**TEN, "z": ["Cat", "Cat"]}, "classes Cat, cat differ only in spelling"),
     ],
 )
 def test_warnings(pets, tmp_path, monkeypatch, objects, said):
@@ -169,7 +169,7 @@ def test_parts_that_leave_nothing_to_train_on(pets, tmp_path, monkeypatch):
     root = pets(TEN)
     root.rename(tmp_path / "val")
     _, said, warnings = init_project("new", tmp_path, epochs=1)
-    assert "1 parts without a part to train on are not used" in warnings[0]
+    assert "1 parts without one to train on are ignored" in warnings[0]
     assert "8 images" in said[1] and "2 images" in said[2]
 
 

@@ -45,6 +45,13 @@ def test_a_rehearsal_changes_nothing(tiny, tmp_path):
     assert left == others and signal.getsignal(signal.SIGTERM) is handler
 
 
+@pytest.mark.parametrize("option", ["patience", "minutes"])
+def test_limits_that_are_refused(tiny, option):
+    for value in (0, -1, float("nan"), float("inf")):
+        with pytest.raises(UserError, match=f"^--{option} is {value}, expected"):
+            train(tiny({"load_from": "nowhere.pth"}), **{option: value})
+
+
 def test_failed_check_can_be_overruled(tiny, own_cells):
     path = own_cells / "annotations/train.json"
     coco = json.loads(path.read_text())
@@ -73,10 +80,10 @@ def test_failed_check_can_be_overruled(tiny, own_cells):
         ({"train_dataloader.sampler.type": "Some"}, "Some is not in the .* sampler re"),
         ({"custom_hooks": [{"interval": 1}]}, 'run: .*key "type", but got .*; correct'),
         ({"custom_hooks": [3]}, "run: hook should be .*dict, but got 3; correct"),
-        ({"default_hooks": 3}, 'another kind than expected .* at `if "checkpoint"'),
-        ({"optim_wrapper.optimizer": 3}, 'another kind .* at `if "lr" not in opt'),
-        ({"train_dataloader.batch_size": "2"}, "another kind .* at .*self.total / s"),
-        ({"load_from": 3}, "another kind .* at `if not path or"),
+        ({"default_hooks": 3}, 'wrong type .* at `if "checkpoint"'),
+        ({"optim_wrapper.optimizer": 3}, 'wrong type .* at `if "lr" not in opt'),
+        ({"train_dataloader.batch_size": "2"}, "wrong type .* at .*self.total / s"),
+        ({"load_from": 3}, "wrong type .* at `if not path or"),
     ],
 )
 def test_mistakes_in_the_config(tiny, options, message):

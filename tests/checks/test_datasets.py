@@ -82,8 +82,8 @@ LOADED = r"train\.json: CocoDataset cannot load it: "
         ([1], LOADED + "annotation file format <class 'list'> not supported"),
         ({}, LOADED + "no key 'categories'. Expected COCO annotations: images with"),
         (without("images"), r"no image with objects of .* 0 images and 1 annotations"),
-        (without("annotations"), r"is left, of 1 images and 0 annotations"),
-        (changed(categories={}), r"configured: cat, tree\n  in the file: \n"),
+        (without("annotations"), r"is left after .* has 1 images and 0 annotations"),
+        (changed(categories={}), r"in the config: cat, tree\n  in the file: \n"),
         (changed(categories=["tree"]), LOADED + "string indices must be integers"),
         (changed(annotations=[dict(caption="x")]), LOADED + r'.*in {"caption": "x"}'),
         (changed(images=[]), r"no image with objects of cat, tree is left"),
@@ -106,26 +106,26 @@ LOADED = r"train\.json: CocoDataset cannot load it: "
         (annotation(bbox=[1, 2]), LOADED + r"not enough values .*\[1, 2\]"),
         (annotation(bbox=["0", 0, 4, 4]), LOADED + r'can only .*in .*\["0", 0, 4, 4\]'),
         (annotation(area=None), LOADED + r'.*"area": null'),
-        (annotation(area=float("nan")), "bbox or area are no numbers .*NaN"),
+        (annotation(area=float("nan")), "bbox or area is not a usable number .*NaN"),
         (
             changed(categories=[dict(id=5, name=" tree"), dict(id=3, name="cat")]),
-            "Correct the spaces: ' tree' is 'tree'",
+            "Remove the spaces: ' tree' should be 'tree'",
         ),
         (
             annotation(bbox=[0, 0, 4, 10**400]),
-            r"bbox or area are no numbers of px in .*\[0, 0, 4, 1000",
+            r"bbox or area is not a usable number in .*\[0, 0, 4, 1000",
         ),
-        (annotation(iscrowd=1), r"no image .* is left, of 1 images .* crowds"),
-        (annotation(bbox=[0, 0, 4, float("nan")]), r"left, of .*\[0, 0, 4, NaN\]"),
+        (annotation(iscrowd=1), r"no image .* is left after .* 1 images .* crowds"),
+        (annotation(bbox=[0, 0, 4, float("nan")]), r"left after .*\[0, 0, 4, NaN\]"),
         (annotation(image_id=None), r"no image .* is left"),
-        (annotation(category_id="5"), r'left, of .*"category_id": "5"'),
+        (annotation(category_id="5"), r'left after .*"category_id": "5"'),
         (
             changed(categories=[*coco()["categories"], dict(id=7, name="cat")]),
-            r"in the file: cat, tree, cat\nMake the categories named cat one",
+            r"in the file: cat, tree, cat\nMerge the categories named cat into",
         ),
         (
             changed(categories=[dict(id=5, name="Tree")]),
-            r"configured: cat, tree\n  in the file: Tree\n.*metainfo",
+            r"in the config: cat, tree\n  in the file: Tree\n.*metainfo",
         ),
         (
             changed(categories=coco()["categories"][::-1]),
@@ -151,10 +151,10 @@ def test_bad(data, content, message):
             dict(metainfo=dict(classes=("cat", "dog", "tree"))),
             r"in the file: cat, tree\nAdd the category dog to the file",
         ),
-        (dict(metainfo=dict(classes="tree")), r"configured: t, r, e, e\n"),
+        (dict(metainfo=dict(classes="tree")), r"in the config: t, r, e, e\n"),
         (
             dict(filter_cfg=dict(filter_empty_gt=True, min_size=11)),
-            r"left, .*'min_size': 11",
+            r"left after .*'min_size': 11",
         ),
         (dict(img_dir="images"), r"unexpected keyword argument 'img_dir'"),
         (dict(type="CoccoDataset"), r"CoccoDataset is not in .*dataset.KEY=VALUE"),
@@ -201,7 +201,7 @@ def test_objects_that_are_there_twice(data):
     (one,) = coco()["annotations"]
     with DefaultScope.overwrite_default_scope("mmdet"):
         check = DatasetCheck(data(changed(annotations=[one, {**one, "id": 2}])))
-    assert "; 1 are there twice, with equal boxes" in next(check.findings()).text
+    assert "; 1 are duplicates, with equal boxes" in next(check.findings()).text
 
 
 @pytest.mark.parametrize("change", [dict(test_mode=True), dict(filter_cfg=None)])

@@ -155,7 +155,7 @@ FAULTS = {
     ),
     "empty box": (
         edit("train", first("annotations", bbox=[60, 40, 0, 5])),
-        ("train annotations", "warn", "is 1 px or more wide"),
+        ("train annotations", "warn", "is under 1 px"),
     ),
     "boxes as corners": (
         edit("train", boxes(lambda x, y, w, h: [x, y, x + w, y + h])),
@@ -183,7 +183,7 @@ FAULTS = {
             "val_dataloader.dataset.ann_file": str(root / "annotations/train.json"),
             "val_evaluator.ann_file": str(root / "annotations/train.json"),
         },
-        ("overlap", "warn", "of 12 images of val are trained on"),
+        ("overlap", "warn", "of 12 images of val are in the training set"),
     ),
     "evaluator of another file": (
         lambda root: {"val_evaluator.ann_file": str(root / "annotations/val.json")},
@@ -196,11 +196,11 @@ FAULTS = {
     ),
     "images listed twice": (
         edit("train", lambda c: c["images"].append({**c["images"][0], "id": 77})),
-        ("train annotations", "warn", "files listed as several images: 1, such as"),
+        ("train annotations", "warn", "1 files are listed as several images, such as"),
     ),
     "objects to ignore in evaluation": (
         edit("test", first("annotations", ignore=1)),
-        ("val+test annotations", "warn", "has no ignore=1, which COCO still counts"),
+        ("val+test annotations", "warn", "if it has ignore=1 (COCO still counts"),
         ("val evaluator", "warn", "correct what its checks say"),
     ),
     "best checkpoint by no metric": (
@@ -210,7 +210,7 @@ FAULTS = {
     ),
     "loader that leaves out images": (
         lambda root: {"val_dataloader.drop_last": True, "val_dataloader.batch_size": 4},
-        ("val evaluator", "fail", "the data loader gives 4 of 6 images; take DefaultS"),
+        ("val evaluator", "fail", "the data loader gives 4 of 6 images; use DefaultS"),
     ),
     "masks of a detector without": (
         with_masks,
@@ -218,14 +218,14 @@ FAULTS = {
     ),
     "best checkpoint of objects that are not there": (
         lambda root: {"default_hooks.checkpoint.save_best": "coco/bbox_mAP_l"},
-        ("val metrics", "warn", "best coco/bbox_mAP_l, by 'greater', and the ground t"),
+        ("val metrics", "warn", "highest coco/bbox_mAP_l, but the ground t"),
     ),
     "best checkpoint that is the worst": (
         lambda root: {
             "default_hooks.checkpoint.save_best": "coco/bbox_mAP",
             "default_hooks.checkpoint.rule": "less",
         },
-        ("val metrics", "warn", "by 'less', and the ground truth has 1"),
+        ("val metrics", "warn", "lowest coco/bbox_mAP, but the ground truth has 1"),
     ),
     "pipeline of later": (
         lambda root: {
@@ -338,7 +338,10 @@ def test_other_classes_in_evaluation(tiny):
     assert found["num_classes"].status == "fail"
     assert "Let all have the same classes" in found["num_classes"].remedy
     assert "different classes: Platelets" in found["num_classes"].text
-    assert "Platelets become background" in found["val+test classes"].text
+    assert (
+        "Platelets, which are not in the config's classes, become"
+        in found["val+test classes"].text
+    )
 
 
 def test_faults_are_found_together(tiny, own_cells):
@@ -488,7 +491,7 @@ def test_full_reads_all_images(tiny, own_cells, monkeypatch):
     found = not_passed(check_run(tiny(data_root=own_cells), full=True))
     assert set(found) == {"train images", "overlap"}
     assert str(path) in found["train images"].text
-    assert "1 of 6 images of val+test are trained on" in found["overlap"].text
+    assert "1 of 6 images of val+test are in the training" in found["overlap"].text
 
 
 def test_what_does_not_learn():

@@ -29,8 +29,9 @@ def test_folder_is_torchvision_s(digit_folders):
     first_image(root / "n2").rename(root / ".hidden/.y.jpg")
     grey = first_image(root / "n3")
     Image.open(grey).convert("L").save(grey)
-    ours = ImageFolder(str(root), [TO_TENSOR])
     plain = torchvision.datasets.ImageFolder(root)
+    (root / f"n3/._{grey.name}").write_text("macOS's, which is skipped")
+    ours = ImageFolder(str(root), [TO_TENSOR])
     assert ours.classes == plain.classes == [".hidden", "n0", "n1", "n2", "n3"]
     assert ours.metainfo == dict(classes=tuple(plain.classes))
     assert len(ours) == len(plain) == 24

@@ -74,3 +74,5 @@ def test_minutes_end_all_ranks_at_once(run):
     path = ended.work_dir / "iter_1.pth"
     assert f"--minutes 0.001 ended at iteration 1: wrote {path}" in ended.output
     assert [path] == list(ended.work_dir.glob("*.pth"))
+    (config,) = ended.work_dir.glob("*.py")
+    assert "minutes=" not in config.read_text()  # of a run that continues from it

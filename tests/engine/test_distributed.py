@@ -20,15 +20,23 @@ from ghostdet.engine.distributed import (
 )
 from ghostdet.errors import UserError
 
-VARIABLES = (
-    *("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"),
-    *("SLURM_PROCID", "SLURM_NTASKS", "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"),
-)
+# What each launcher sets, for one process.
+LAUNCHERS = {
+    "pytorch": dict(RANK=0, WORLD_SIZE=1, LOCAL_RANK=0),
+    "slurm": dict(
+        SLURM_PROCID=0, SLURM_NTASKS=1, SLURM_LOCALID=0, SLURM_NODELIST="localhost"
+    ),
+    "mpi": dict(
+        OMPI_COMM_WORLD_RANK=0, OMPI_COMM_WORLD_SIZE=1, OMPI_COMM_WORLD_LOCAL_RANK=0
+    ),
+}
+VARIABLES = "RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"
 
 
 @pytest.fixture
 def environ(monkeypatch):
     """A function that sets variables; a group of processes is left at the end."""
+    method = torch.multiprocessing.get_start_method(allow_none=True)
     for name in VARIABLES:
         monkeypatch.setenv(name, "")  # so that it is restored
         monkeypatch.delenv(name)
@@ -40,6 +48,7 @@ def environ(monkeypatch):
     yield update
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
+    torch.multiprocessing.set_start_method(method, force=True)
 
 
 @pytest.fixture
@@ -50,21 +59,11 @@ def port():
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="MMEngine connects GPUs")
-@pytest.mark.parametrize(
-    "launcher, rank, world_size",
-    [
-        ("pytorch", "RANK", "WORLD_SIZE"),
-        ("slurm", "SLURM_PROCID", "SLURM_NTASKS"),
-        ("mpi", "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"),
-    ],
-)
-def test_processes_on_cpus(environ, port, launcher, rank, world_size):
+@pytest.mark.parametrize("launcher", LAUNCHERS)
+def test_processes_on_cpus(environ, port, launcher):
     cfg = Config(dict(launcher=launcher, env_cfg=dict(dist_cfg=dict(timeout=60))))
     cfg.model_wrapper_cfg = dict(static_graph=True)
-    environ(**{rank: 0, world_size: 1})
-    with pytest.raises(UserError, match="MASTER_ADDR, which is not set"):
-        start_processes(cfg)
-    environ(MASTER_ADDR="127.0.0.1", MASTER_PORT=port)
+    environ(MASTER_ADDR="127.0.0.1", MASTER_PORT=port, **LAUNCHERS[launcher])
     start_processes(cfg)
     start_processes(cfg)  # no second time
     assert get_world_size() == 1 and torch.distributed.get_backend() == "gloo"

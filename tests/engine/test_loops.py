@@ -51,7 +51,7 @@ def test_batches_that_are_left(inner, skipped):
     batches = NumberedBatchSampler(sampler, 2, batch_sampler=inner)
     batches.skipped = skipped
     assert list(batches) == whole[skipped:] and len(batches) == 4
-    numbers = [batch[0].iteration for batch in batches]  # the next pass is complete
+    numbers = [batch[0][0] for batch in batches]  # the next pass is complete
     assert numbers == [4, 5, 6, 7]
 
 

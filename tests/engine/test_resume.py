@@ -10,6 +10,7 @@ from ghostdet.engine.resume import (
     archive_old_checkpoints,
     find_latest_valid_checkpoint,
     locked,
+    restarted,
 )
 from ghostdet.errors import UserError
 
@@ -115,12 +116,16 @@ def test_the_best_checkpoint_is_resumed(tmp_path):
 
 def test_a_restart_resumes_its_own_run(tmp_path, monkeypatch):
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "first")
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
     archive_old_checkpoints(tmp_path)
-    assert not resume.begun(tmp_path)  # it has written nothing yet
+    assert not restarted(tmp_path)  # it has written nothing yet
     touch(tmp_path, "epoch_1.pth")
-    assert resume.begun(tmp_path)
+    assert restarted(tmp_path)
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "0")
+    assert not restarted(tmp_path)
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "second")
-    assert not resume.begun(tmp_path)
+    assert not restarted(tmp_path)
 
 
 def test_one_run_in_a_work_directory(tmp_path, monkeypatch):
@@ -147,6 +152,12 @@ SHORT = {"train_cfg.val_interval": 100, "param_scheduler": [WARMUP, COSINE]}
         {"optim_wrapper.optimizer.weight_decay": 0.3},
         {"param_scheduler": [WARMUP, {**COSINE, "T_max": 20, "eta_min": 1e-5}]},
         {"param_scheduler": [{**WARMUP, "end": 4}, {**COSINE, "begin": 1}]},
+        {
+            "param_scheduler": [
+                {**WARMUP, "begin": 1, "end": 6},
+                {**COSINE, "begin": 0, "eta_min": 1e-3},
+            ]
+        },
         {"train_dataloader.batch_size": 4},
     ],
 )

@@ -33,6 +33,7 @@ FEW = {"test_dataloader.dataset.indices": 4, **IN_PROCESS}
 def packages():
     for name in ("onnx", "onnxscript", "onnxruntime"):
         pytest.importorskip(name)
+    pytest.importorskip("torch", minversion=convert.OLDEST)
     # A third of the exporter's time: pytest formats each record, and none is shown.
     trace = logging.getLogger("torch.__trace")
     trace.propagate = False
@@ -293,7 +294,7 @@ class Unsupported(nn.Module):
 
 class LandscapeOnly(nn.Module):
     def forward(self, x):
-        return -x if x.shape[2] > x.shape[3] else x
+        return -x if x.shape[2] > x.shape[3] else 2 * x
 
 
 class ByValue(nn.Module):

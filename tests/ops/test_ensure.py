@@ -92,7 +92,8 @@ def test_a_package_and_its_fork(fresh, tmp_path):
     "command", ["-m ghostdet_command train x.py", "tools/train.py x.py"]
 )
 def test_commands_without_a_traceback(project, tmp_path, command):
-    (tmp_path / "onedl_mmengine-0.10.12.dist-info").mkdir()
+    for name in ("mmengine-0.10.7", "onedl_mmengine-0.10.12"):
+        (tmp_path / f"{name}.dist-info").mkdir()
     done = subprocess.run(
         [sys.executable, *command.split()],
         cwd=project,

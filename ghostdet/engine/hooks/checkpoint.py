@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import copy
+import math
 from pathlib import Path
 from typing import ClassVar
 
@@ -164,7 +164,7 @@ class ResumableEarlyStoppingHook(EarlyStoppingHook):
 
     def before_train(self, runner: Runner) -> None:
         """Raise ``UserError`` if there will be no evaluation."""
-        if not evaluations(runner.train_loop):
+        if not evaluates(runner.train_loop):
             raise UserError(
                 f"early stopping watches {self.monitor}, and the config has no "
                 "evaluation; set val_dataloader, val_evaluator, val_cfg and "
@@ -223,23 +223,21 @@ def evaluation_due(loop: BaseLoop) -> bool:
     return done >= loop.val_begin and (ended or done % loop.val_interval == 0)
 
 
-def evaluations(loop: BaseLoop) -> int:
-    """Count the evaluations that come with a training loop.
+def evaluates(loop: BaseLoop) -> bool:
+    """Tell whether a training loop evaluates, which it does at its end at the latest.
 
     Raises:
         UserError: If an interval is no number of 1 or more.
     """
-    by_epoch, later = isinstance(loop, EpochBasedTrainLoop), copy.copy(loop)
-    length, count = loop.max_epochs if by_epoch else loop.max_iters, 0
     for interval in getattr(loop, "dynamic_intervals", ()):  # or of val_interval
         if type(interval) is not int or interval < 1:
             raise UserError(
                 f"train_cfg.val_interval is {interval!r}, expected 1 or more"
             )
-    for later._iter in range(1, length + 1):
-        later._epoch = later._iter
-        count += evaluation_due(later)
-    return count
+    by_epoch = isinstance(loop, EpochBasedTrainLoop)
+    length = loop.max_epochs if by_epoch else loop.max_iters
+    begin = getattr(loop, "val_begin", math.inf)
+    return loop.runner.val_loop is not None and begin <= length
 
 
 def most_checkpoints(hook: CheckpointHook | None, loop: BaseLoop) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import platform
 import sys
 import time
@@ -14,7 +13,6 @@ import numpy as np
 import torch
 from mmengine.dist import get_world_size, is_main_process
 from mmengine.hooks import Hook
-from mmengine.logging import print_log
 from mmengine.registry import HOOKS
 from mmengine.runner import EpochBasedTrainLoop, Runner
 
@@ -149,20 +147,14 @@ def _earlier(resumed: str | None, done: int) -> dict[str, Any]:
     path = Path(resumed).with_name(RECORD) if resumed else None
     if path is None or not path.is_file():
         return {}
-    try:
+    with expendable(str(path)):
         record = json.loads(path.read_text())
         parts = {
             key: [entry for entry in record[key] if entry["iter"] <= done]
             for key in ("losses", "evaluations")
         }
-        return dict(starts=[dict(start) for start in record["starts"]], **parts)
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        print_log(
-            f"{path} cannot be read ({error!r}); the record of this run starts anew",
-            logger="current",
-            level=logging.WARNING,
-        )
-        return {}
+        return dict(starts=record["starts"], **parts)
+    return {}
 
 
 def versions() -> dict[str, str]:
