@@ -30,6 +30,7 @@ from yapf.yapflib import yapf_api  # noqa: E402
 
 from ghostdet.config import load_config  # noqa: E402
 from ghostdet.datasets import Digits, prepare_trees  # noqa: E402
+from ghostdet.datasets.prepare.trees import WHEEL_NAME  # noqa: E402
 from ghostdet.errors import UserError  # noqa: E402
 
 PROJECT = Path(__file__).parents[1]
@@ -125,9 +126,9 @@ def trees_root(tmp_path_factory) -> Path:
     """The demo's dataset, from a wheel in the folder of real data or the demo's."""
     folders = (os.environ.get("GHOSTDET_TEST_DATA", ""), PROJECT / "data/trees")
     for folder in folders:
-        for path in Path(folder).glob("deepforest-*.whl"):
+        for path in Path(folder).glob(WHEEL_NAME):
             root = tmp_path_factory.mktemp("trees")
-            (root / path.name).symlink_to(path)
+            (root / path.name).symlink_to(path.resolve())
             return prepare_trees(root)
     pytest.skip("needs the DeepForest wheel: run `make demo` once, with a network")
 

@@ -24,7 +24,7 @@ from ghostdet.evaluation.coco_metric import coco_evaluator, fix_coco_metric
 from ghostdet.evaluation.errors import by_image
 from ghostdet.evaluation.figures import above, detection_figures
 from ghostdet.runtime import colors_of
-from ghostdet.utils.components import iter_datasets
+from ghostdet.utils.components import iter_datasets, type_name
 from ghostdet.utils.files import atomic_write, open_image
 
 PAGE, FIGURES = "index.html", "figures.json"
@@ -65,8 +65,9 @@ def write_report(cfg: Config, results: str | Path, folder: str | Path) -> Path:
         parts = [d for _, d in iter_datasets(cfg.test_dataloader.dataset)]
         datasets = [DATASETS.build(part) for part in parts]
         evaluator = coco_evaluator(cfg)
-        # FastCocoMetric numbers the images.
-        metric = METRICS.build({**evaluator, "type": CocoMetric})
+        if type_name(evaluator.type) == "FastCocoMetric":  # which numbers the images
+            evaluator.type = CocoMetric
+        metric = METRICS.build(evaluator)
         fix_coco_metric(metric)
     classes = datasets[0].metainfo["classes"]
     coco = metric._coco_api

@@ -203,7 +203,7 @@ def _groups(export: Export, photos: Sequence[Photo]) -> dict[Any, list[Photo]]:
         except OSError:  # Pillow's
             export.note("images are damaged; restore or remove them", photo.path)
             digest = photo.path
-        name = str(photo.path).partition(".rf.")[0]
+        name = photo.path.with_name(photo.path.name.partition(".rf.")[0])
         groups[names.setdefault(name, digest)].append(photo)
     if max(map(len, groups.values())) > len(photos) / 2:  # frames of a fixed camera
         return {photo.path: [photo] for photo in photos}

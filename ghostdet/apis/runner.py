@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import logging
 from collections.abc import Sequence
+from types import SimpleNamespace
 from typing import Any
 
 from mmdet.evaluation import CocoMetric
@@ -26,28 +27,29 @@ from ghostdet.utils.text import shorten
 class _QuietStart(Runner):
     """Runner that writes machine, config and hooks into its log file alone."""
 
-    _least = logging.WARNING  # level of what the terminal shows
-
     def build_logger(self, *args: Any, **kwargs: Any) -> MMLogger:
         """Build the logger, whose first handler is the terminal."""
         logger = super().build_logger(*args, **kwargs)
-        logger.handlers[0].addFilter(lambda record: record.levelno >= self._least)
+        # MMEngine keeps the logger, which must not keep the Runner.
+        self._shown = shown = SimpleNamespace(least=logging.WARNING)
+        logger.handlers[0].addFilter(lambda record: record.levelno >= shown.least)
         return logger
 
     @classmethod
     def from_cfg(cls, cfg: Config) -> Runner:
         """Build a Runner, and name its log."""
         runner = super().from_cfg(cfg)
-        runner._least = logging.NOTSET
+        runner._shown.least = logging.NOTSET
         runner.logger.info(f"Machine, config and hooks are in {runner._log_dir}")
         return runner
 
     def build_optim_wrapper(self, *args: Any, **kwargs: Any) -> Any:
         """Build the optimiser, and list the rates of parameters in the log file."""
-        self._least = logging.WARNING
-        built = super().build_optim_wrapper(*args, **kwargs)
-        self._least = logging.NOTSET
-        return built
+        self._shown.least = logging.WARNING
+        try:
+            return super().build_optim_wrapper(*args, **kwargs)
+        finally:
+            self._shown.least = logging.NOTSET
 
 
 class _Evaluation(_QuietStart):

@@ -71,7 +71,7 @@ def train(
         if check:
             on_main_process(_check, cfg)
         runner = build_runner(cfg, ("train_loop", "val_loop"), dataset_meta)
-        # Not in the config, which is the resumed run's too.
+        # Not in the config: a resumed run would inherit it.
         for hook in runner.hooks:
             if isinstance(hook, GracefulStopHook) and minutes is not None:
                 hook.minutes = minutes

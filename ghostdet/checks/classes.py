@@ -13,7 +13,7 @@ from ghostdet.utils.text import shorten
 
 
 def check_num_classes(model: nn.Module, classes: Sequence[str] | None) -> None:
-    """Raise a ``UserError`` if a head and a dataset differ in their classes."""
+    """Raise a ``UserError`` if a head has another number of classes than a dataset."""
     for name, module in model.named_modules():
         name = name.removeprefix("module.")  # with several processes
         count = getattr(module, "num_classes", None)

@@ -222,7 +222,8 @@ class RehearsalHook(Hook):
         if runner.val_loop is not None:
             yield Finding("val step", "pass", "predicted a batch")
             if not self.evaluates:
-                yield Finding("val_begin", "warn", "comes after the end of training")
+                text = "no evaluation comes before the end of training"
+                yield Finding("val_begin", "warn", text, "Lower train_cfg.val_begin")
         remedy = f"The evaluator gives {', '.join(runner.metrics)}" * bool(self.notes)
         for note in self.notes:
             yield Finding("val metrics", "warn", note, remedy)

@@ -73,8 +73,9 @@ def check_run(cfg: Config, full: bool = False, quick: bool = False) -> list[Find
                 return list(_RunCheck(cfg, full, quick).findings())
     finally:
         gc.unfreeze()
-        with suppress(OSError):  # unless something is in it
-            used or os.rmdir(cfg.work_dir)
+        if not used:
+            with suppress(OSError):  # unless something is in it
+                os.rmdir(cfg.work_dir)
 
 
 @dataclass

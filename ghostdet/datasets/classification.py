@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import textwrap
 from collections.abc import Sequence
 from typing import Any
 
@@ -89,12 +90,13 @@ class ImageFolder(ClassificationDataset, torchvision.datasets.ImageFolder):
     """
 
     def __init__(self, root: str, pipeline: Sequence[dict] = ()) -> None:
+        transform = Compose(pipeline)
         try:
             super().__init__(
-                root, Compose(pipeline), loader=load_image, is_valid_file=_is_image
+                root, transform, loader=load_image, is_valid_file=_is_image
             )
         except FileNotFoundError as error:  # torchvision's, for classes without images
-            text = str(error).strip()
+            text = textwrap.shorten(str(error), 300, placeholder=" ...")
             raise UserError(
                 f"{root}: {text} Put images into them, or remove the folders"
             ) from error

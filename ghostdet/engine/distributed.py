@@ -22,7 +22,9 @@ from mmengine.dist import (
     is_distributed,
     is_main_process,
 )
+from mmengine.utils.dl_utils import set_multi_processing
 
+from ghostdet.config import reason
 from ghostdet.errors import UserError
 
 T = TypeVar("T")
@@ -37,17 +39,30 @@ def start_processes(cfg: Config) -> None:
     Args:
         cfg: The config, with ``launcher``. On CPUs the backend is gloo, and
             ``model_wrapper_cfg`` is set.
+
+    Raises:
+        UserError: If the launcher did not set a variable.
     """
     if cfg.launcher == "none" or is_distributed():
         return
-    settings = dict((cfg.get("env_cfg") or {}).get("dist_cfg") or {})
-    if torch.cuda.is_available():
-        # From the config of a run on CPUs.
-        (cfg.get("model_wrapper_cfg") or {}).pop("device_ids", None)
-        init_dist(cfg.launcher, **settings)
-        return
-    with patch("torch.cuda.set_device"):  # which MMEngine calls with any backend
-        init_dist(cfg.launcher, **{**settings, "backend": "gloo"})
+    env = cfg.get("env_cfg") or {}
+    settings = dict(env.get("dist_cfg") or {})
+    # As the Runner, which warns if init_dist has chosen another start method.
+    set_multi_processing(**(env.get("mp_cfg") or {}), distributed=True)
+    try:
+        if torch.cuda.is_available():
+            # From the config of a run on CPUs.
+            (cfg.get("model_wrapper_cfg") or {}).pop("device_ids", None)
+            init_dist(cfg.launcher, **settings)
+            return
+        with patch("torch.cuda.set_device"):  # which MMEngine calls with any backend
+            init_dist(cfg.launcher, **{**settings, "backend": "gloo"})
+    except KeyError as error:
+        raise UserError(
+            f"--launcher {cfg.launcher} needs a variable of the environment: "
+            f"{reason(error)}; set it, or start the run by tools/dist_train.sh or "
+            "tools/slurm_train.sh"
+        ) from error
     cfg.model_wrapper_cfg = {
         "broadcast_buffers": False,
         "find_unused_parameters": cfg.get("find_unused_parameters", False),

@@ -123,7 +123,8 @@ class SeededDataset:
     def __getitem__(self, index: int | tuple[int, int]) -> Any:
         """Load a sample, which depends on the seed, the iteration and the index."""
         if isinstance(index, tuple):
-            iteration, index = index  # a frame of a video has two numbers
+            iteration, index = index
+            # A frame of a video has two numbers.
             seed_all(self.seed, iteration, *np.ravel(index).tolist())
         return self.dataset[index]
 

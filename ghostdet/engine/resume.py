@@ -283,12 +283,13 @@ def use_config_rates(runner: Runner, checkpoint: dict[str, Any]) -> None:
     if not changes and not other_length:
         return
     plateau = any("best" in old for old in schedules)  # follows the metrics
-    steps: list[tuple] = []  # of all schedules, by iteration, since they build on
-    epoch = len(runner.train_loop.dataloader)  # each other's rates
+    # The steps of all schedules by iteration, since they build on each other's rates.
+    steps: list[tuple] = []
+    loader = runner.train_loop.dataloader
     for number, (old, own) in enumerate(zip(schedules, own_schedules)):
-        count, each = old["_global_step"], epoch if own.by_epoch else 1
+        count, each = old["_global_step"], len(loader) if own.by_epoch else 1
         if other_length and not own.by_epoch:
-            count = meta["epoch"] * epoch
+            count = meta["epoch"] * len(loader)
         steps += [(i * each, own.by_epoch, number) for i in range(1, count + 1)]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # PyTorch expects steps of the optimiser

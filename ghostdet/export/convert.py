@@ -199,8 +199,8 @@ def to_onnx(
         raise UserError(f"{name} is in training mode; call its eval() first")
     if digit_version(torch.__version__) < digit_version(OLDEST):
         raise UserError(
-            f"PyTorch {torch.__version__} cannot export networks for any image size; "
-            f"export with {OLDEST} or newer, in this or another environment"
+            f"PyTorch {torch.__version__} cannot export a network whose image size "
+            f"varies; export with {OLDEST} or newer, in this or another environment"
         )
     try:
         with torch.no_grad(), quiet(logging.getLogger("torch.onnx")):

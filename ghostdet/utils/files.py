@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -20,6 +21,7 @@ from ghostdet.errors import UserError
 
 PARTIAL = ".partial"  # suffix of a file that is being written
 RECORD = "run.json"  # of a training, in its work directory
+_OPENING = threading.Lock()  # since the limit is global
 
 
 def check_writable(folder: str | Path, option: str = "--work-dir") -> None:
@@ -131,5 +133,5 @@ def open_json(path: str | Path, mode: str = "r") -> TextIO:
 
 def open_image(path: str | Path) -> Image.Image:
     """Open an image with Pillow, which refuses aerial photographs for their size."""
-    with patch.object(Image, "MAX_IMAGE_PIXELS", None):
+    with _OPENING, patch.object(Image, "MAX_IMAGE_PIXELS", None):
         return Image.open(path)

@@ -1,6 +1,8 @@
+import gc
 import json
 import pickle
 import signal
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -43,6 +45,12 @@ def test_a_rehearsal_changes_nothing(tiny, tmp_path):
     assert found[0] == found[1]
     left, others = ({p.suffix for p in (tmp_path / n).iterdir()} for n in runs)
     assert left == others and signal.getsignal(signal.SIGTERM) is handler
+
+
+def test_a_run_leaves_no_model_behind(tiny):
+    model = weakref.ref(train(tiny({**NO_VALIDATION, "train_cfg.max_iters": 1})).model)
+    gc.collect()
+    assert model() is None
 
 
 @pytest.mark.parametrize("option", ["patience", "minutes"])

@@ -63,6 +63,11 @@ def port():
 def test_processes_on_cpus(environ, port, launcher):
     cfg = Config(dict(launcher=launcher, env_cfg=dict(dist_cfg=dict(timeout=60))))
     cfg.model_wrapper_cfg = dict(static_graph=True)
+    missing = dict(pytorch="RANK", slurm="SLURM_PROCID", mpi="MASTER_ADDR")[launcher]
+    if launcher == "mpi":
+        environ(**LAUNCHERS[launcher])
+    with pytest.raises(UserError, match=f"needs a variable .*{missing}"):
+        start_processes(cfg)
     environ(MASTER_ADDR="127.0.0.1", MASTER_PORT=port, **LAUNCHERS[launcher])
     start_processes(cfg)
     start_processes(cfg)  # no second time

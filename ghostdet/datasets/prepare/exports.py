@@ -257,7 +257,13 @@ class _Finder:
             for name in {photo.path.name.lower(), photo.path.stem.lower()}:
                 self.names[name].append(photo)
 
-    def find(self, name: str, label: Path, stem: bool = True) -> Photo | None:
+    def find(
+        self,
+        name: str,
+        label: Path,
+        stem: bool = True,
+        missing: str = "labels have no image, and are left out",
+    ) -> Photo | None:
         """Find an image by the path that a label gives, or by the label's own name.
 
         Of several, take the one whose path agrees most with the given one, then shares
@@ -281,7 +287,7 @@ class _Finder:
             best = max(self.names.get(key, ()), key=like, default=None)
             if best is not None and like(best)[0] >= 0:  # not of another part
                 return best
-        self.export.note("labels have no image, and are left out", name or label)
+        self.export.note(missing, name or label)
         return None
 
 
@@ -441,8 +447,13 @@ def _yolo_parts(export: Export, path: Path, content: dict) -> None:
                 continue
             photos = [photo for photo in export.photos if named in photo.path.parents]
             if named.is_file():
-                lines = filter(None, map(str.strip, named.open(encoding="utf-8-sig")))
-                photos = [finder.find(line, named, stem=False) for line in lines]
+                lines = map(str.strip, named.read_text("utf-8-sig").splitlines())
+                missing = "listed images are missing"
+                photos = [
+                    finder.find(line, path, stem=False, missing=missing)
+                    for line in lines
+                    if line
+                ]
             for photo in filter(None, photos):
                 photo.part = key
 

@@ -40,7 +40,6 @@ PHOTOS = {
 }
 PARTS = ("train", "val", "photos")
 
-
 # Side of a tile, and least overlap of neighbours, in px. The overlap exceeds the
 # largest box (108x109 px), so that some tile shows each tree uncut.
 TILE, OVERLAP = 400, 112

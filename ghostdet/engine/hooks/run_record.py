@@ -147,13 +147,13 @@ def _earlier(resumed: str | None, done: int) -> dict[str, Any]:
     path = Path(resumed).with_name(RECORD) if resumed else None
     if path is None or not path.is_file():
         return {}
-    with expendable(str(path)):
+    with expendable(f"{path} cannot be read, so the record"):
         record = json.loads(path.read_text())
         parts = {
             key: [entry for entry in record[key] if entry["iter"] <= done]
             for key in ("losses", "evaluations")
         }
-        return dict(starts=record["starts"], **parts)
+        return dict(starts=[*record["starts"]], **parts)
     return {}
 
 
