@@ -184,7 +184,9 @@ def config_mistakes(cfg: Config, reading: bool = False) -> Iterator[None]:
         known += r"[\w ,]+ should be .*(\bdict|all None).*but ?got "
         component = component_of(error)
         asserted = isinstance(error, AssertionError)
-        told = re.match(known, message) or (asserted and component and error.args)
+        told = re.match(known, message) or (asserted and component)
+        if asserted and not error.args:
+            message = place.line  # the assertion itself
         if reading and not asserted:
             message = f"a value has the wrong type ({message}, at "
             message += f"`{place.line}`)"

@@ -155,7 +155,7 @@ class Detector:
             The detections.
 
         Raises:
-            DetectorError: If it is no such image, or too narrow to be resized.
+            DetectorError: If it is not such an image, or too narrow to be resized.
         """
         image = as_bgr(image)
         resized = self._resized(image)
@@ -357,7 +357,8 @@ def read_meta(path: str | os.PathLike[str]) -> dict[str, Any]:
     path = Path(path)
     if path.suffix not in PACKAGES:
         raise DetectorError(
-            f"{path} is no exported detector; give the .onnx or .xml file of an export"
+            f"{path} is not an exported detector; give the .onnx or .xml file of an "
+            "export"
         )
     described = path.with_suffix(".json")
     files = [*_files(path), described]
@@ -413,7 +414,7 @@ def as_bgr(image: str | os.PathLike[str] | np.ndarray) -> np.ndarray:
         uint8 (H, W, 3), blue, green, red.
 
     Raises:
-        DetectorError: If it is no such image.
+        DetectorError: If it is not such an image.
     """
     if isinstance(image, (str, os.PathLike)):
         return _read_image(Path(image))
@@ -470,7 +471,7 @@ def _read_image(path: Path) -> np.ndarray:
         content = path.read_bytes()
         if is_truncated_jpeg(content):
             raise OSError("the JPEG data ends early")
-        # Raises an error if the file is empty, returns None if it is no image.
+        # Raises an error if the file is empty, returns None if it is not an image.
         image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
         if image is None:
             raise OSError("no known format")

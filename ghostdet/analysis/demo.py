@@ -42,7 +42,7 @@ class ProgressBarHook(Hook):
     def before_train(self, runner: Runner) -> None:
         """Start the bar."""
         self.shown: dict[str, str] = {}
-        hidden = runner.experiment_name.startswith("rehearsal")  # the check's
+        hidden = getattr(runner, "rehearses", False)  # in the check
         total = runner.max_iters
         self.bar = tqdm(total=total, unit="iter", dynamic_ncols=True, disable=hidden)
         if not sys.stderr.isatty():
@@ -57,7 +57,7 @@ class ProgressBarHook(Hook):
 
     def after_val_epoch(self, runner: Runner, metrics: dict | None = None) -> None:
         """Show the AP50."""
-        self.shown["AP50"] = f"{metrics['coco/bbox_mAP_50']:.3f}"
+        self.shown["AP50"] = f"{metrics.get(AP + METRICS['AP50'], 0):.3f}"
 
     def after_train(self, runner: Runner) -> None:
         """Close the bar."""

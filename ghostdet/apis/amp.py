@@ -16,8 +16,8 @@ from ghostdet.models import ImageClassifier
 def use_amp(model: nn.Module) -> None:
     """Make a model predict in mixed precision: fp16 on a GPU, bf16 on a CPU.
 
-    The network does; what heads make of its maps is computed in fp32, since a side of
-    1333 px has more pixels than bf16 can count.
+    Backbone, neck and heads do; all else is computed in fp32, since a side of 1333 px
+    has more pixels than bf16 can count.
 
     Args:
         model: A detector or a classifier.
@@ -26,7 +26,7 @@ def use_amp(model: nn.Module) -> None:
         model.backbone.forward = autocast()(model.backbone.forward)
         model.head.forward = _in_fp32(autocast()(model.head.forward))
         return
-    model.extract_feat = autocast()(model.extract_feat)
+    model.extract_feat = _in_fp32(autocast()(model.extract_feat))
     for module in model.modules():
         if hasattr(module, "predict_by_feat"):
             module.forward = _in_fp32(autocast()(module.forward))

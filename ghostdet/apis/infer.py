@@ -13,16 +13,15 @@ import mmcv
 import numpy as np
 import torch
 from matplotlib.colors import to_rgb
-from mmcv.ops import batched_nms
 from mmcv.transforms import Compose
 from mmdet.apis import inference_detector
-from mmdet.registry import DATASETS
 from mmdet.utils import get_test_pipeline_cfg
 from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.registry import init_default_scope
 from mmengine.structures import InstanceData
 from torch import nn
+from torchvision.ops import batched_nms
 from tqdm import tqdm
 
 from ghostdet.apis.amp import use_amp
@@ -42,7 +41,7 @@ from ghostdet.runtime import (
     list_images,
     list_pictures,
 )
-from ghostdet.utils.components import is_classifier
+from ghostdet.utils.components import build_dataset, first_metainfo, is_classifier
 from ghostdet.utils.files import check_writable
 from ghostdet.utils.text import shorten
 from ghostdet.utils.tiles import tiles
@@ -78,17 +77,18 @@ def load_detector(
     require(cfg, "model", "test_dataloader")
     require_detector(cfg, "load_detector")
     init_default_scope(cfg.get("default_scope", "mmdet"))
-    dataset = DATASETS.build({**cfg.test_dataloader.dataset, "lazy_init": True})
+    dataset = build_dataset(cfg.test_dataloader.dataset)
+    dataset_meta = first_metainfo(dataset.metainfo)
     if is_exported(checkpoint):
         model = ExportedDetector(checkpoint, "bf16" if amp else "fp32")
-        model.check(cfg, dataset.metainfo.get("classes"))
+        model.check(cfg, dataset_meta.get("classes"))
         model.cfg = cfg
         model.to(get_device()).eval()
     else:
         model = load_model(cfg, checkpoint)
         if amp:
             use_amp(model)
-    model.dataset_meta = {**dataset.metainfo, **model.dataset_meta}
+    model.dataset_meta = {**dataset_meta, **model.dataset_meta}
     if "language_model" not in cfg.model:  # whose classes are words
         check_num_classes(model, model.dataset_meta.get("classes"))
     return model
@@ -147,11 +147,14 @@ def infer(
         raise UserError(f"no image at {str(images)!r}; give one, a folder, or a video")
     check_writable(out, "--out")
     video = _open_video(images)
-    paths = _list(images, out) if video is None else [(images, f"{images.stem}.mp4")]
-    try:
-        pictures = list_pictures(paths, out)
-    except DetectorError as error:
-        raise UserError(str(error)) from error
+    if video is None:
+        paths = _list(images, out)
+        try:
+            pictures = list_pictures(paths, out)
+        except DetectorError as error:
+            raise UserError(str(error)) from error
+    elif _video_in(out, images).resolve() == images.resolve():
+        raise UserError(f"--out would write over {images}; give another folder")
     cfg = config if isinstance(config, Config) else load_config(config)
     require(cfg, "model", "test_dataloader")
     if is_exported(checkpoint):
@@ -240,9 +243,8 @@ class _Detector:
             kept = InstanceData(bboxes=boxes, scores=kept.scores, labels=kept.labels)
             parts.append(kept)
         merged = InstanceData.cat(parts)
-        nms = dict(type="nms", iou_threshold=0.5)
-        best = batched_nms(merged.bboxes, merged.scores, merged.labels, nms)[1]
-        return merged[best]
+        scores = merged.scores.float()
+        return merged[batched_nms(merged.bboxes, scores, merged.labels, 0.5)]
 
     def draw(self, image: np.ndarray, found: InstanceData) -> np.ndarray:
         """Draw the detections that reach the lowest score."""
@@ -283,7 +285,7 @@ class _Detector:
     def follow(self, video: mmcv.VideoReader, path: Path) -> Path:
         """Detect in a video, frame by frame."""
         target = self.out / f"{path.stem}.jsonl"
-        picture, rate = target.with_suffix(".mp4"), video.fps
+        picture, rate = _video_in(self.out, path), video.fps
         if not rate > 0:
             rate = _RATE
             print(f"{path} has no frame rate: {picture} gets {_RATE} frames a second")
@@ -305,6 +307,10 @@ class _Detector:
                     drawn += int((found.scores >= self.least[found.labels]).sum())
         finally:
             writer.release()
+        if not frames:
+            raise UserError(
+                f"{path}: no frame can be read; convert it to another format"
+            )
         if frames < video.frame_cnt:
             print(f"{path}: {frames} of {video.frame_cnt} frames could be read")
         print(
@@ -391,8 +397,19 @@ def _open_video(path: Path) -> mmcv.VideoReader | None:
     """Open a file if it is a video."""
     if not path.is_file() or path.suffix.lower() in SUFFIXES or is_image(path):
         return None
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:  # OpenCV 5.0 crashes
+        raise UserError(
+            f"the name of {str(path)!r} is not Unicode; rename it"
+        ) from None
     video = mmcv.VideoReader(str(path))
     return video if video.opened and video.width else None
+
+
+def _video_in(out: Path, video: Path) -> Path:
+    """Return the file to which the frames of a video are drawn."""
+    return out / f"{video.stem}.mp4"
 
 
 def _list(images: Path, out: Path) -> list[tuple[Path, str]]:

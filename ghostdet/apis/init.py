@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import random
+import shutil
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from contextlib import redirect_stdout, suppress
@@ -91,11 +92,31 @@ def init_project(
     parts = _parts(export, seed)
     warnings = export.said()
     warnings += _class_warnings(export, parts)
+    try:
+        cfg, said = _write(name, data, export, parts, model, minutes, epochs)
+    except BaseException:  # an interrupt too
+        shutil.rmtree(name, ignore_errors=True)
+        config.unlink(missing_ok=True)
+        raise
+    return cfg, said, warnings
+
+
+def _write(
+    name: Path,
+    data: str | Path,
+    export: Export,
+    parts: dict[str, list[Photo]],
+    model: str,
+    minutes: float,
+    epochs: float | None,
+) -> tuple[Config, list[str]]:
+    """Write the annotations and the config, and say what was written."""
+    config = name.with_name(name.name + ".py")
     said = [f"{data}: {export.form}, {len(export.photos):,} images"]
     for part, photos in parts.items():
         coco = _coco(photos, export)
         path = name / f"{part}.json"
-        atomic_write(path, json.dumps(coco, ensure_ascii=False))
+        atomic_write(path, json.dumps(coco))
         said.append(f"{path}: {len(photos):,} images, {_objects(photos):,} objects")
     values = dict(data_root=f"{name}/", images=f"{Path(data)}/")
     values["classes"] = tuple(export.classes)
@@ -144,37 +165,38 @@ def init_project(
         f"{text} at {width}x{height} px, {length:,} iterations, "
         f"{length / each:,.0f} passes over the images"
     )
-    return cfg, said, warnings
+    return cfg, said
 
 
 def _parts(export: Export, seed: int) -> dict[str, list[Photo]]:
     """Return the images of each part, after holding some out if none are."""
     known = {photo.part for photo in export.photos if photo.objects} - {""}
-    if known and not known & {"train", "test"}:  # nothing to train on but val
-        export.note("parts without one to train on are ignored", "val")
-        known = set()
-    if not known:
-        for photo in export.photos:
-            photo.part = ""
+    alone = known == {"val"}  # nothing to train on
+    if alone:
+        export.note("parts are ignored, as none is for training", "val")
     for photo in export.photos:
-        if "train" not in known and photo.part != "val":
-            photo.part = "train"  # one part, whatever its name
-        if not photo.part and {"train", "val"} <= known:
+        if photo.part and photo.part not in known:
+            text = "images are in a part without labels, and are left out"
+            export.note(text, photo.path)
+            photo.part = ""
+        elif not photo.part and {"train", "val"} <= known:
             text = "images are in no part (train, val or test), and are left out"
             export.note(text, photo.path)
+        elif alone or ("train" not in known and photo.part != "val"):
+            photo.part = "train"  # one part, whatever its name
         else:
             photo.part = photo.part or "train"
     train = [photo for photo in export.photos if photo.part == "train"]
-    if "val" not in known:
+    if alone or "val" not in known:
         groups = list(_groups(export, train).values())
         random.Random(seed).shuffle(groups)
-        count = 0
+        left = math.ceil(_HELD_OUT * len(train))
+        left = max(left, min(map(len, groups[1:]), default=0))
         for group in groups[1:]:
-            if count >= _HELD_OUT * len(train):
-                break
-            count += len(group)
-            for photo in group:
-                photo.part = "val"
+            if len(group) <= left:
+                left -= len(group)
+                for photo in group:
+                    photo.part = "val"
     parts = {
         part: [photo for photo in export.photos if photo.part == part]
         for part in ("train", "val", "test")
@@ -220,7 +242,7 @@ def _class_warnings(export: Export, parts: dict[str, list[Photo]]) -> list[str]:
         part: Counter(o["category"] for photo in photos for o in photo.objects)
         for part, photos in parts.items()
     }
-    empty = sum(not photo.objects for photo in export.photos)
+    empty = sum(not photo.objects for photos in parts.values() for photo in photos)
     found = [f"{empty:,} images have no object, and are background"] if empty else []
     for name in export.classes:
         for part in ("train", "val"):

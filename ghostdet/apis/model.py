@@ -17,6 +17,7 @@ from ghostdet.checks.classes import check_num_classes
 from ghostdet.config import config_mistakes, load_config, require
 from ghostdet.engine.resume import find_latest_valid_checkpoint
 from ghostdet.errors import UserError
+from ghostdet.utils.components import first_metainfo
 from ghostdet.weights import check_state_dict, get_state_dict
 from ghostdet.weights.checkpoint import read_checkpoint
 from ghostdet.weights.published import DESCRIPTION, WEIGHTS, check_weights, meta_beside
@@ -67,7 +68,7 @@ def dataset_meta_of(
     cfg: Config, checkpoint: str | Path, loaded: dict[str, Any]
 ) -> dict[str, Any]:
     """Return the metadata, with ``classes``, of a model's training dataset."""
-    own = (loaded.get("meta") or {}).get("dataset_meta")
+    own = first_metainfo((loaded.get("meta") or {}).get("dataset_meta"))
     return dict(own or cfg.get("dataset_meta") or meta_beside(checkpoint))
 
 

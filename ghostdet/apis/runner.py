@@ -20,7 +20,7 @@ from ghostdet.engine.setup import add_hook
 from ghostdet.errors import UserError
 from ghostdet.evaluation.coco_metric import fix_coco_metric
 from ghostdet.models.exported_detector import ExportedDetector
-from ghostdet.utils.components import is_classifier
+from ghostdet.utils.components import first_metainfo, is_classifier
 from ghostdet.utils.text import shorten
 
 
@@ -96,8 +96,10 @@ def build_runner(
     for name in loops:
         if (loop := getattr(runner, name)) is None:
             continue
-        dataset = loop.dataloader.dataset
-        classes = getattr(dataset, "metainfo", {}).get("classes") or ()
+        # A project's own loop may have none.
+        dataset = getattr(getattr(loop, "dataloader", None), "dataset", None)
+        metainfo = first_metainfo(getattr(dataset, "metainfo", None))
+        classes = metainfo.get("classes") or ()
         # A head with as many other classes would give wrong names to its labels.
         moved = len(known) == len(classes) and any(
             name in known and name != trained for name, trained in zip(classes, known)

@@ -19,7 +19,7 @@ from ghostdet.engine.distributed import on_main_process, start_processes
 from ghostdet.errors import UserError
 from ghostdet.evaluation.coco_metric import coco_evaluator
 from ghostdet.models.exported_detector import is_exported
-from ghostdet.utils.components import iter_datasets, type_name
+from ghostdet.utils.components import first_metainfo, iter_datasets, type_name
 from ghostdet.utils.files import check_writable
 from ghostdet.weights.checkpoint import read_checkpoint
 
@@ -80,7 +80,7 @@ def test(
     else:
         state = read_checkpoint(str(checkpoint))
         dataset_meta = dataset_meta_of(cfg, checkpoint, state)
-        cfg.load_from = str(checkpoint)
+        cfg.load_from, cfg.resume = str(checkpoint), False
     if tta:
         require_detector(cfg, "--tta")
         _use_tta(cfg)
@@ -126,7 +126,8 @@ class _ClassTableHook(Hook):
 
     def before_test_epoch(self, runner: Runner) -> None:
         """Ask for the table, unless the config does."""
-        classes = runner.test_loop.dataloader.dataset.metainfo.get("classes") or ()
+        metainfo = runner.test_loop.dataloader.dataset.metainfo
+        classes = first_metainfo(metainfo).get("classes") or ()
         self.added: list[str] = []
         for metric in runner.test_evaluator.metrics if len(classes) <= _LISTED else ():
             if isinstance(metric, CocoMetric) and not metric.classwise:

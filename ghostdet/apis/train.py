@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 
 from mmengine.config import Config
@@ -12,7 +13,7 @@ from ghostdet.checks.findings import findings_table
 from ghostdet.checks.run import check_run
 from ghostdet.config import config_mistakes, require
 from ghostdet.engine.distributed import lost_ranks, on_main_process, start_processes
-from ghostdet.engine.hooks.graceful_stop import GracefulStopHook
+from ghostdet.engine.hooks.graceful_stop import GracefulStopHook, keep_sigterm
 from ghostdet.engine.resume import locked
 from ghostdet.engine.setup import setup_run
 from ghostdet.engine.vis_backends import forgive_logs
@@ -63,7 +64,9 @@ def train(
     with config_mistakes(cfg, reading=True):
         start_processes(cfg)
     check_writable(cfg.work_dir)
-    with locked(cfg.work_dir), config_mistakes(cfg), lost_ranks():
+    keys = dict(resume=False, load_from=None, model=None)
+    own = {key: copy.deepcopy(cfg.get(key, keys[key])) for key in keys}
+    with locked(cfg.work_dir), config_mistakes(cfg), lost_ranks(), keep_sigterm():
         with config_mistakes(cfg, reading=True):
             learning_rate, dataset_meta = setup_run(
                 cfg, resume, amp, auto_scale_lr, patience
@@ -71,6 +74,9 @@ def train(
         if check:
             on_main_process(_check, cfg)
         runner = build_runner(cfg, ("train_loop", "val_loop"), dataset_meta)
+        # The config in the work directory, for another run, has its own start.
+        runner.cfg.update(own)
+        runner.dump_config()
         # Not in the config: a resumed run would inherit it.
         for hook in runner.hooks:
             if isinstance(hook, GracefulStopHook) and minutes is not None:

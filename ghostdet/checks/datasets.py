@@ -25,7 +25,7 @@ from ghostdet.checks.images import read_images
 from ghostdet.config import reason
 from ghostdet.datasets.classification import ClassificationDataset, ImageFolder
 from ghostdet.errors import UserError
-from ghostdet.utils.components import iter_datasets, type_name
+from ghostdet.utils.components import build_dataset, iter_datasets, type_name
 from ghostdet.utils.files import list_folder
 from ghostdet.utils.text import share, shorten
 
@@ -97,7 +97,7 @@ class DatasetCheck:
         cfg = copy.deepcopy(dict(self.cfg))
         if not (isinstance(kind, type) and issubclass(kind, BaseDataset)):
             return DATASETS.build(cfg)
-        dataset = self.dataset = DATASETS.build({**cfg, "lazy_init": True})
+        dataset = self.dataset = build_dataset(cfg)
         from mmdet.datasets import CocoDataset  # needs MMCV's operators
 
         parse_data_info, api = dataset.parse_data_info, getattr(dataset, "COCOAPI", 0)

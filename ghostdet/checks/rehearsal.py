@@ -20,7 +20,7 @@ from mmdet.evaluation import CocoMetric
 from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.logging import MMLogger
-from mmengine.runner import Runner
+from mmengine.runner import Runner, ValLoop
 from mmengine.utils import ManagerMixin
 from mmengine.visualization import Visualizer
 from torch.utils.data import DataLoader
@@ -29,7 +29,7 @@ from ghostdet.checks.datasets import DatasetCheck
 from ghostdet.checks.findings import Finding
 from ghostdet.config import reason
 from ghostdet.engine.hooks.checkpoint import evaluates
-from ghostdet.engine.hooks.graceful_stop import TERMINATED, losses_of
+from ghostdet.engine.hooks.graceful_stop import TERMINATED, keep_sigterm, losses_of
 from ghostdet.engine.setup import init_weights, use_run_components
 from ghostdet.errors import UserError
 from ghostdet.utils.components import iter_datasets
@@ -48,6 +48,7 @@ class RehearsalRunner(Runner):
     checks: Sequence[DatasetCheck] = ()
     metrics: dict[str, float] = {}
     stage = "train step"
+    rehearses = True  # for hooks
 
     def _log_env(self, env_cfg: dict) -> None:
         """Log nothing: it takes a second to ask for the environment."""
@@ -103,8 +104,8 @@ def rehearsal(cfg: Config, folder: str, weights: bool) -> Iterator[RehearsalRunn
         optimizer.type = kind
     if cfg.optim_wrapper.get("accumulative_counts", 1) > 1:
         cfg.optim_wrapper.accumulative_counts = 1  # so that each iteration is a step
-    terminate = signal.getsignal(signal.SIGTERM)
     with ExitStack() as stack:
+        stack.enter_context(keep_sigterm())
         for manager in _subclasses(ManagerMixin):  # a visualizer would be used again
             stack.enter_context(patch.dict(manager._instance_dict, clear=True))
         # Other ranks wait for this one. Formatting a config takes a second, each time.
@@ -113,9 +114,6 @@ def rehearsal(cfg: Config, folder: str, weights: bool) -> Iterator[RehearsalRunn
         try:
             yield RehearsalRunner.from_cfg(cfg)
         finally:
-            main = threading.current_thread() is threading.main_thread()
-            if main and terminate is not None:
-                signal.signal(signal.SIGTERM, terminate)  # hooks have set it
             for logger in MMLogger._instance_dict.values():
                 for handler in logger.handlers:
                     handler.close()
@@ -150,7 +148,7 @@ class RehearsalHook(Hook):
         if threading.current_thread() is threading.main_thread():
             # GracefulStopHook would write a checkpoint.
             signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
-        if runner.val_loop is not None:
+        if isinstance(runner.val_loop, ValLoop):
             runner.stage = "val step"
             runner.call_hook("before_val")
             runner.call_hook("before_val_epoch")
@@ -220,7 +218,10 @@ class RehearsalHook(Hook):
     def findings(self, runner: Runner) -> Iterator[Finding]:
         """Report losses, memory, and parameters that do not learn."""
         if runner.val_loop is not None:
-            yield Finding("val step", "pass", "predicted a batch")
+            own = isinstance(runner.val_loop, ValLoop)
+            name = type(runner.val_loop).__name__
+            text = "predicted a batch" if own else f"not tried: {name}"
+            yield Finding("val step", "pass", text)
             if not self.evaluates:
                 text = "no evaluation comes before the end of training"
                 yield Finding("val_begin", "warn", text, "Lower train_cfg.val_begin")

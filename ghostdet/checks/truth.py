@@ -11,7 +11,7 @@ import torch
 from mmdet.evaluation import CocoMetric
 from mmdet.structures import DetDataSample
 from mmengine.evaluator import Evaluator
-from mmengine.runner import BaseLoop
+from mmengine.runner import BaseLoop, TestLoop, ValLoop
 from mmengine.structures import InstanceData
 from pycocotools.coco import COCO
 
@@ -38,6 +38,9 @@ def evaluate_truth(
     Returns:
         The finding, and COCO's metrics by name.
     """
+    if not isinstance(loop, (ValLoop, TestLoop)):
+        text = f"not tried with the truth: {type(loop).__name__}"
+        return Finding("evaluator", "pass", text), {}
     dataset, evaluator = loop.dataloader.dataset, loop.evaluator
     coco = [metric for metric in evaluator.metrics if isinstance(metric, CocoMetric)]
     notes = [note for metric in coco for note in fix_coco_metric(metric)]

@@ -106,7 +106,7 @@ def scale_lr(cfg: Config) -> str:
     if not batch.base:
         return text
     # Noted in the config, for a run that resumes with another batch size.
-    cfg.auto_scale_lr.update(enable=False, scaled_to=batch.total)
+    cfg.auto_scale_lr.scaled_to = batch.total
     optimizer.lr *= batch.factor
     for scheduler in _schedules(cfg):
         for key in {"eta_min", "eta_max"} & scheduler.keys():
@@ -132,7 +132,7 @@ def follow_schedules(runner: Runner, batch: GlobalBatch) -> tuple[str, float, bo
         the highest; and whether schedules fit the training: all that they would still
         change after its end is small, and the highest rate is ``lr``, and lasts.
     """
-    rates, length = _learning_rates(runner, batch.ranks)
+    rates, length, complete = _learning_rates(runner, batch.ranks)
     rates = {i: value * batch.factor for i, value in rates.items()}
     trained = {i: value for i, value in rates.items() if i <= length}
     top, last = max(trained, key=trained.get), max(trained)
@@ -146,17 +146,22 @@ def follow_schedules(runner: Runner, batch: GlobalBatch) -> tuple[str, float, bo
     shown = sorted({1, top, lowest, last, *off[:1]})
     course = "; ".join(f"{rates[i]:g} at iteration {i:,}" for i in shown)
     lr = runner.cfg.optim_wrapper.optimizer.lr * batch.factor
+    if not complete:
+        return f"{course}, and not followed further", rates[top], True
     own = any("eta_max" in schedule for schedule in _schedules(runner.cfg))
     if off or (rates[top] < (1 - _LATE) * lr and not own):
         return f"{course}, of {length:,}; lr is {lr:g}", rates[top], False
     return course, rates[top], True
 
 
-def _learning_rates(runner: Runner, ranks: int) -> tuple[dict[int, float], int]:
-    """Compute the rate by iteration, where it may change, and the training's length.
+def _learning_rates(runner: Runner, ranks: int) -> tuple[dict[int, float], int, bool]:
+    """Compute the rate by iteration, where it may change.
 
     Schedules that are longer than the training are followed to their end, or for
-    :data:`FOLLOWED` rates.
+    :data:`FOLLOWED` rates; within the training, for ten times as many.
+
+    Returns:
+        The rates, the training's length, and whether they were followed up to it.
     """
     cfg, loader, loop = runner.cfg, runner.train_dataloader, runner.train_loop
     epochs, length = cfg.train_cfg.get("max_epochs"), loop.max_iters
@@ -180,7 +185,9 @@ def _learning_rates(runner: Runner, ranks: int) -> tuple[dict[int, float], int]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # PyTorch expects steps of the optimiser
-            while iteration <= length or (active and len(rates) < FOLLOWED):
+            while (iteration <= length and len(rates) < 10 * FOLLOWED) or (
+                active and len(rates) < FOLLOWED
+            ):
                 rates[iteration] = group["lr"]
                 active = [s for s in schedulers if s._global_step < s.end]
                 busy = [scheduler for scheduler in active if not scheduler.by_epoch]
@@ -197,4 +204,4 @@ def _learning_rates(runner: Runner, ranks: int) -> tuple[dict[int, float], int]:
                 f"param_scheduler fails at iteration {iteration:,} of {length:,}: "
                 f"{error}; let total_steps or end be the training's"
             ) from error
-    return rates, length
+    return rates, length, iteration > length

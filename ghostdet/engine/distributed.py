@@ -57,7 +57,7 @@ def start_processes(cfg: Config) -> None:
             return
         with patch("torch.cuda.set_device"):  # which MMEngine calls with any backend
             init_dist(cfg.launcher, **{**settings, "backend": "gloo"})
-    except KeyError as error:
+    except (KeyError, ValueError) as error:
         raise UserError(
             f"--launcher {cfg.launcher} needs a variable of the environment: "
             f"{reason(error)}; set it, or start the run by tools/dist_train.sh or "

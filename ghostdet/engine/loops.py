@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from mmdet.registry import DATA_SAMPLERS, DATASETS, LOOPS
+from mmdet.registry import DATA_SAMPLERS, LOOPS
 from mmengine.config import Config
 from mmengine.dataset import InfiniteSampler
 from mmengine.dist import get_rank, get_world_size
@@ -32,8 +32,8 @@ from ghostdet.errors import UserError
 from ghostdet.utils.components import type_name
 
 RESUMABLE = {
-    "EpochBasedTrainLoop": "ResumableEpochLoop",
-    "IterBasedTrainLoop": "ResumableIterLoop",
+    "EpochBasedTrainLoop": "mmdet.ResumableEpochLoop",
+    "IterBasedTrainLoop": "mmdet.ResumableIterLoop",
 }
 
 
@@ -107,18 +107,16 @@ class NumberedBatchSampler(Sampler):
         return len(self.batches)
 
 
-@DATASETS.register_module()
 class SeededDataset:
     """A dataset that seeds the random generators for each sample.
 
     Args:
-        dataset: The dataset, or its config. Attributes are read from it and set on it.
+        dataset: The dataset. Attributes are read from it and set on it.
         seed: Seed of the run.
     """
 
     def __init__(self, dataset: Any, seed: int) -> None:
-        own = DATASETS.build(dataset) if isinstance(dataset, dict) else dataset
-        vars(self).update(dataset=own, seed=seed)
+        vars(self).update(dataset=dataset, seed=seed)
 
     def __getitem__(self, index: int | tuple[int, int]) -> Any:
         """Load a sample, which depends on the seed, the iteration and the index."""
@@ -158,7 +156,8 @@ def heed_parent(worker_id: int, parent: int) -> None:
     starter = os.getppid()  # the trainer, or its fork server
 
     def watch() -> None:
-        while starter != 1 and os.getppid() == starter:
+        # An orphan's parent is process 1; in a container, that may be the trainer.
+        while (starter != 1 or parent == 1) and os.getppid() == starter:
             received = signal.sigtimedwait({signal.SIGTERM}, 1)
             if received is not None and received.si_pid in (parent, starter):
                 break
@@ -168,8 +167,8 @@ def heed_parent(worker_id: int, parent: int) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _numbered(dataloader: dict, seed: int) -> dict:
-    """Give a data loader's config numbered batches and seeded samples."""
+def _numbered(dataloader: dict) -> dict:
+    """Give a data loader's config numbered batches."""
     loader = {**dataloader}
     loader.pop("disable_subprocess_warning", None)  # for MMEngine's worker_init_fn
     watch = dict(type="heed_parent", parent=os.getpid())
@@ -179,10 +178,6 @@ def _numbered(dataloader: dict, seed: int) -> dict:
         batch_sampler=loader.get("batch_sampler"),
         drop_last=loader.pop("drop_last", False),
     )
-    if not isinstance(loader["dataset"], SeededDataset):
-        loader["dataset"] = dict(
-            type="mmdet.SeededDataset", dataset=loader["dataset"], seed=seed
-        )
     return loader
 
 
@@ -193,8 +188,17 @@ class _Resumable:
     dataloader: DataLoader
 
     def __init__(self, runner: Runner, dataloader: dict, **kwargs: Any) -> None:
-        self._loader_cfg = _numbered(dataloader, runner.seed)
-        super().__init__(runner, self._loader_cfg, **kwargs)
+        self._loader_cfg = _numbered(dataloader)
+        super().__init__(runner, self._build(runner, self._loader_cfg), **kwargs)
+
+    @staticmethod
+    def _build(runner: Runner, cfg: dict) -> DataLoader:
+        """Build a data loader, whose sampler sees the dataset itself."""
+        diff = runner._randomness_cfg.get("diff_rank_seed", False)
+        loader = runner.build_dataloader(cfg, seed=runner.seed, diff_rank_seed=diff)
+        # PyTorch keeps others from setting it.
+        vars(loader)["dataset"] = SeededDataset(loader.dataset, runner.seed)
+        return loader
 
     def _seed(self) -> None:
         # A fourth number keeps this stream apart from the samples'. It must not be 0,
@@ -230,21 +234,10 @@ class ResumableEpochLoop(_Resumable, EpochBasedTrainLoop):
                 "drop_last=True drops them; type --cfg-options "
                 f"train_dataloader.batch_size={max(1, images // get_world_size())}"
             )
-        if self.resumed_length != length and self._iter != self._epoch * length:
-            self._restart_epoch(length)
+        if self.resumed_length != length:
+            text = f"The checkpoint's epochs did not have {length} batches"
+            restart_epoch(self, text)
         return super().run()
-
-    def _restart_epoch(self, length: int) -> None:
-        """Restart the epoch, with iterations counted by this run's epochs."""
-        print_log(
-            f"The checkpoint's epochs did not have {length} batches: epoch "
-            f"{self._epoch + 1} starts from its beginning",
-            logger="current",
-        )
-        self._iter = self._epoch * length
-        self.runner.optim_wrapper.initialize_count_status(
-            self.runner.model, self._iter, self._max_iters
-        )
 
     def run_epoch(self) -> None:
         """Run the remaining iterations of an epoch."""
@@ -258,6 +251,18 @@ class ResumableEpochLoop(_Resumable, EpochBasedTrainLoop):
         """Seed the generators and run an iteration."""
         self._seed()
         super().run_iter(idx + self._done, data_batch)
+
+
+def restart_epoch(loop: EpochBasedTrainLoop, reason: str) -> None:
+    """Restart an epoch that was resumed within; iterations count this run's epochs."""
+    first = loop._epoch * len(loop.dataloader)
+    if loop._iter != first:
+        text = f"{reason}: epoch {loop._epoch + 1} starts from its beginning"
+        print_log(text, logger="current")
+        loop._iter = first
+        loop.runner.optim_wrapper.initialize_count_status(
+            loop.runner.model, first, loop._max_iters
+        )
 
 
 class _Batches(chain):
@@ -282,13 +287,9 @@ class ResumableIterLoop(_Resumable, IterBasedTrainLoop):
         sampler = self.dataloader.batch_sampler.sampler
         if self._iter and not ended and isinstance(sampler, InfiniteSampler):
             # Build it again, since the sampler has been iterated over.
-            cfg = {**self._loader_cfg, "dataset": self.dataloader.dataset}
+            cfg = {**self._loader_cfg, "dataset": self.dataloader.dataset.dataset}
             self.dataloader_iterator = self.dataloader = None
-            self.dataloader = self.runner.build_dataloader(
-                cfg,
-                seed=self.runner.seed,
-                diff_rank_seed=self.runner._randomness_cfg.get("diff_rank_seed", False),
-            )
+            self.dataloader = self._build(self.runner, cfg)
             self.dataloader.batch_sampler.skipped = self._iter
             # The loop asks for those that were trained on first.
             self.dataloader_iterator = _Batches(

@@ -15,7 +15,7 @@ from ghostdet.engine.hooks.checkpoint import MAP, use_safe_checkpoints
 from ghostdet.engine.loops import use_resumable_loops
 from ghostdet.engine.resume import find_latest_valid_checkpoint, restarted
 from ghostdet.errors import UserError
-from ghostdet.utils.components import is_classifier, type_name
+from ghostdet.utils.components import first_metainfo, is_classifier, type_name
 from ghostdet.weights import get_state_dict
 from ghostdet.weights.checkpoint import read_checkpoint
 from ghostdet.weights.source import REMOTE
@@ -62,6 +62,8 @@ def setup_run(
         learning_rate = scale_lr(cfg)
     elif cfg.get("auto_scale_lr"):
         cfg.auto_scale_lr.scaled_to = global_batch(cfg).total  # as it is
+    if cfg.get("auto_scale_lr"):
+        cfg.auto_scale_lr.enable = False  # MMEngine's own scaling
     use_run_components(cfg)
     if patience is not None:
         _stop_early(cfg, patience)
@@ -139,7 +141,7 @@ def _set_start(cfg: Config, resume: str | None) -> dict[str, Any]:
     _drop_init_cfg(cfg, list(get_state_dict(state)))
     meta = state.get("meta") or {}
     if not cfg.get("resume"):
-        return meta.get("dataset_meta") or {}
+        return first_metainfo(meta.get("dataset_meta"))
     if not {"meta", "message_hub"} <= state.keys():
         raise UserError(
             f"{path} has weights but no state of a run, so there is nothing to resume; "
@@ -149,7 +151,7 @@ def _set_start(cfg: Config, resume: str | None) -> dict[str, Any]:
     randomness = dict(cfg.get("randomness") or {})
     if randomness.get("seed") is None:
         cfg.randomness = {**randomness, "seed": meta.get("seed")}
-    return meta.get("dataset_meta") or {}
+    return first_metainfo(meta.get("dataset_meta"))
 
 
 def _drop_init_cfg(cfg: Config, names: list[str]) -> None:

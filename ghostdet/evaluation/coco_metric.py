@@ -6,13 +6,13 @@ import logging
 
 import numpy as np
 from mmdet.evaluation import CocoMetric
-from mmdet.registry import DATASETS, METRICS
+from mmdet.registry import METRICS
 from mmengine.config import Config, ConfigDict
 from mmengine.logging import print_log
 from mmengine.registry import DefaultScope
 
 from ghostdet.errors import UserError
-from ghostdet.utils.components import iter_datasets, type_name
+from ghostdet.utils.components import build_dataset, iter_datasets, type_name
 
 _LARGEST = 2**53  # pycocotools keeps ids as float64
 
@@ -38,7 +38,7 @@ def coco_evaluator(cfg: Config) -> ConfigDict:
                 continue
             if own.get("ann_file") is None:
                 parts = [d for _, d in iter_datasets(cfg.test_dataloader.dataset)]
-                sets = [DATASETS.build({**part, "lazy_init": True}) for part in parts]
+                sets = [build_dataset(part) for part in parts]
                 own.ann_file = getattr(sets[0], "ann_file", None)
                 if len(sets) > 1 or not own.ann_file:
                     raise UserError(
@@ -70,7 +70,7 @@ def fix_coco_metric(metric: CocoMetric) -> list[str]:
         What was fixed.
 
     Raises:
-        UserError: If an ``iscrowd`` is no number.
+        UserError: If an ``iscrowd`` is not a number.
     """
     coco = metric._coco_api
     annotations = coco.dataset.get("annotations", []) if coco is not None else []

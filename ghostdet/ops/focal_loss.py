@@ -3,7 +3,7 @@
 `Focal Loss for Dense Object Detection <https://arxiv.org/abs/1708.02002>`_.
 
 Logarithms are clamped at the smallest normal float32, as in MMCV. The target of a row
-selects its class weight. If the target is no class (background, ``C``, or ignored,
+selects its class weight. If the target is not a class (background, ``C``, or ignored,
 negative), MMCV reads past the end of the weights; here the weight is 1.
 
 Shapes: input ``(N, C)``; target int64 ``(N,)``; weight ``(C,)``, or empty for none.
@@ -134,7 +134,7 @@ def _is_target(target: Tensor, scores: Tensor) -> Tensor:
 
 
 def _target_probability(softmax: Tensor, target: Tensor) -> Tensor:
-    """Probability of the target, ``(N,)``; 1, which has no loss, if it is no class."""
+    """Probability of the target, ``(N,)``; 1, without a loss, if it is not a class."""
     num_classes = softmax.shape[1]
     index = target.clamp(0, num_classes - 1)
     p = softmax.gather(1, index[:, None])[:, 0]

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
+from mmdet.registry import DATASETS
 from mmdet.utils import get_test_pipeline_cfg
 from mmengine.config import Config
 
@@ -40,6 +41,21 @@ def is_classifier(config: Mapping[str, Any]) -> bool:
     return type_name(config["model"].get("type")) == "ImageClassifier"
 
 
+def build_dataset(cfg: Mapping[str, Any]) -> Any:
+    """Build a dataset without loading it, if its class can do that."""
+    try:
+        return DATASETS.build({**cfg, "lazy_init": True})
+    except TypeError as error:
+        if "lazy_init" not in str(error):
+            raise
+        return DATASETS.build(cfg)
+
+
+def first_metainfo(metainfo: Any) -> dict[str, Any]:
+    """Return a dataset's metainfo, of which ConcatDataset may have a list, or {}."""
+    return dict((metainfo[0] if isinstance(metainfo, list) else metainfo) or {})
+
+
 def walk(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Iterate over the dotted keys and values of a config, the outer ones first.
 
@@ -64,7 +80,7 @@ def iter_datasets(cfg: dict, key: str = "dataset") -> Iterator[tuple[str, dict]]
         The dotted key and the configuration of each.
 
     Raises:
-        ConfigError: If one is no dictionary.
+        ConfigError: If one is not a dictionary.
     """
     if not isinstance(cfg, dict):
         raise ConfigError(f"{key} is {cfg!r}, expected dict(...)")

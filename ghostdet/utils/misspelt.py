@@ -51,7 +51,7 @@ def refuse_misspelt(
     for option in options:
         if option.partition(".")[0] not in known:
             raise UserError(
-                f"--cfg-options {option} has no effect: it is no part of a run, and "
+                f"--cfg-options {option} has no effect: it is not a part of a run, and "
                 f"what {cfg.filename} computes from it is computed already; "
                 + _advice(option, plain, known)
             )

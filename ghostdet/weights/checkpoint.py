@@ -287,7 +287,7 @@ def read_checkpoint(filename: str) -> dict[str, Any]:
         (:func:`drop_configs`).
 
     Raises:
-        UserError: If the file cannot be fetched or read, or is no checkpoint.
+        UserError: If the file cannot be fetched or read, or is not a checkpoint.
     """
     if not filename.startswith(REMOTE) and not Path(filename).expanduser().is_file():
         raise UserError(

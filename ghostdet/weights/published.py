@@ -133,13 +133,13 @@ def _read(path: Path) -> dict[str, Any]:
             )
         classes = content["classes"]
         if type(classes) is not list or {type(name) for name in classes} - {str}:
-            raise ValueError("classes is no list of names")
+            raise ValueError("classes is not a list of names")
         check_description(content)
         if checksum(encoded(content)) != content["description_sha256"]:
             raise ValueError("it was damaged or edited (description_sha256 differs)")
     except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise UserError(
-            f"{path} is no description of published weights: {error}. Publish the "
+            f"{path} is not a description of published weights: {error}. Publish the "
             "weights again with tools/weights.py publish, or give a .py config; "
             "docs/weights.md lists what a description may hold"
         ) from error
@@ -211,9 +211,9 @@ def check_description(content: dict[str, Any]) -> None:
     """
     model, pipeline = content["model"], content["pipeline"]
     if not isinstance(model, dict) or "type" not in model:
-        raise ValueError("model is no dictionary with a type")
+        raise ValueError("model is not a dictionary with a type")
     if type(pipeline) is not list or not all(isinstance(s, dict) for s in pipeline):
-        raise ValueError("pipeline is no list of dictionaries")
+        raise ValueError("pipeline is not a list of dictionaries")
     _check_arguments(model, "model")
     for index, step in enumerate(pipeline):
         arguments = dict(step)
@@ -230,7 +230,7 @@ def _check_arguments(node: Any, place: str) -> None:
         for key, value in node.items():
             inner = f"{place}.{key}"
             if not isinstance(key, str) or not re.fullmatch(r"[A-Za-z]\w*", key):
-                raise ValueError(f"{inner} is no name of an argument")
+                raise ValueError(f"{inner} is not the name of an argument")
             if key in INITIAL:
                 raise ValueError(f"{inner} would load other weights")
             check = _check_type if key == "type" else _check_arguments

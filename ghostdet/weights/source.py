@@ -39,7 +39,7 @@ def fetch(checkpoint: str | Path) -> Path:
     expected = expected.lower()
     if mark and not re.fullmatch("[0-9a-f]{8,64}", expected):
         raise UserError(
-            f"#sha256={expected} is no checksum, expected 8 to 64 hexadecimal digits"
+            f"#sha256={expected} is not a checksum, expected 8 to 64 hexadecimal digits"
         )
     if name.startswith(HUB):
         path = _from_hub(name.removeprefix(HUB))

@@ -67,7 +67,7 @@ def check_state_dict(
     for name, value in state_dict.items():
         if not isinstance(value, torch.Tensor):
             raise UserError(
-                f"{source} holds no weights alone: {name} is a "
+                f"{source} holds more than weights: {name} is a "
                 f"{type(value).__name__}; give a checkpoint of a training run, or what "
                 "torch.save(model.state_dict()) wrote; weights of PaddleClas go into "
                 "the init_cfg of a backbone"

@@ -222,6 +222,9 @@ def test_tiles(tmp_path, trained, config, images):
     keep = batched_nms(corners, rows[:, 0], rows[:, 1], 0.5).sort().values
     assert 0 < len(keep) < len(expected) < len(parts)
     np.testing.assert_allclose(boxes_of(found), rows[keep], atol=1e-3)
+    none = {"model.test_cfg.score_thr": 1.0}
+    cfg = load_config(config, cfg_options=none)
+    assert not json.loads(infer(images, cfg, checkpoint, out, tile=96).read_text())
     with pytest.raises(UserError, match="--tile is 8, expected 64 px or more"):
         infer(tmp_path / "whole.png", config, checkpoint, out, tile=8)
 
@@ -252,6 +255,8 @@ def test_video(tmp_path, trained, config, images):
     drawn = cv2.VideoCapture(str(out / "a.mp4"))
     assert drawn.get(cv2.CAP_PROP_FRAME_COUNT) == 100
     assert drawn.get(cv2.CAP_PROP_FPS) == 5
+    with pytest.raises(UserError, match="--out would write over .*a.mp4; give another"):
+        infer(out / "a.mp4", config, checkpoint, out)
 
 
 def test_scores_of_a_report(tmp_path, trained, config, images, capsys):

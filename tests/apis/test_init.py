@@ -169,7 +169,7 @@ def test_parts_that_leave_nothing_to_train_on(pets, tmp_path, monkeypatch):
     root = pets(TEN)
     root.rename(tmp_path / "val")
     _, said, warnings = init_project("new", tmp_path, epochs=1)
-    assert "1 parts without one to train on are ignored" in warnings[0]
+    assert "parts are ignored, as none is for training, such as val" in warnings[0]
     assert "8 images" in said[1] and "2 images" in said[2]
 
 

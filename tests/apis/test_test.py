@@ -22,7 +22,7 @@ def test_time_augmentation(tiny, trained, tmp_path):
     dumped.touch()
     checkpoint, out, best = trained / "iter_4.pth", tmp_path / "out.pkl", []
     for tta in (False, True):
-        cfg = tiny()
+        cfg = tiny({"resume": True})  # as MMEngine's tools write it
         loader = cfg.test_dataloader
         loader.dataset = dict(type="ConcatDataset", datasets=[loader.dataset])
         apis.test(cfg, checkpoint, out=str(out), tta=tta)

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from mmengine.config import Config
+from mmengine.runner import BaseLoop, EpochBasedTrainLoop
 from unchecked import train
 
 from ghostdet import apis
@@ -33,6 +35,9 @@ def test_resume_goes_on_as_if_never_stopped(tiny, tmp_path, trained):
     assert len(set(whole)) == 4
     named = train(tiny(NO_VALIDATION), resume=str(trained / "iter_2.pth"))
     assert losses(named) == pytest.approx(whole, rel=1e-6)
+    dumped = Config.fromfile(tmp_path / f"run/{Path(named.cfg.filename).name}")
+    assert not dumped.resume and dumped.load_from is None  # for another run
+    assert dumped.model.to_dict() == tiny(NO_VALIDATION).model.to_dict()
 
 
 def test_a_rehearsal_changes_nothing(tiny, tmp_path):
@@ -51,6 +56,30 @@ def test_a_run_leaves_no_model_behind(tiny):
     model = weakref.ref(train(tiny({**NO_VALIDATION, "train_cfg.max_iters": 1})).model)
     gc.collect()
     assert model() is None
+
+
+class OwnValLoop(BaseLoop):
+    """A loop that shares nothing with MMEngine's, as for several datasets."""
+
+    def __init__(self, runner, dataloader, evaluator):
+        self._runner = runner
+
+    def run(self):
+        return {}
+
+
+class OwnTrainLoop(EpochBasedTrainLoop):
+    """A loop that cannot resume within an epoch."""
+
+
+def test_loops_of_a_project(tiny):
+    cfg = tiny({"val_cfg.type": OwnValLoop})
+    cfg.train_cfg = dict(type="EpochBasedTrainLoop", max_epochs=2)
+    with pytest.raises(SystemExit):
+        apis.train(cfg, minutes=1e-9)  # one iteration of six
+    cfg = tiny()
+    cfg.train_cfg = dict(type=OwnTrainLoop, max_epochs=2)
+    assert train(cfg, resume="auto").iter == 12
 
 
 @pytest.mark.parametrize("option", ["patience", "minutes"])

@@ -2,6 +2,7 @@ import json
 import re
 
 import pytest
+from mmdet.datasets import CocoDataset
 from mmengine.registry import DefaultScope
 
 from ghostdet.checks import check_dataset
@@ -166,6 +167,24 @@ def test_bad(data, content, message):
 def test_bad_configuration(data, options, message):
     with pytest.raises(UserError, match=message):
         check_dataset(data(coco(), **options))
+
+
+class OwnDataset(CocoDataset):
+    def __init__(self, ann_file, data_root, data_prefix, metainfo, pipeline):
+        super().__init__(
+            ann_file=ann_file,
+            data_root=data_root,
+            data_prefix=data_prefix,
+            metainfo=metainfo,
+            pipeline=pipeline,
+        )
+
+
+def test_own_class(data):
+    """One that does not take all of BaseDataset's arguments."""
+    names = ("ann_file", "data_root", "data_prefix", "metainfo", "pipeline")
+    cfg = {k: v for k, v in data(coco()).items() if k in names}
+    check_dataset({**cfg, "type": OwnDataset})
 
 
 def test_wrappers(data):

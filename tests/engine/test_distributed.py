@@ -68,6 +68,10 @@ def test_processes_on_cpus(environ, port, launcher):
         environ(**LAUNCHERS[launcher])
     with pytest.raises(UserError, match=f"needs a variable .*{missing}"):
         start_processes(cfg)
+    if launcher == "pytorch":
+        environ(**LAUNCHERS[launcher])
+        with pytest.raises(UserError, match="needs a variable .*MASTER_ADDR"):
+            start_processes(cfg)
     environ(MASTER_ADDR="127.0.0.1", MASTER_PORT=port, **LAUNCHERS[launcher])
     start_processes(cfg)
     start_processes(cfg)  # no second time

@@ -48,7 +48,7 @@ def losses(tiny):
 
 def compiled(model):
     keys = model.double().state_dict().keys()
-    runner = SimpleNamespace(model=model, experiment_name="own")
+    runner = SimpleNamespace(model=model)
     CompileHook(backend="aot_eager").before_train(runner)  # no compiler, for speed
     assert model.backbone._compiled_call_impl and model.bbox_head._compiled_call_impl
     assert model.state_dict().keys() == keys
@@ -83,14 +83,14 @@ def test_no_compiler(monkeypatch, text):
         raise RuntimeError(text)
 
     monkeypatch.setattr(torch, "compile", fail)
-    runner = SimpleNamespace(model=torch.nn.Linear(1, 1), experiment_name="own")
+    runner = SimpleNamespace(model=torch.nn.Linear(1, 1))
     with pytest.raises(UserError, match=r"g\+\+ is missing; install .* --compile"):
         CompileHook().before_train(runner)
-    runner.experiment_name = "rehearsal"
+    runner.rehearses = True
     CompileHook().before_train(runner)
 
 
 def test_an_unknown_backend():
-    runner = SimpleNamespace(model=torch.nn.Linear(1, 1), experiment_name="own")
+    runner = SimpleNamespace(model=torch.nn.Linear(1, 1))
     with pytest.raises(UserError, match="nonsense"):
         CompileHook(backend="nonsense").before_train(runner)

@@ -185,6 +185,17 @@ def test_workers_heed_their_parent_alone(family):
     assert gone(worker) and gone(parent)
 
 
+def test_workers_of_process_1(monkeypatch):
+    """In a container the trainer may be process 1, as the parent of orphans is."""
+    monkeypatch.setattr(os, "getppid", lambda: 1)
+    worker = multiprocessing.get_context("fork").Process(
+        target=lambda: (heed_parent(0, 1), time.sleep(1), os._exit(7))
+    )
+    worker.start()
+    worker.join()
+    assert worker.exitcode == 7
+
+
 def test_workers_end_with_a_parent_that_is_killed(family):
     parent, worker, _ = family
     os.kill(parent, signal.SIGKILL)

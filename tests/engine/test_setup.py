@@ -27,16 +27,16 @@ def test_components(tiny):
         use_run_components(cfg)
     names = ["CheckpointGuardHook", "GracefulStopHook", "RunRecordHook"]
     assert kinds(cfg) == names and cfg.custom_hooks[0]["allow"] == "bbox_head"
-    assert cfg.train_cfg.type == "ResumableIterLoop"
+    assert cfg.train_cfg.type == "mmdet.ResumableIterLoop"
     assert cfg.default_hooks.checkpoint.type == "SafeCheckpointHook"
 
 
 @pytest.mark.parametrize(
     "train_cfg, kind",
     [
-        (dict(max_epochs=1), "ResumableEpochLoop"),
-        (dict(by_epoch=False, max_iters=1), "ResumableIterLoop"),
-        (dict(type="mmengine.EpochBasedTrainLoop"), "ResumableEpochLoop"),
+        (dict(max_epochs=1), "mmdet.ResumableEpochLoop"),
+        (dict(by_epoch=False, max_iters=1), "mmdet.ResumableIterLoop"),
+        (dict(type="mmengine.EpochBasedTrainLoop"), "mmdet.ResumableEpochLoop"),
         (dict(type="OwnLoop"), "OwnLoop"),
     ],
 )
@@ -57,11 +57,13 @@ def test_parts_of_a_projects_own(tiny, train_cfg, kind):
 def test_learning_rate(tiny, base, accumulative_counts, follow, factor):
     cosine = dict(type="CosineAnnealingLR", eta_min=0.001, by_epoch=False)
     options = {"auto_scale_lr.base_batch_size": base, "param_scheduler": [cosine]}
+    options["auto_scale_lr.enable"] = True  # MMEngine would scale once more
     options["optim_wrapper.accumulative_counts"] = accumulative_counts
     cfg = tiny(options)
     lr = cfg.optim_wrapper.optimizer.lr
     text, _ = setup_run(cfg, auto_scale_lr=follow)
     assert cfg.optim_wrapper.optimizer.lr == pytest.approx(lr * factor)
+    assert not cfg.auto_scale_lr.enable
     assert cfg.param_scheduler[0].eta_min == pytest.approx(0.001 * factor)
     assert f"{accumulative_counts} accumulated" in text or not follow
 

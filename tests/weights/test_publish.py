@@ -260,7 +260,7 @@ def test_the_runner_does_not_write_over_it(own):
 CODE = "__import__('pathlib').Path('marker').touch()"
 V2 = "torchvision.transforms.v2."
 HOSTILE = [  # place, value, message
-    ("model", "a.py", "model is no dictionary"),
+    ("model", "a.py", "model is not a dictionary"),
     ("model.type", "pathlib.Path", "'pathlib.Path', which is in no registry"),
     ("model.type", "evil.RetinaNet", "which is in no registry"),
     ("model.type", "mmdet.models.RetinaNet", "which is in no registry"),
@@ -336,7 +336,7 @@ def test_everyone_may_read_them(published):
         ("[]", "must be integers or slices"),
         ('{"model": {}}', "'published'"),
         ('{"published": 1}', "format 1, expected 2"),
-        ('{"published": 2, "classes": "a.txt"}', "classes is no list of names"),
+        ('{"published": 2, "classes": "a.txt"}', "classes is not a list of names"),
     ],
 )
 def test_no_description(own, text, message):

@@ -32,9 +32,9 @@ def test_file(file, suffix):
     "suffix, message",
     [
         ("#sha256=0abc0abc", f"expected sha256 0abc0abc(.|\n)*{CHECKSUM}"),
-        ("#sha256=", "is no checksum, expected 8 to 64 hexa"),
-        ("#sha256=abc", "is no checksum"),
-        ("#sha256=" + "g" * 64, "is no checksum"),
+        ("#sha256=", "is not a checksum, expected 8 to 64 hexa"),
+        ("#sha256=abc", "is not a checksum"),
+        ("#sha256=" + "g" * 64, "is not a checksum"),
         ("x", "no file of weights at '.*a.pthx'; give"),
     ],
 )

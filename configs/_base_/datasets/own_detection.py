@@ -17,7 +17,7 @@ train_pipeline = [
     dict(
         type="RandomResize", scale=image_size, ratio_range=(0.9, 1.1), keep_ratio=False
     ),
-    dict(type="RandomCrop", crop_size=image_size),
+    dict(type="RandomCrop", crop_size=image_size, allow_negative_crop=True),
     dict(type="YOLOXHSVRandomAug"),
     dict(type="RandomFlip", prob=0.5),
     dict(type="Pad", size=image_size, pad_val=dict(img=(114, 114, 114))),

@@ -1,5 +1,5 @@
 # Light detector, size S: GhostNet, a Ghost pyramid with strides 8 to 64, and GFL's head
-# without towers, which predicts from the pyramid's outputs (docs/light.md).
+# with one narrow convolution (docs/light.md).
 num_classes = len(__import__("ghostdet").given("classes", ("object",) * 80))
 
 model = dict(
@@ -14,11 +14,10 @@ model = dict(
     backbone=dict(type="GhostNet", widen_factor=0.5, out_indices=(1, 2, 3)),
     neck=dict(type="GhostPAN", in_channels=[20, 56, 80], out_channels=96, num_outs=4),
     bbox_head=dict(
-        type="GFLHead",
+        type="LightGFLHead",
         num_classes=num_classes,
         in_channels=96,
-        feat_channels=96,
-        stacked_convs=0,
+        feat_channels=32,
         # Sides up to 10 strides away: boxes of 1280 px at stride 64.
         reg_max=10,
         anchor_generator=dict(

@@ -32,7 +32,10 @@ FORMATS = (
     "COCO JSON, Pascal VOC XML, YOLO (data.yaml or classes.txt beside labels/*.txt) or "
     "labelme JSON"
 )
+_NO_IMAGE = "labels have no image, and are left out"
 _UNKNOWN = "objects have an unknown class, and are left out"
+# Errors of reading what is not as expected.
+_MISTAKES = (AttributeError, LookupError, TypeError, ValueError)
 _TURNED = (5, 6, 7, 8)  # EXIF orientations that exchange width and height
 
 
@@ -45,12 +48,14 @@ class Photo:
         size: Width and height in px, as it is shown (EXIF's orientation applied).
         part: ``train``, ``val``, ``test``, or nothing if the export does not say.
         objects: COCO annotations without ids, with the name of the ``category``.
+        listed: That a label file is or names it, objects or not.
     """
 
     path: Path
     size: tuple[int, int]
     part: str = ""
     objects: list[dict[str, Any]] = field(default_factory=list)
+    listed: bool = False
 
 
 @dataclass
@@ -101,11 +106,11 @@ class Export:
         if name not in self.classes:
             self.classes.append(name)
         bbox = [round(value, 3) for value in (left, top, width, height)]
-        found = dict(category=name, bbox=bbox, area=round(width * height, 3), iscrowd=0)
-        if any(found.items() <= other.items() for other in photo.objects):
+        if any((name, bbox) == (o["category"], o["bbox"]) for o in photo.objects):
             self.note("duplicate objects are left out", photo.path)
-        else:
-            photo.objects.append({**found, **keys})
+            return
+        found = dict(category=name, bbox=bbox, area=round(width * height, 3), iscrowd=0)
+        photo.objects.append({**found, **keys})
 
 
 def read_export(root: str | Path) -> Export:
@@ -160,7 +165,22 @@ def read_export(root: str | Path) -> Export:
             f"{paths[0]} has no object for the {len(export.photos):,} images of {root}"
             + "".join(f"; {line}" for line in export.said())
         )
+    _drop_masks(export)
     return export
+
+
+def _drop_masks(export: Export) -> None:
+    """Leave out images made of labelled ones, such as VOC's segmentations."""
+    listed = [photo.path for photo in export.photos if photo.listed]
+    folders, stems = {p.parent for p in listed}, {p.stem for p in listed}
+    kept = []
+    for photo in export.photos:
+        if photo.path.stem in stems and photo.path.parent not in folders:
+            text = "images are named like labelled ones elsewhere, and are left out"
+            export.note(text, photo.path)
+        else:
+            kept.append(photo)
+    export.photos = kept
 
 
 def part_of(path: Path) -> str:
@@ -262,7 +282,7 @@ class _Finder:
         name: str,
         label: Path,
         stem: bool = True,
-        missing: str = "labels have no image, and are left out",
+        missing: str = _NO_IMAGE,
     ) -> Photo | None:
         """Find an image by the path that a label gives, or by the label's own name.
 
@@ -286,6 +306,7 @@ class _Finder:
         for key in (*given[-1:], label.stem.lower() * stem):
             best = max(self.names.get(key, ()), key=like, default=None)
             if best is not None and like(best)[0] >= 0:  # not of another part
+                best.listed = True
                 return best
         self.export.note(missing, name or label)
         return None
@@ -296,8 +317,8 @@ def _read_coco(export: Export, paths: Sequence[Path]) -> None:
     for path in paths:
         content, part = _json(path), part_of(path.relative_to(export.root))
         try:
-            names = {c["id"]: c["name"] for c in content["categories"]}
-            if not all(isinstance(name, str) for name in names.values()):
+            names = {c["id"]: c["name"].strip() for c in content["categories"]}
+            if not all(names.values()):
                 raise ValueError(f"names of categories are {[*names.values()]}")
             annotations = content.get("annotations") or []
             used = {a["category_id"] for a in annotations}
@@ -326,7 +347,7 @@ def _read_coco(export: Export, paths: Sequence[Path]) -> None:
                     export.note(text, f"{photo.path} ({photo.size}, not {stated})")
                 for annotation in own[image["id"]]:
                     _add_coco(export, photo, annotation, names)
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
+        except _MISTAKES as error:
             text = f"{type(error).__name__} {error}"
             raise UserError(f"{path} is not COCO JSON: {text}; correct it") from error
 
@@ -379,27 +400,26 @@ def _read_voc(export: Export, paths: Sequence[Path]) -> None:
     export.form += f", pixels counted from {first}"
     for photo, name, (left, top, right, bottom) in objects:
         export.add(photo, name, (left - first, top - first, right, bottom))
-    for path in export.root.rglob("ImageSets/Main/*.txt"):
-        if path.stem in PARTS:
-            for line in path.read_text("utf-8-sig").splitlines():
+    for path in _files(export.root):
+        if path.parts[-3:-1] == ("ImageSets", "Main") and path.stem in PARTS:
+            for line in _lines(path):
                 for photo in finder.names.get((line.split() or [""])[0].lower(), ()):
                     photo.part = PARTS[path.stem]
 
 
 def _read_yolo(export: Export, paths: Sequence[Path]) -> None:
-    path = min(paths, key=lambda p: (p.suffix == ".txt", len(p.parts)))
-    content: dict[str, Any] = {}
-    if path.suffix == ".txt":
-        names = dict(enumerate(path.read_text("utf-8-sig").splitlines()))
-    else:
-        names = (content := _yaml(path))["names"]
-        names = dict(names if isinstance(names, dict) else enumerate(names or ()))
-        _yolo_parts(export, path, content)
+    paths = sorted(paths, key=lambda p: (p.suffix == ".txt", len(p.parts)))
+    path, *others = (p for p in paths if p.suffix == paths[0].suffix)
+    names = _yolo_names(path)
+    for other in others:
+        if _yolo_names(other) != names:
+            text = "have different classes; give a folder with one list"
+            raise UserError(f"{path} and {other} {text}")
+    content = {} if path.suffix == ".txt" else _yaml(path)
+    _yolo_parts(export, path, content)
     pose = "kpt_shape" in content  # keypoints follow each box
-    names = {
-        int(k): str(name).strip() for k, name in names.items() if str(name).strip()
-    }
-    export.classes += [names[number] for number in sorted(names)]
+    export.classes += dict.fromkeys(names[number] for number in sorted(names))
+    labels = {}
     for photo in export.photos:
         parts = list(photo.path.relative_to(export.root).parts)
         if "images" in parts:  # the last one, as in YOLO's own code
@@ -407,7 +427,9 @@ def _read_yolo(export: Export, paths: Sequence[Path]) -> None:
         label = export.root.joinpath(*parts).with_suffix(".txt")
         if not label.is_file():
             continue
-        for number, line in enumerate(label.read_text("utf-8-sig").splitlines(), 1):
+        photo.listed = True
+        labels.setdefault(label.parent, set()).add(label)
+        for number, line in enumerate(_lines(label), 1):
             if not line.strip():
                 continue
             try:
@@ -415,31 +437,58 @@ def _read_yolo(export: Export, paths: Sequence[Path]) -> None:
             except ValueError as error:
                 raise UserError(f"{label}:{number}: {error}; correct it") from error
             # A fifth is a score, and more are keypoints.
-            if len(values) in (4, 5) or (pose and len(values) > 5):
-                x, y, w, h = values[:4]
-                if max(values[:4]) > 2:
-                    text = f"{max(values[:4]):g}, expected shares of the image, 0 to 1"
-                    raise UserError(f"{label}:{number}: {text}; divide by its size")
-                box = x - w / 2, y - h / 2, x + w / 2, y + h / 2
-            elif len(values) >= 6 and len(values) % 2 == 0:
-                box = _around(values)
-            else:
+            boxed = len(values) in (4, 5) or (pose and len(values) > 5)
+            if not boxed and (len(values) < 6 or len(values) % 2):
                 text = f"{len(values) + 1} numbers, expected 5, or a polygon"
                 raise UserError(f"{label}:{number}: {text}; correct it")
+            places = values[:4] if boxed else values
+            if max(places) > 2:
+                text = f"{max(places):g}, expected shares of the image, 0 to 1"
+                raise UserError(f"{label}:{number}: {text}; divide by its size")
+            if boxed:
+                x, y, w, h = places
+                box = x - w / 2, y - h / 2, x + w / 2, y + h / 2
+            else:
+                box = _around(places)
             if kind in names:
                 box = [value * photo.size[i % 2] for i, value in enumerate(box)]
                 export.add(photo, names[int(kind)], box)
             else:
                 export.note(_UNKNOWN, f"{label}:{number}: {kind:g}")
+    for folder, read in labels.items():
+        for path in sorted({*folder.glob("*.txt")} - read):
+            if re.match(r"\d+( [-+.e\d]+){4}", path.read_text(errors="ignore")):
+                export.note(_NO_IMAGE, path)
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text("utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not UTF-8: {error}; save it as UTF-8") from error
+
+
+def _yolo_names(path: Path) -> dict[int, str]:
+    """Read the names of classes by their numbers."""
+    names = _lines(path) if path.suffix == ".txt" else _yaml(path)["names"] or ()
+    try:
+        if isinstance(names, str):
+            raise TypeError(f"names is {names!r}")
+        pairs = names.items() if isinstance(names, dict) else enumerate(names)
+        named = {int(number): str(name).strip() for number, name in pairs}
+    except (TypeError, ValueError) as error:
+        text = "expected a list of names, or names by numbers"
+        raise UserError(f"{path}: {error}, {text}; correct it") from error
+    return {number: name for number, name in named.items() if name}
 
 
 def _yolo_parts(export: Export, path: Path, content: dict) -> None:
     """Set the parts that a ``data.yaml`` names by folders or lists of images."""
     finder = _Finder(export)
     for key in ("train", "val", "test"):
-        entries = content.get(key) or ()
-        for entry in [entries] if isinstance(entries, str) else entries:
-            parts = PurePosixPath(entry.lstrip("/")).parts
+        entries = content.get(key) or []
+        for entry in entries if isinstance(entries, list) else [entries]:
+            parts = PurePosixPath(str(entry).lstrip("/")).parts
             parts = [part for part in parts if part not in ("..", ".")]
             ends = (path.parent.joinpath(*parts[i:]) for i in range(len(parts)))
             named = next(filter(Path.exists, ends), None)
@@ -447,7 +496,7 @@ def _yolo_parts(export: Export, path: Path, content: dict) -> None:
                 continue
             photos = [photo for photo in export.photos if named in photo.path.parents]
             if named.is_file():
-                lines = map(str.strip, named.read_text("utf-8-sig").splitlines())
+                lines = map(str.strip, _lines(named))
                 missing = "listed images are missing"
                 photos = [
                     finder.find(line, path, stem=False, missing=missing)
@@ -480,7 +529,7 @@ def _read_labelme(export: Export, paths: Sequence[Path]) -> None:
                 key = len(groups) if group is None else (label, group)
                 flat = [float(value) for point in points for value in point]
                 groups.setdefault(key, (label, []))[1].extend(flat)
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
+        except _MISTAKES as error:
             text = f"{type(error).__name__} {error}"
             raise UserError(f"{path} is not labelme's: {text}; correct it") from error
         for label, values in groups.values():

@@ -176,7 +176,7 @@ class LoadReadableImage(LoadImageFromFile):
                 "or raise max_unreadable"
             )
         print_log(
-            f"Passed over unreadable image {path}: {reason} ({len(unreadable)} of "
+            f"Skipped unreadable image {path}: {reason} ({len(unreadable)} of "
             f"max_unreadable={self.max_unreadable})",
             logger="current",
             level=logging.WARNING,

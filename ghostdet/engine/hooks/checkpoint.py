@@ -14,6 +14,7 @@ from mmengine.logging import print_log
 from mmengine.registry import HOOKS
 from mmengine.runner import BaseLoop, EpochBasedTrainLoop, Runner
 
+from ghostdet.engine.loops import ResumableEpochLoop, restart_epoch
 from ghostdet.engine.resume import component_kinds, last_checkpoint, use_config_rates
 from ghostdet.errors import UserError
 from ghostdet.utils.components import type_name
@@ -70,6 +71,10 @@ class SafeCheckpointHook(CheckpointHook):
         The state lacks the consequences of its evaluation: a stop, a lower rate.
         """
         super().before_train(runner)
+        loop = runner.train_loop
+        own = isinstance(loop, ResumableEpochLoop)
+        if isinstance(loop, EpochBasedTrainLoop) and not own:
+            restart_epoch(loop, f"{type(loop).__name__} does not resume in an epoch")
         if isinstance(self.file_backend, LocalBackend):
             self.file_backend = AtomicBackend()
             self.backend_args = dict(backend=ATOMIC)
@@ -80,7 +85,7 @@ class SafeCheckpointHook(CheckpointHook):
                         partial.unlink()
                 if runner._resume and self.max_keep_ckpts > 0:
                     self._count(Path(runner._load_from))
-        if self.missed and evaluation_due(runner.train_loop):
+        if self.missed and evaluation_due(loop):
             runner.val_loop.run()
 
     def _count(self, resumed: Path) -> None:
@@ -173,6 +178,8 @@ class ResumableEarlyStoppingHook(EarlyStoppingHook):
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float]) -> None:
         """Decide whether to stop."""
+        if not metrics and self.rule == "greater":
+            metrics = {self.monitor: 0.0}  # CocoMetric has none without detections
         if self.strict and self.monitor not in metrics:
             raise UserError(
                 f"early stopping watches {self.monitor}, and the evaluator gives "
@@ -227,7 +234,7 @@ def evaluates(loop: BaseLoop) -> bool:
     """Tell whether a training loop evaluates, which it does at its end at the latest.
 
     Raises:
-        UserError: If an interval is no number of 1 or more.
+        UserError: If an interval is not a number of 1 or more.
     """
     for interval in getattr(loop, "dynamic_intervals", ()):  # or of val_interval
         if type(interval) is not int or interval < 1:

@@ -36,6 +36,10 @@ class CheckpointGuardHook(Hook):
             weights = dict(checkpoint)
             checkpoint.clear()
             checkpoint["state_dict"] = weights
+        # Of DataParallel; MMEngine removes it, but not for EMAHook.
+        weights = checkpoint["state_dict"]
+        for name in [name for name in weights if name.startswith("module.")]:
+            weights[name.removeprefix("module.")] = weights.pop(name)
         model = runner.model
         while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
             model = model.module

@@ -41,7 +41,7 @@ class CompileHook(Hook):
         Raises:
             UserError: If PyTorch cannot compile on this machine.
         """
-        if runner.experiment_name.startswith("rehearsal"):
+        if getattr(runner, "rehearses", False):
             return
         model = runner.model
         while is_model_wrapper(model):

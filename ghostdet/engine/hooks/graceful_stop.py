@@ -7,6 +7,8 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -47,7 +49,6 @@ class GracefulStopHook(Hook):
     # After the other hooks of an iteration (schedules are LOW), before checkpoints.
     priority = 85
     terminated = False
-    _previous: Any = None
 
     def __init__(self, minutes: float = math.inf) -> None:
         self.minutes = minutes
@@ -56,7 +57,7 @@ class GracefulStopHook(Hook):
         """Listen for SIGTERM, and start the clock."""
         self._since = time.monotonic()
         if threading.current_thread() is threading.main_thread():
-            self._previous = signal.signal(signal.SIGTERM, self._note)
+            signal.signal(signal.SIGTERM, self._note)
 
     def _note(self, *_: Any) -> None:
         self.terminated = True  # twice, if a cluster and torchrun both send it
@@ -91,10 +92,17 @@ class GracefulStopHook(Hook):
         if self.terminated and runner._train_loop is not None:
             _exit(runner, f"in an evaluation, after {last_checkpoint(runner.work_dir)}")
 
-    def after_train(self, runner: Runner) -> None:
-        """Stop listening."""
-        if self._previous is not None:
-            signal.signal(signal.SIGTERM, self._previous)
+
+@contextmanager
+def keep_sigterm() -> Iterator[None]:
+    """Restore the handler of SIGTERM, which hooks set in the main thread."""
+    previous = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        main = threading.current_thread() is threading.main_thread()
+        if main and previous is not None:
+            signal.signal(signal.SIGTERM, previous)
 
 
 def losses_of(outputs: dict[str, Any] | None) -> dict[str, float]:

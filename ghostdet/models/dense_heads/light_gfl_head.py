@@ -1,4 +1,4 @@
-"""LightGFLHead, GFL's head with depthwise separable predictors."""
+"""LightGFLHead, GFL's head with one narrow 3x3 convolution."""
 
 from __future__ import annotations
 
@@ -10,42 +10,38 @@ from torch import Tensor, nn
 
 from ghostdet.errors import ConfigError
 from ghostdet.models.dense_heads.two_phase_gfl_head import TwoPhaseGFLHead
-from ghostdet.models.layers.ghost_module import check_odd
 
-# GFLHead's own initialisation, but for the predictors: 0.07 in both of their layers
-# spreads the logits like 0.01 in GFLHead's one layer.
+# The logits of a new head spread as those of GFLHead, by its 0.01 in one layer.
 INIT = dict(
-    type="Normal",
+    type="Kaiming",
     layer="Conv2d",
-    std=0.01,
     override=[
-        dict(type="Normal", name="gfl_cls", std=0.07, bias_prob=0.01),
-        dict(type="Normal", name="gfl_reg", std=0.07),
+        dict(type="Normal", name="gfl_cls", std=0.02, bias_prob=0.01),
+        dict(type="Normal", name="gfl_reg", std=0.02),
     ],
 )
 
 
 @MODELS.register_module()
 class LightGFLHead(TwoPhaseGFLHead):
-    """GFL's head whose predictors are depthwise separable.
+    """GFL's head with 1x1 predictors behind one narrow 3x3 convolution.
 
-    Each of the two is a depthwise and a 1x1 convolution without anything between,
-    instead of a 3x3 convolution. They are shared by all levels, as in GFLHead. Losses,
-    decoding and export are GFLHead's.
+    Without an activation between them, they are GFLHead's 3x3 predictors of a limited
+    rank, ``feat_channels``. All levels share them. Losses, decoding and export are
+    GFLHead's.
 
     Args:
         num_classes: Number of classes.
         in_channels: Channels of each input.
-        feat_channels: Channels of GFLHead's towers. Defaults to ``in_channels``.
-        stacked_convs: Number of 3x3 convolutions in each tower.
-        kernel_size: Kernel of the depthwise convolutions.
+        feat_channels: Channels of the 3x3 convolution.
+        stacked_convs: Number of further 3x3 convolutions in each of GFLHead's towers.
         init_cfg: MMEngine initialiser.
         kwargs: Other arguments of GFLHead, and of :class:`TwoPhaseGFLHead` in
             ``train_cfg``.
 
     Raises:
-        ConfigError: If ``kernel_size`` is even or ``feat_channels`` has no effect, or
-            in ``forward`` if inputs have another number of levels or channels.
+        ConfigError: In ``forward``, if inputs have another number of levels or
+            channels.
 
     Example:
         >>> import torch
@@ -66,46 +62,30 @@ class LightGFLHead(TwoPhaseGFLHead):
         self,
         num_classes: int,
         in_channels: int,
-        feat_channels: int | None = None,
+        feat_channels: int = 32,
         stacked_convs: int = 0,
-        kernel_size: int = 5,
         init_cfg: dict | list | None = INIT,
         **kwargs: Any,
     ) -> None:
-        check_odd(kernel_size=kernel_size)
-        self.kernel_size = kernel_size
-        feat_channels = feat_channels or in_channels
-        if not stacked_convs and feat_channels != in_channels:
-            raise ConfigError(
-                f"feat_channels is {feat_channels} and in_channels {in_channels}, but "
-                "without stacked_convs the head predicts from its inputs; leave out "
-                "feat_channels, or set stacked_convs"
-            )
         super().__init__(
             num_classes,
-            in_channels,
+            feat_channels,  # what follows the 3x3 convolution
             feat_channels=feat_channels,
             stacked_convs=stacked_convs,
             init_cfg=init_cfg,
             **kwargs,
         )
+        self.in_channels = in_channels
+        self.shared_conv = nn.Conv2d(
+            in_channels, feat_channels, 3, padding=1, bias=False
+        )
 
     def _init_layers(self) -> None:
-        """Build GFLHead's layers, with separable predictors."""
+        """Build GFLHead's layers, with 1x1 predictors."""
         super()._init_layers()
-        size = self.kernel_size
-
-        def separable(conv: nn.Conv2d) -> nn.Sequential:
-            inputs, outputs = conv.in_channels, conv.out_channels
-            return nn.Sequential(
-                nn.Conv2d(
-                    inputs, inputs, size, padding=size // 2, groups=inputs, bias=False
-                ),
-                nn.Conv2d(inputs, outputs, 1),
-            )
-
-        self.gfl_cls = separable(self.gfl_cls)
-        self.gfl_reg = separable(self.gfl_reg)
+        for name in ("gfl_cls", "gfl_reg"):
+            channels = getattr(self, name).out_channels
+            setattr(self, name, nn.Conv2d(self.feat_channels, channels, 1))
 
     def forward(self, x: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         """Predict on all levels.
@@ -127,4 +107,4 @@ class LightGFLHead(TwoPhaseGFLHead):
                 "anchor_generator.strides and in_channels fit the neck's num_outs and "
                 "out_channels"
             )
-        return super().forward(x)
+        return super().forward([self.shared_conv(feature) for feature in x])

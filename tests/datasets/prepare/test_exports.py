@@ -187,6 +187,15 @@ CASES = {
         },
         {"images/x/a.jpg": ([CAT], "train"), "images/y/a.jpg": ([CAT], "val")},
     ),
+    "voc, with segmentations": (
+        {
+            "JPEGImages/a.jpg": None,
+            "JPEGImages/b.jpg": None,
+            "SegmentationClass/a.png": None,
+            "Annotations/a.xml": voc("a.jpg", CAT),
+        },
+        {"JPEGImages/a.jpg": ([CAT], ""), "JPEGImages/b.jpg": ([], "")},
+    ),
     "yolo, lists of images of one name": (
         {
             **{f"images/{n}/a.jpg": None for n in "xy"},
@@ -277,6 +286,9 @@ def test_what_coco_adds_is_kept(tmp_path):
     assert keys.items() <= found.items()
 
 
+MASKS = coco(("a.jpg", CAT), segmentation=[[10, 20, 40, 20, 40, 60]], area=600)
+
+
 @pytest.mark.parametrize(
     ("files", "note"),
     [
@@ -291,6 +303,14 @@ def test_what_coco_adds_is_kept(tmp_path):
         (
             {"a.json": labelme("a.jpg", CAT, CAT)},
             "duplicate objects are left out",
+        ),
+        (
+            {"a.json": {**MASKS, "annotations": 2 * MASKS["annotations"]}},
+            "duplicate objects are left out",
+        ),
+        (
+            {"a.txt": yolo(0, CAT[1]), "b.txt": yolo(0, CAT[1]), "classes.txt": "cat"},
+            "labels have no image, and are left out",
         ),
         (
             {"a.json": coco(("a.jpg", CAT), ("b.jpg", CAT))},
@@ -361,7 +381,25 @@ def test_what_is_said(tmp_path, files, note):
             "a.txt:1: 50, expected shares of the image, 0 to 1; divide by its size",
         ),
         ({"a.jpg": None, "a.txt": "0 1 1", "classes.txt": "cat"}, "a.txt:1: 3 numbers"),
+        (
+            {"a.jpg": None, "a.txt": "0 5 5 9 5 9 9", "classes.txt": "cat"},
+            "a.txt:1: 9, expected shares of the image",
+        ),
         ({"a.jpg": None, "data.yaml": "names: [a"}, "data.yaml is not YAML"),
+        ({"a.jpg": None, "data.yaml": "names: cat"}, "names is 'cat', expected a list"),
+        ({"a.jpg": None, "data.yaml": "names: {cat: 0}"}, "'cat', expected a list of"),
+        (
+            {"a.jpg": None, "classes.txt": "猫和狗".encode("gbk")},
+            "classes.txt is not UTF-8: .*; save it as UTF-8",
+        ),
+        (
+            {"a.jpg": None, "x/classes.txt": "cat", "y/classes.txt": "dog"},
+            "x/classes.txt and .*y/classes.txt have different classes",
+        ),
+        (
+            {"a.jpg": None, "a.json": coco(("a.jpg", ("cat", [1.0, 2.0])))},
+            "not COCO JSON: IndexError",
+        ),
         ({"a.jpg": None, "a.json": {"shapes": [3]}}, "a.json is not labelme's"),
     ],
 )

@@ -181,11 +181,14 @@ def test_what_follows_from_evaluations_is_kept(tiny, tmp_path, monkeypatch, best
 def test_patience(tiny, tmp_path, monkeypatch, capsys):
     """A run that stopped early saves its state, and stays stopped."""
     seen = []
-    scores = iter([0.3, 0.4, 0.4, 0.2, 0.3, 0.1])  # an equal one is no better
-    monkeypatch.setattr(
-        "mmdet.evaluation.CocoMetric.compute_metrics",
-        lambda *_: {"RBC_precision": 0.9, "bbox_mAP": next(scores)},
-    )
+    # None is better: an equal one, and that of an evaluation without detections.
+    scores = iter([0.3, 0.4, 0.4, None, 0.3, 0.1])
+
+    def compute_metrics(*_):
+        score = next(scores)
+        return {} if score is None else {"RBC_precision": 0.9, "bbox_mAP": score}
+
+    monkeypatch.setattr("mmdet.evaluation.CocoMetric.compute_metrics", compute_metrics)
     options = {
         "train_cfg.val_interval": 1,
         "train_cfg.max_iters": 9,

@@ -16,12 +16,13 @@ from ghostdet.errors import UserError
 @pytest.mark.parametrize("prefix", ["", "module."])
 def test_guard(prefix):
     runner = SimpleNamespace(model=nn.Linear(2, 3))
-    weights = {f"{prefix}{k}": v for k, v in runner.model.state_dict().items()}
-    CheckpointGuardHook().after_load_checkpoint(runner, {"state_dict": weights})
+    own = runner.model.state_dict()
+    weights = {f"{prefix}{k}": v for k, v in own.items()}
     bare = dict(weights)
-    CheckpointGuardHook().after_load_checkpoint(runner, bare)
-    assert bare == {"state_dict": weights}  # as later hooks expect
-    del weights[f"{prefix}bias"]
+    for checkpoint in (bare, {"state_dict": weights}):
+        CheckpointGuardHook().after_load_checkpoint(runner, checkpoint)
+        assert checkpoint == {"state_dict": own}  # as later hooks expect
+    del weights["bias"]
     with pytest.raises(UserError, match="1 missing: bias"):
         CheckpointGuardHook().after_load_checkpoint(runner, {"state_dict": weights})
     CheckpointGuardHook(["bias"]).after_load_checkpoint(runner, {"state_dict": weights})

@@ -18,9 +18,9 @@ from ghostdet.errors import UserError
 def hook():
     hook = GracefulStopHook()
     previous = signal.getsignal(signal.SIGTERM)
-    hook.before_train(None)
-    yield hook
-    hook.after_train(None)
+    with graceful_stop.keep_sigterm():
+        hook.before_train(None)
+        yield hook
     assert signal.getsignal(signal.SIGTERM) is previous
 
 
