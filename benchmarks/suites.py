@@ -343,7 +343,7 @@ def _let_through(model: nn.Module, x: Tensor) -> None:
         scores = head(model.extract_feat(x))[0]
     last = torch.cat([s.flatten() for s in scores]).topk(CANDIDATES).values[-1]
     wanted = torch.tensor(model.test_cfg.score_thr).logit()
-    pattern = r"(retina|gfl)_cls\.(\d+\.)?bias"
+    pattern = r"(retina|gfl)_cls\.bias"
     biases = [p for name, p in head.named_parameters() if re.fullmatch(pattern, name)]
     assert biases, f"no classifier in {type(head).__name__}"
     for bias in biases:

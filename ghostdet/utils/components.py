@@ -52,7 +52,12 @@ def build_dataset(cfg: Mapping[str, Any]) -> Any:
 
 
 def first_metainfo(metainfo: Any) -> dict[str, Any]:
-    """Return a dataset's metainfo, of which ConcatDataset may have a list, or {}."""
+    """Return a dataset's metainfo; a ConcatDataset of different ones has a list.
+
+    Example:
+        >>> first_metainfo([dict(classes=("cat",)), {}]), first_metainfo(None)
+        ({'classes': ('cat',)}, {})
+    """
     return dict((metainfo[0] if isinstance(metainfo, list) else metainfo) or {})
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from mmdet.registry import LOOPS
 from mmengine.config import Config
 from mmengine.runner import BaseLoop, EpochBasedTrainLoop
 from unchecked import train
@@ -58,6 +59,7 @@ def test_a_run_leaves_no_model_behind(tiny):
     assert model() is None
 
 
+@LOOPS.register_module()
 class OwnValLoop(BaseLoop):
     """A loop that shares nothing with MMEngine's, as for several datasets."""
 
@@ -68,18 +70,21 @@ class OwnValLoop(BaseLoop):
         return {}
 
 
+@LOOPS.register_module()
 class OwnTrainLoop(EpochBasedTrainLoop):
     """A loop that cannot resume within an epoch."""
 
 
 def test_loops_of_a_project(tiny):
-    cfg = tiny({"val_cfg.type": OwnValLoop})
-    cfg.train_cfg = dict(type="EpochBasedTrainLoop", max_epochs=2)
+    options = {"train_dataloader.sampler.type": "DefaultSampler"}
+    cfg = tiny({**options, "val_cfg.type": "OwnValLoop"})
+    cfg.train_cfg = dict(type="EpochBasedTrainLoop", max_epochs=1)
     with pytest.raises(SystemExit):
         apis.train(cfg, minutes=1e-9)  # one iteration of six
-    cfg = tiny()
-    cfg.train_cfg = dict(type=OwnTrainLoop, max_epochs=2)
-    assert train(cfg, resume="auto").iter == 12
+    cfg = tiny({**NO_VALIDATION, **options})
+    cfg.train_cfg = dict(type="OwnTrainLoop", max_epochs=1, val_interval=99)
+    runner = train(cfg, resume="auto")
+    assert runner.iter == runner.max_iters
 
 
 @pytest.mark.parametrize("option", ["patience", "minutes"])

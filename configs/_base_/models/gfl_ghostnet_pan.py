@@ -17,7 +17,7 @@ model = dict(
         type="LightGFLHead",
         num_classes=num_classes,
         in_channels=96,
-        feat_channels=32,
+        feat_channels=36,
         # Sides up to 10 strides away: boxes of 1280 px at stride 64.
         reg_max=10,
         anchor_generator=dict(

@@ -36,7 +36,7 @@ class CheckpointGuardHook(Hook):
             weights = dict(checkpoint)
             checkpoint.clear()
             checkpoint["state_dict"] = weights
-        # Of DataParallel; MMEngine removes it, but not for EMAHook.
+        # The prefix that DataParallel adds; MMEngine removes it, but not for EMAHook.
         weights = checkpoint["state_dict"]
         for name in [name for name in weights if name.startswith("module.")]:
             weights[name.removeprefix("module.")] = weights.pop(name)

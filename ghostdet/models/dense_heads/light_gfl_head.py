@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from ghostdet.errors import ConfigError
 from ghostdet.models.dense_heads.two_phase_gfl_head import TwoPhaseGFLHead
 
-# The logits of a new head spread as those of GFLHead, by its 0.01 in one layer.
+# The logits of a new head have the spread of a new GFLHead's, which has 0.01 in one
+# layer.
 INIT = dict(
     type="Kaiming",
     layer="Conv2d",
@@ -24,7 +25,7 @@ INIT = dict(
 
 @MODELS.register_module()
 class LightGFLHead(TwoPhaseGFLHead):
-    """GFL's head with 1x1 predictors behind one narrow 3x3 convolution.
+    """GFL's head with one narrow 3x3 convolution, then 1x1 predictors.
 
     Without an activation between them, they are GFLHead's 3x3 predictors of a limited
     rank, ``feat_channels``. All levels share them. Losses, decoding and export are
@@ -62,7 +63,7 @@ class LightGFLHead(TwoPhaseGFLHead):
         self,
         num_classes: int,
         in_channels: int,
-        feat_channels: int = 32,
+        feat_channels: int = 36,
         stacked_convs: int = 0,
         init_cfg: dict | list | None = INIT,
         **kwargs: Any,
