@@ -64,7 +64,7 @@ val_evaluator.metric=[] | val_evaluator computes no metric
 val_evaluator.outfile_prefix=/proc/none/x | '/proc/none' cannot be written
 train_dataloader.batch_size=0 | batch_size should be a positive integer value
 train_dataloader.num_workers=-1 | num_workers option should be non-negative
-model.neck.num_outs=1 | GhostNetFPN: AssertionError
+model.neck.num_outs=1 | GhostNetFPN: assert num_outs >=
 model.bbox_head.num_classes=80 | set num_classes=3
 model.bbox_head.in_channels=7 | expected input[1, 64, 32, 32] to have 7 channels
 model.backbone.out_indices=(2,3) | expects 3 levels with channels [20, 56, 80]

@@ -290,7 +290,7 @@ def test_damaged_description(export):
 
 def test_other_mistakes(export, tmp_path, monkeypatch):
     path = export()
-    with pytest.raises(DetectorError, match="no exported detector; give the .onnx or"):
+    with pytest.raises(DetectorError, match="not an exported detector; give the .onnx or"):
         Detector(tmp_path / "epoch_12.pth")
     with pytest.raises(DetectorError, match="precision is 'int8', expected fp32 or"):
         Detector(path, precision="int8")
@@ -362,7 +362,7 @@ def test_main(export, cells, capsys):
             file_name=image.name, category_id=label + 1, category_name=name, score=score
         )
     assert main([str(image), str(image)]) == 1
-    assert "no exported detector" in capsys.readouterr().err
+    assert "not an exported detector" in capsys.readouterr().err
 
 
 def bgr(color):

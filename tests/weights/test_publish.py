@@ -273,13 +273,13 @@ HOSTILE = [  # place, value, message
     ("model.neck.type", "BertModel", "not known to be safe"),
     ("model.test_cfg.nms.type", CODE, "which is in no registry"),
     ("model.test_cfg.nms.iou_threshold", CODE, "expected a word"),
-    ("model._scope_", "evil", "is no name of an argument"),
+    ("model._scope_", "evil", "is not the name of an argument"),
     ("model.backbone.init_cfg", {"type": "Pretrained"}, "would load other weights"),
     ("model.backbone.pretrained", "https://a.b/c.pth", "would load other weights"),
     ("model.teacher_config", "evil.py", "expected a word"),
-    ("pipeline", "a.py", "pipeline is no list"),
+    ("pipeline", "a.py", "pipeline is not a list"),
     ("pipeline", [{"type": "Lambda"}], "not in LoadAnn"),
-    ("pipeline", ["evil.py"], "pipeline is no list"),
+    ("pipeline", ["evil.py"], "pipeline is not a list"),
     ("pipeline.0.type", "os.system", "not in LoadAnn"),
     ("pipeline.0.type", V2 + "Lambda", "not in LoadAnn"),
     ("pipeline.0.type", V2 + "functional.resize", "not in LoadAnn"),
@@ -342,7 +342,7 @@ def test_everyone_may_read_them(published):
 def test_no_description(own, text, message):
     path = own.with_suffix(".json")
     path.write_text(text)
-    with pytest.raises(UserError, match="no description of published .*" + message):
+    with pytest.raises(UserError, match="is not a description of published .*" + message):
         load_config(path)
     path.unlink()
     with pytest.raises(UserError, match="no config at .*blood.json"):

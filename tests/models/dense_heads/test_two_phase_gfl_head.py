@@ -192,7 +192,6 @@ def test_resumes_on_both_sides_of_the_switch(tmp_path, project, cells, new_run):
     def run(name, resume=None):
         new_run()
         options = {
-            "model.bbox_head.type": "TwoPhaseGFLHead",
             "model.train_cfg.initial_assigner": ATSS,
             "model.train_cfg.initial_iter": 2,
             "model.train_cfg.assigner": ALIGNED,
