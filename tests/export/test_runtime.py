@@ -290,7 +290,7 @@ def test_damaged_description(export):
 
 def test_other_mistakes(export, tmp_path, monkeypatch):
     path = export()
-    with pytest.raises(DetectorError, match="not an exported detector; give the .onnx or"):
+    with pytest.raises(DetectorError, match="not an exported detector; give the"):
         Detector(tmp_path / "epoch_12.pth")
     with pytest.raises(DetectorError, match="precision is 'int8', expected fp32 or"):
         Detector(path, precision="int8")

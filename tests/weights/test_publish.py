@@ -342,7 +342,7 @@ def test_everyone_may_read_them(published):
 def test_no_description(own, text, message):
     path = own.with_suffix(".json")
     path.write_text(text)
-    with pytest.raises(UserError, match="is not a description of published .*" + message):
+    with pytest.raises(UserError, match="not a description of .*" + message):
         load_config(path)
     path.unlink()
     with pytest.raises(UserError, match="no config at .*blood.json"):
