@@ -308,6 +308,7 @@ class _Detector:
         finally:
             writer.release()
         if not frames:
+            target.unlink()
             raise UserError(
                 f"{path}: no frame can be read; convert it to another format"
             )

@@ -171,12 +171,13 @@ def _write(
 def _parts(export: Export, seed: int) -> dict[str, list[Photo]]:
     """Return the images of each part, after holding some out if none are."""
     known = {photo.part for photo in export.photos if photo.objects} - {""}
-    alone = known == {"val"}  # nothing to train on
+    # Nothing to train on.
+    alone = known == {"val"} and all(p.part for p in export.photos if p.objects)
     if alone:
         export.note("parts are ignored, as none is for training", "val")
     for photo in export.photos:
         if photo.part and photo.part not in known:
-            text = "images are in a part without labels, and are left out"
+            text = "images are in a part without any object, and are left out"
             export.note(text, photo.path)
             photo.part = ""
         elif not photo.part and {"train", "val"} <= known:

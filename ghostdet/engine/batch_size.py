@@ -147,7 +147,8 @@ def follow_schedules(runner: Runner, batch: GlobalBatch) -> tuple[str, float, bo
     course = "; ".join(f"{rates[i]:g} at iteration {i:,}" for i in shown)
     lr = runner.cfg.optim_wrapper.optimizer.lr * batch.factor
     if not complete:
-        return f"{course}, and not followed further", rates[top], True
+        text = f"{course}; followed for {last:,} of {length:,} iterations"
+        return text, rates[top], True
     own = any("eta_max" in schedule for schedule in _schedules(runner.cfg))
     if off or (rates[top] < (1 - _LATE) * lr and not own):
         return f"{course}, of {length:,}; lr is {lr:g}", rates[top], False

@@ -18,6 +18,7 @@ from mmengine.logging import print_log
 from mmengine.runner import EpochBasedTrainLoop, Runner
 
 from ghostdet.engine.distributed import on_main_process
+from ghostdet.engine.loops import ResumableEpochLoop
 from ghostdet.errors import UserError
 from ghostdet.utils.files import RECORD, atomic_write
 from ghostdet.weights.checkpoint import read_checkpoint
@@ -279,7 +280,11 @@ def use_config_rates(runner: Runner, checkpoint: dict[str, Any]) -> None:
                 changes[f"{place}.{key} {old[key]} -> {new[key]}"] = None
     length = meta.get("epoch_length")
     by_epoch = isinstance(runner.train_loop, EpochBasedTrainLoop)
-    other_length = by_epoch and length not in (None, len(runner.train_loop.dataloader))
+    now = len(runner.train_loop.dataloader)
+    # A loop that is not ours restarts the epoch, too.
+    within = meta["iter"] != meta["epoch"] * now
+    exact = isinstance(runner.train_loop, ResumableEpochLoop) or not within
+    other_length = by_epoch and not (length in (None, now) and exact)
     if not changes and not other_length:
         return
     plateau = any("best" in old for old in schedules)  # follows the metrics

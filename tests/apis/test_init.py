@@ -173,6 +173,39 @@ def test_parts_that_leave_nothing_to_train_on(pets, tmp_path, monkeypatch):
     assert "8 images" in said[1] and "2 images" in said[2]
 
 
+def test_parts_without_objects(pets, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    root = pets({**TEN, "a": [], "b": []})
+    (root / "test").mkdir()
+    for path in [*root.glob("a.*"), *root.glob("b.*")]:
+        path.rename(root / "test" / path.name)
+    _, said, warnings = init_project("new", root, epochs=1)
+    assert "8 images" in said[1] and "2 images" in said[2] and "test" not in said[3]
+    assert warnings[0].startswith("2 images are in a part without any object, and")
+
+
+def test_nothing_is_left_of_an_interrupted_start(pets, tmp_path, monkeypatch):
+    def interrupt(cfg):
+        raise KeyboardInterrupt
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("ghostdet.apis.init._seconds", interrupt)
+    root = pets(TEN)
+    with pytest.raises(KeyboardInterrupt):
+        init_project("new", root)
+    assert [*tmp_path.iterdir()] == [root]
+
+
+def test_a_few_of_many_copies_are_held_out(pets, tmp_path, monkeypatch):
+    """A group of equal images is not held out if it is larger than the share."""
+    monkeypatch.chdir(tmp_path)
+    names = [f"{i}" for i in range(20)]
+    root = pets(dict.fromkeys(names, ["cat", "dog"]), same=names[:9])
+    for seed in range(4):
+        _, said, _ = init_project(f"new{seed}", root, epochs=1e-3, seed=seed)
+        assert "4 images" in said[2]
+
+
 def test_images_in_no_part(pets, tmp_path, monkeypatch):
     """Whole photographs beside tiles of them, for example."""
     monkeypatch.chdir(tmp_path)

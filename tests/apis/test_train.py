@@ -85,6 +85,7 @@ def test_loops_of_a_project(tiny):
     cfg.train_cfg = dict(type="OwnTrainLoop", max_epochs=1, val_interval=99)
     runner = train(cfg, resume="auto")
     assert runner.iter == runner.max_iters
+    assert {s._global_step for s in runner.param_schedulers} == {runner.iter}
 
 
 @pytest.mark.parametrize("option", ["patience", "minutes"])

@@ -36,6 +36,7 @@ _NO_IMAGE = "labels have no image, and are left out"
 _UNKNOWN = "objects have an unknown class, and are left out"
 # Errors of reading what is not as expected.
 _MISTAKES = (AttributeError, LookupError, TypeError, ValueError)
+_MASKS = "mask|seg|depth|label|annot"  # in names of folders
 _TURNED = (5, 6, 7, 8)  # EXIF orientations that exchange width and height
 
 
@@ -173,10 +174,13 @@ def _drop_masks(export: Export) -> None:
     """Leave out images made of labelled ones, such as VOC's segmentations."""
     listed = [photo.path for photo in export.photos if photo.listed]
     folders, stems = {p.parent for p in listed}, {p.stem for p in listed}
+    names = {p.name for p in listed}
     kept = []
     for photo in export.photos:
-        if photo.path.stem in stems and photo.path.parent not in folders:
-            text = "images are named like labelled ones elsewhere, and are left out"
+        path = photo.path
+        mask = path.name not in names or re.search(_MASKS, path.parent.name, re.I)
+        if mask and path.stem in stems and path.parent not in folders:
+            text = "images are masks of labelled ones, by name, and are left out"
             export.note(text, photo.path)
         else:
             kept.append(photo)
@@ -317,9 +321,10 @@ def _read_coco(export: Export, paths: Sequence[Path]) -> None:
     for path in paths:
         content, part = _json(path), part_of(path.relative_to(export.root))
         try:
-            names = {c["id"]: c["name"].strip() for c in content["categories"]}
-            if not all(names.values()):
+            names = {c["id"]: c["name"] for c in content["categories"]}
+            if not all(isinstance(name, str) and name for name in names.values()):
                 raise ValueError(f"names of categories are {[*names.values()]}")
+            names = {number: name.strip() for number, name in names.items()}
             annotations = content.get("annotations") or []
             used = {a["category_id"] for a in annotations}
             above = {c.get("supercategory") for c in content["categories"]}

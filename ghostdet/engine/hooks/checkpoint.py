@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
+from mmdet.evaluation import CocoMetric
 from mmengine.config import Config
 from mmengine.dist import is_main_process
+from mmengine.evaluator import BaseMetric
 from mmengine.fileio import LocalBackend, register_backend
 from mmengine.hooks import CheckpointHook, EarlyStoppingHook
 from mmengine.logging import print_log
@@ -178,8 +181,9 @@ class ResumableEarlyStoppingHook(EarlyStoppingHook):
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float]) -> None:
         """Decide whether to stop."""
-        if not metrics and self.rule == "greater":
-            metrics = {self.monitor: 0.0}  # CocoMetric has none without detections
+        evaluators = runner.val_evaluator.metrics
+        if not metrics and self.rule == "greater" and _awaits_coco(evaluators):
+            metrics = {self.monitor: 0.0}
         if self.strict and self.monitor not in metrics:
             raise UserError(
                 f"early stopping watches {self.monitor}, and the evaluator gives "
@@ -215,6 +219,12 @@ class ResumableEarlyStoppingHook(EarlyStoppingHook):
                 state["stopped"] = ""
             vars(self).update(state)
             runner.train_loop.stop_training |= bool(self.stopped)
+
+
+def _awaits_coco(evaluators: Sequence[BaseMetric]) -> bool:
+    """Tell whether COCO's metrics are computed; without detections, they are none."""
+    coco = [metric for metric in evaluators if isinstance(metric, CocoMetric)]
+    return any(not metric.format_only for metric in coco)
 
 
 def evaluation_due(loop: BaseLoop) -> bool:

@@ -35,7 +35,9 @@ class LightGFLHead(TwoPhaseGFLHead):
         num_classes: Number of classes.
         in_channels: Channels of each input.
         feat_channels: Channels of the 3x3 convolution.
-        stacked_convs: Number of further 3x3 convolutions in each of GFLHead's towers.
+        stacked_convs: Number of 3x3 convolutions in each of GFLHead's towers, after the
+            narrow one. Their norm is GN with 32 groups, unless ``norm_cfg`` names
+            another.
         init_cfg: MMEngine initialiser.
         kwargs: Other arguments of GFLHead, and of :class:`TwoPhaseGFLHead` in
             ``train_cfg``.

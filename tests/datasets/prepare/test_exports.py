@@ -191,10 +191,16 @@ CASES = {
         {
             "JPEGImages/a.jpg": None,
             "JPEGImages/b.jpg": None,
+            "background/a.jpg": None,
             "SegmentationClass/a.png": None,
+            "masks/a.jpg": None,
             "Annotations/a.xml": voc("a.jpg", CAT),
         },
-        {"JPEGImages/a.jpg": ([CAT], ""), "JPEGImages/b.jpg": ([], "")},
+        {
+            "JPEGImages/a.jpg": ([CAT], ""),
+            "JPEGImages/b.jpg": ([], ""),
+            "background/a.jpg": ([], ""),
+        },
     ),
     "yolo, lists of images of one name": (
         {
