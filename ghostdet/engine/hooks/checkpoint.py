@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
 from mmdet.evaluation import CocoMetric
 from mmengine.config import Config
 from mmengine.dist import is_main_process
-from mmengine.evaluator import BaseMetric
 from mmengine.fileio import LocalBackend, register_backend
 from mmengine.hooks import CheckpointHook, EarlyStoppingHook
 from mmengine.logging import print_log
@@ -181,8 +179,7 @@ class ResumableEarlyStoppingHook(EarlyStoppingHook):
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float]) -> None:
         """Decide whether to stop."""
-        evaluators = runner.val_evaluator.metrics
-        if not metrics and self.rule == "greater" and _awaits_coco(evaluators):
+        if not metrics and self.rule == "greater" and _awaits_coco(runner.val_loop):
             metrics = {self.monitor: 0.0}
         if self.strict and self.monitor not in metrics:
             raise UserError(
@@ -221,9 +218,10 @@ class ResumableEarlyStoppingHook(EarlyStoppingHook):
             runner.train_loop.stop_training |= bool(self.stopped)
 
 
-def _awaits_coco(evaluators: Sequence[BaseMetric]) -> bool:
-    """Tell whether COCO's metrics are computed; without detections, they are none."""
-    coco = [metric for metric in evaluators if isinstance(metric, CocoMetric)]
+def _awaits_coco(loop: BaseLoop) -> bool:
+    """Tell whether COCO's metrics are computed; without detections, there are none."""
+    evaluator = getattr(loop, "evaluator", None)  # a project's own loop may have none
+    coco = (m for m in getattr(evaluator, "metrics", ()) if isinstance(m, CocoMetric))
     return any(not metric.format_only for metric in coco)
 
 
